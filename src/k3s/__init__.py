@@ -1,0 +1,4 @@
+"""k3s: a lightweight Kubernetes distribution in one executable."""
+
+# Kubernetes level of the API + our own release on it.
+VERSION = "v1.36.2+k3s1"
