@@ -39,8 +39,9 @@ class TextFormatter(logging.Formatter):
     """`2026-01-31T10:00:00.123Z INFO  kubelet: Pod started pod=default/web`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        at = datetime.datetime.fromtimestamp(record.created, datetime.timezone.utc)
-        text = f"{at:%Y-%m-%dT%H:%M:%S}.{int(record.msecs):03d}Z {record.levelname:<7} {_component(record)}: {record.getMessage()}"
+        at = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        stamp = f"{at:%Y-%m-%dT%H:%M:%S}.{int(record.msecs):03d}Z"
+        text = f"{stamp} {record.levelname:<7} {_component(record)}: {record.getMessage()}"
         for name, value in _fields(record).items():
             text += f" {name}={json.dumps(value) if isinstance(value, str) and ' ' in value else value}"
         if record.exc_info:
@@ -52,7 +53,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line: time, level, component, message and the fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        at = datetime.datetime.fromtimestamp(record.created, datetime.timezone.utc)
+        at = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
         line = {
             "time": f"{at:%Y-%m-%dT%H:%M:%S}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),

@@ -1,0 +1,30 @@
+# The words of this project: setup, run, check, test, sim, bench. Each is a line or two.
+PYTHON := .venv/bin/python
+
+.PHONY: setup run check test fast sim bench fix
+
+setup:  ## environment for development, and the system packages the tests need
+	./packaging/setup.sh
+
+run:  ## a cluster on this machine
+	./k3s server
+
+check: setup  ## style, types, import contracts and the fast tests: under a minute
+	$(PYTHON) -m ruff format --check src tests packaging bench
+	$(PYTHON) -m ruff check src tests packaging bench
+	$(PYTHON) -m mypy src
+	.venv/bin/lint-imports
+	$(PYTHON) -m pytest -q -m "not slow and not root and not e2e"
+
+test: check  ## everything: under 20 minutes on two cores
+	$(PYTHON) -m pytest -q -m "slow or root or e2e"
+
+sim: setup  ## the simulated cluster: make sim SEEDS=5000
+	$(PYTHON) -m k3s.sim --seeds $(or $(SEEDS),50)
+
+bench: setup  ## the figures of docs/benchmarks.md
+	$(PYTHON) bench/run.py
+
+fix: setup
+	$(PYTHON) -m ruff format src tests packaging bench
+	$(PYTHON) -m ruff check --fix src tests packaging bench
