@@ -1,0 +1,1 @@
+"""Packet rules as values: written as text, compared, followed, applied. Knows nothing of Kubernetes."""

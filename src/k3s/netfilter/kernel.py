@@ -1,0 +1,59 @@
+"""The kernel's packet filter, through the nft command: one script on its standard input is one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+
+from k3s.netfilter import diff, text
+from k3s.netfilter.interface import FilterError
+from k3s.netfilter.ruleset import Ruleset, Table
+
+
+class KernelFilter:
+    """Implements `interface.PacketFilter`. `command` may enter a network namespace first (tests do)."""
+
+    def __init__(self, command: tuple[str, ...] = ("nft",)) -> None:
+        self._command = command
+
+    async def observe(self, family: str, name: str) -> Table | None:
+        """See PacketFilter.observe."""
+        try:
+            listing = await self._nft(f"list table {family} {name}\n")
+        except FilterError as error:
+            if "No such file or directory" in str(error):
+                return None
+            raise
+        try:
+            return text.parse_table(listing)
+        except text.ParseError as error:
+            raise FilterError(f"Cannot read table {family} {name}: {error}") from error
+
+    async def apply(self, old: Ruleset | None, new: Ruleset) -> None:
+        """See PacketFilter.apply."""
+        script = diff.changes(old, new)
+        if script:
+            await self._nft(script)
+
+    async def delete(self, family: str, name: str) -> None:
+        """See PacketFilter.delete."""
+        # "add" first: deleting a table that is not there is an error.
+        await self._nft(f"add table {family} {name}\ndelete table {family} {name}\n")
+
+    async def _nft(self, script: str) -> str:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                "-y",
+                "-f",
+                "-",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        except FileNotFoundError as error:
+            raise FilterError(f"Cannot run {self._command[0]}: it is not installed; install nftables") from error
+        output, errors = await process.communicate(script.encode())
+        if process.returncode:
+            said = errors.decode(errors="replace").strip()
+            raise FilterError(f"Cannot change packet rules: nft answers: {said[:2000]}")
+        return output.decode()

@@ -1,0 +1,217 @@
+"""What both packet filters do: the one in memory and the kernel's, in a network namespace of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from k3s.netfilter.fake import FakeFilter
+from k3s.netfilter.interface import FilterError, PacketFilter
+from k3s.netfilter.kernel import KernelFilter
+from k3s.netfilter.ruleset import (
+    DROP,
+    Chain,
+    ClearMark,
+    DestinationNat,
+    Dispatch,
+    Hook,
+    InSet,
+    Map,
+    Marked,
+    Masquerade,
+    Match,
+    Reject,
+    Remember,
+    Set,
+    SetMark,
+    Table,
+    choose,
+    goto,
+    jump,
+)
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+NAMESPACE = f"k3s-test-{os.getpid()}"
+KEY = ("ipv4_addr", "inet_proto", "inet_service")
+FIELDS = ("ip daddr", "meta l4proto", "th dport")
+
+
+@pytest.fixture(params=["fake", pytest.param("kernel", marks=pytest.mark.root)])
+def packets(request: pytest.FixtureRequest) -> Iterator[PacketFilter]:
+    """Each implementation in turn."""
+    if request.param == "fake":
+        yield FakeFilter()
+        return
+    subprocess.run(["ip", "netns", "add", NAMESPACE], check=True)
+    try:
+        yield KernelFilter(("ip", "netns", "exec", NAMESPACE, "nft"))
+    finally:
+        subprocess.run(["ip", "netns", "delete", NAMESPACE], check=True)
+
+
+def everything() -> Table:
+    """A table with every kind of part."""
+    endpoints = {
+        f"endpoint-ns/web/tcp/http__10.42.0.{n}/80": Chain(
+            (
+                (Match("ip saddr", (f"10.42.0.{n}",)), SetMark(0x4000)),
+                (Remember("ip saddr", f"affinity-{n}"), DestinationNat("tcp", f"10.42.0.{n}", 80)),
+            )
+        )
+        for n in (5, 6)
+    }
+    service = Chain(
+        (
+            (Match("ip saddr", ("10.42.0.0/16", "192.0.2.0/24"), negate=True), SetMark(0x4000)),
+            (InSet(("ip saddr",), "affinity-5"), goto("endpoint-ns/web/tcp/http__10.42.0.5/80")),
+            (InSet(("ip saddr",), "affinity-6"), goto("endpoint-ns/web/tcp/http__10.42.0.6/80")),
+            (choose(tuple(endpoints)),),
+        )
+    )
+    chains = {
+        "nat-prerouting": Chain(
+            (
+                (Dispatch(FIELDS, "services"),),
+                (
+                    Match("fib daddr type", ("local",)),
+                    Match("ip daddr", ("127.0.0.0/8",), negate=True),
+                    Dispatch(FIELDS[1:], "ports"),
+                ),
+            ),
+            Hook("nat", "prerouting", -100),
+        ),
+        "nat-postrouting": Chain(((Marked(0x4000), jump("masquerade-marked")),), Hook("nat", "postrouting", 100)),
+        "masquerade-marked": Chain(((ClearMark(0x4000),), (Masquerade(),))),
+        "filter-forward": Chain(
+            (
+                (Match("ct state", ("new",)), InSet(("ip daddr",), "addresses"), goto("refuse")),
+                (Match("iifname", ("cni0",)), Marked(0x4000, wanted=False), DROP),
+            ),
+            Hook("filter", "forward", 0),
+        ),
+        "refuse": Chain(((Reject(reset=True),), (Reject(),))),
+        "service-ns/web/tcp/http": service,
+        **endpoints,
+    }
+    sets = {
+        "addresses": Set(("ipv4_addr",), frozenset({("10.43.0.9",), ("10.43.0.10",)})),
+        "affinity-5": Set(("ipv4_addr",), timeout_s=10800),
+        "affinity-6": Set(("ipv4_addr",), timeout_s=90061),
+    }
+    maps = {
+        "services": Map(
+            KEY,
+            {
+                ("10.43.0.9", "tcp", "80"): goto("service-ns/web/tcp/http"),
+                ("10.43.0.9", "sctp", "80"): DROP,
+            },
+        ),
+        "ports": Map(KEY[1:], {("udp", "30053"): goto("service-ns/web/tcp/http")}),
+    }
+    return Table("ip", "k3s-test", chains, sets, maps)
+
+
+def test_what_is_applied_is_observed(packets: PacketFilter, run: Run) -> None:
+    """Every kind of rule comes back as it was given."""
+
+    async def scenario() -> None:
+        assert await packets.observe("ip", "k3s-test") is None
+        await packets.apply((), (everything(),))
+        assert await packets.observe("ip", "k3s-test") == everything()
+        await packets.delete("ip", "k3s-test")
+        await packets.delete("ip", "k3s-test")
+        assert await packets.observe("ip", "k3s-test") is None
+
+    run(scenario())
+
+
+def test_from_everything_to_nothing_and_back(packets: PacketFilter, run: Run) -> None:
+    """Names that refer to each other can all go in one change, and a table that `new` lacks is deleted."""
+
+    async def scenario() -> None:
+        empty = Table("ip", "k3s-test")
+        await packets.apply((), (empty,))
+        await packets.apply((empty,), (everything(),))
+        await packets.apply((everything(),), (empty,))
+        assert await packets.observe("ip", "k3s-test") == empty
+        await packets.apply((empty,), ())
+        assert await packets.observe("ip", "k3s-test") is None
+
+    run(scenario())
+
+
+def test_an_unknown_table_is_replaced(packets: PacketFilter, run: Run) -> None:
+    """Without knowledge of what is there, the result is still exactly what is wanted."""
+
+    async def scenario() -> None:
+        other = Table("ip", "k3s-test", {"left-over": Chain(((DROP,),))})
+        await packets.apply((), (other,))
+        await packets.apply(None, (everything(),))
+        assert await packets.observe("ip", "k3s-test") == everything()
+
+    run(scenario())
+
+
+def test_a_refused_change_changes_nothing(packets: PacketFilter, run: Run) -> None:
+    """One wrong rule, and none of the others takes effect."""
+
+    async def scenario() -> None:
+        old = everything()
+        await packets.apply((), (old,))
+        chains = {**old.chains, "new": Chain(((DROP,),)), "refuse": Chain(((goto("nowhere"),),))}
+        with pytest.raises(FilterError, match="Cannot change packet rules"):
+            await packets.apply((old,), (replace(old, chains=chains),))
+        assert await packets.observe("ip", "k3s-test") == old
+
+    run(scenario())
+
+
+def test_rules_that_are_not_as_expected_are_an_error(packets: PacketFilter, run: Run) -> None:
+    """Someone else deleted the table: the change says so instead of leaving half of the rules."""
+
+    async def scenario() -> None:
+        old = everything()
+        await packets.apply((), (old,))
+        await packets.delete("ip", "k3s-test")
+        chains = {name: chain for name, chain in old.chains.items() if name != "filter-forward"}
+        with pytest.raises(FilterError):
+            await packets.apply((old,), (replace(old, chains=chains),))
+
+    run(scenario())
+
+
+endpoint_sets = st.lists(st.frozensets(st.integers(1, 4), max_size=3), min_size=2, max_size=5)
+
+
+def services(backends: frozenset[int]) -> Table:
+    """A table that balances over the backends, and has no chain for nothing."""
+    chains = {f"endpoint-{n}": Chain(((DestinationNat("tcp", f"10.42.0.{n}", 80),),)) for n in sorted(backends)}
+    elements = {("10.43.0.9", "tcp", "80"): goto("service")} if backends else {("10.43.0.9", "tcp", "80"): DROP}
+    if chains:
+        chains["service"] = Chain(((choose(tuple(chains)),),))
+    chains["nat"] = Chain(((Dispatch(FIELDS, "services"),),), Hook("nat", "prerouting", -100))
+    return Table("ip", "k3s-test", chains, {}, {"services": Map(KEY, elements)})
+
+
+@given(endpoint_sets)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_sequence_of_changes_ends_at_the_last(packets: PacketFilter, run: Run, steps: list[frozenset[int]]) -> None:
+    """Small changes one after another lead to the same rules as making them at once."""
+
+    async def scenario() -> None:
+        await packets.delete("ip", "k3s-test")
+        before: tuple[Table, ...] = ()
+        for backends in steps:
+            after = (services(backends),)
+            await packets.apply(before, after)
+            before = after
+        assert await packets.observe("ip", "k3s-test") == before[0]
+
+    run(scenario())
