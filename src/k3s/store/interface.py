@@ -67,6 +67,8 @@ class Unavailable(StoreError):
 
 
 Subscriber = Callable[[Sequence[Event]], None]
+Entries = list[Entry]
+Events = list[Event]
 
 
 class Store(Protocol):
@@ -88,22 +90,22 @@ class Store(Protocol):
         """Calls `subscriber` on the loop with each batch of new events from now on; one subscriber at a time."""
 
     async def put(self, key: str, value: bytes, expected: int) -> int:
-        """Writes a key that is at revision `expected` (0: absent); its new revision. Raises KeyConflict, Unavailable."""
+        """Writes a key that is at revision `expected` (0: absent); its revision. Raises KeyConflict, Unavailable."""
 
     async def delete(self, key: str, expected: int) -> int:
-        """Deletes a key that is at revision `expected`; the revision of the deletion. Raises KeyConflict, Unavailable."""
+        """Deletes a key that is at revision `expected`; the deletion's revision. Raises KeyConflict, Unavailable."""
 
     async def get(self, key: str, revision: int = 0) -> Entry | None:
         """The key as of `revision` (0: now). Raises Compacted, FutureRevision, Unavailable."""
 
-    async def list(self, prefix: str, revision: int = 0, after: str = "", limit: int = 0) -> tuple[int, list[Entry]]:
+    async def list(self, prefix: str, revision: int = 0, after: str = "", limit: int = 0) -> tuple[int, Entries]:
         """The entries whose key starts with `prefix`, in order of key, as of `revision` (0: now).
 
         Only keys greater than `after`, at most `limit` (0: all). Answers the revision that was read, too.
         Raises Compacted, FutureRevision, Unavailable.
         """
 
-    async def events(self, prefix: str, after: int, limit: int = 0) -> list[Event]:
+    async def events(self, prefix: str, after: int, limit: int = 0) -> Events:
         """The events after revision `after` of keys with this prefix, in order. Raises Compacted, Unavailable."""
 
     async def compact(self, revision: int) -> None:

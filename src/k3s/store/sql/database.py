@@ -1,0 +1,204 @@
+"""The SQLite file: how it is made and opened, and the short transactions that keep it small.
+
+    log       one row for each write; the revision is the row's number; value NULL is a deletion
+    current   the newest revision of each key that exists, so that neither a write nor a list looks at history
+    meta      one row: history before `compacted` cannot be read; up to `swept` it is gone from the file, too
+
+`synchronous=FULL` with a write-ahead log: a commit returns after the disk has it (sqlite.org/pragma.html).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from k3s.base.files import folder
+from k3s.store.interface import Unavailable
+from k3s.store.sql.failures import unavailable
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS log (
+    revision INTEGER PRIMARY KEY, key TEXT NOT NULL, created INTEGER NOT NULL, previous INTEGER NOT NULL, value BLOB);
+CREATE INDEX IF NOT EXISTS log_by_key ON log (key, revision);
+CREATE TABLE IF NOT EXISTS current (key TEXT PRIMARY KEY, revision INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS meta (
+    id INTEGER PRIMARY KEY CHECK (id = 1), compacted INTEGER NOT NULL, swept INTEGER NOT NULL);
+INSERT OR IGNORE INTO meta VALUES (1, 0, 0);
+PRAGMA user_version = 1;
+COMMIT;
+"""
+
+# Pages (4 KiB) after which a commit copies the write-ahead log into the file: bounds the log to a few MiB.
+WAL_PAGES = 1000
+WAL_BYTES = WAL_PAGES * 4096
+# KiB of page cache. The API server keeps every current object itself; this is for index pages.
+WRITER_CACHE_KIB, READER_CACHE_KIB = 1024, 256
+# Free pages are given back once they are this many and a quarter of the file, in steps of at most VACUUM_PAGES.
+FREE_PAGES_KEPT, VACUUM_PAGES = 1024, 256
+# A sweep aims at this length; a write that arrives meanwhile waits for it.
+SWEEP_AIM_S = 0.015
+SWEEP_ROWS_MIN, SWEEP_ROWS_MAX = 16, 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A connection for writing, and where the log stands."""
+
+    connection: sqlite3.Connection
+    revision: int
+    compacted: int
+    swept: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What one step of compaction did: history up to `swept` is gone; `rows` is how much the next step should take."""
+
+    swept: int
+    rows: int
+
+
+def take_ownership(path: Path) -> int:
+    """Locks the datastore for this process (two would give the same revision twice); the descriptor to close.
+
+    The lock is on a file of its own: closing the database's file would drop SQLite's own locks. It ends with the
+    process. Raises Unavailable when another process has it.
+    """
+    lock = path.with_name(path.name + ".lock")
+    try:
+        folder(path.parent)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise unavailable("open", str(path), error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise Unavailable(f"Cannot open the datastore {path}: another process uses it; stop that one first") from error
+    return descriptor
+
+
+def open_writer(path: Path) -> Opened:
+    """Opens the file for writing; makes it and the schema when they are missing. Raises Unavailable."""
+    try:
+        fresh = not path.exists()
+        if fresh:
+            _make_file(path)
+        connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            return _prepare(connection, path, fresh)
+        except BaseException:
+            connection.close()
+            raise
+    except (sqlite3.Error, OSError) as error:
+        raise unavailable("open", str(path), error) from error
+
+
+def _make_file(path: Path) -> None:
+    """The mode has to be right from the first byte: SQLite gives its side files the same one."""
+    folder(path.parent)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, fresh: bool) -> Opened:
+    if fresh:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.execute("PRAGMA busy_timeout = 5000")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+    connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+    connection.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        raise Unavailable(
+            f"Cannot open the datastore {path}: its schema {version} is newer than this release's ({SCHEMA_VERSION}); "
+            "run the newer release or restore a snapshot"
+        )
+    if version < SCHEMA_VERSION:
+        connection.executescript(SCHEMA)
+    # From here on a lock of somebody else is noticed at once instead of waited for.
+    connection.execute("PRAGMA busy_timeout = 0")
+    compacted, swept = connection.execute("SELECT compacted, swept FROM meta").fetchone()
+    return Opened(connection, newest(connection), compacted, swept)
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A second connection, for reading only. Raises sqlite3.Error."""
+    connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA query_only = ON")
+    connection.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
+    return connection
+
+
+def newest(connection: sqlite3.Connection) -> int:
+    """The newest revision: of the last row, or where compaction went when the last rows were deletions."""
+    statement = "SELECT max(ifnull((SELECT max(revision) FROM log), 0), (SELECT compacted FROM meta))"
+    return int(connection.execute(statement).fetchone()[0])
+
+
+def begin_patiently(connection: sqlite3.Connection, wait_ms: int) -> None:
+    """Begins a write transaction, waiting for the lock of another process. Raises sqlite3.Error."""
+    connection.execute(f"PRAGMA busy_timeout = {wait_ms}")
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    finally:
+        connection.execute("PRAGMA busy_timeout = 0")
+
+
+def rollback(connection: sqlite3.Connection) -> None:
+    """Gives up an open transaction, if there is one; an error here adds nothing to the one that led to it."""
+    with contextlib.suppress(sqlite3.Error):
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def sweep(connection: sqlite3.Connection, swept: int, goal: int, rows: int) -> Sweep:
+    """One bounded step of compaction, a transaction of its own. Raises sqlite3.Error.
+
+    Each row names the one it replaced, so walking the rows up to `goal` finds all that is superseded without a search.
+    """
+    started = time.monotonic()
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        within = (swept, goal, rows)
+        statement = "SELECT revision FROM log WHERE revision > ? AND revision <= ? ORDER BY revision LIMIT ?"
+        (last,) = connection.execute(f"SELECT max(revision) FROM ({statement})", within).fetchone()
+        if last is not None:
+            span = (swept, last)
+            superseded = "SELECT previous FROM log WHERE revision > ? AND revision <= ? AND previous > 0"
+            connection.execute(f"DELETE FROM log WHERE revision IN ({superseded})", span)
+            connection.execute("DELETE FROM log WHERE revision > ? AND revision <= ? AND value IS NULL", span)
+        reached = goal if last is None else last
+        connection.execute("UPDATE meta SET compacted = ?, swept = ?", (goal, reached))
+        connection.execute("COMMIT")
+    except BaseException:
+        rollback(connection)
+        raise
+    elapsed = max(time.monotonic() - started, 1e-4)
+    fitting = int(rows * min(2.0, SWEEP_AIM_S / elapsed))
+    return Sweep(reached, min(max(fitting, SWEEP_ROWS_MIN), SWEEP_ROWS_MAX))
+
+
+def trim(connection: sqlite3.Connection) -> bool:
+    """Gives space back to the disk, a step at a time; True while there is more to do. Raises sqlite3.Error."""
+    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    if free > FREE_PAGES_KEPT and free > pages // 4:
+        connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+        return True
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return False
