@@ -96,7 +96,7 @@ def nano_rfc3339(epoch_ns: int) -> str:
 
 def parse(text: str) -> float:
     """Seconds since 1970 of an RFC 3339 time with or without a fraction; raises TimeError."""
-    return parse_ns(text) / 1e9
+    return parse_ns(text) / 10**9
 
 
 def parse_ns(text: str, *, micro: bool = False) -> int:
@@ -194,7 +194,7 @@ def duration_ns(text: str) -> int:
 
 def duration(text: str) -> float:
     """Seconds of a length of time in Go's notation; raises TimeError."""
-    return duration_ns(text) / 1e9
+    return duration_ns(text) / 10**9
 
 
 def format_duration(seconds: float) -> str:
