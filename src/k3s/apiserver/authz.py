@@ -1,11 +1,19 @@
-"""May this user do that? The two questions' types; the answers come from RBAC and the node rules."""
+"""May this user do that? The question, the answer, and the authorizer that asks RBAC and the node rules in turn."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from k3s.apiserver.identity import User
+from k3s.api.errors import Forbidden, forbidden
+from k3s.api.object import Object
+from k3s.apiserver.identity import MASTERS, User, node_of
+
+if TYPE_CHECKING:
+    from k3s.apiserver.nodeauthz import NodeAuthorizer
+    from k3s.apiserver.rbac import Rbac
+
+_MEMO_LIMIT = 8192
 
 
 class Decision(NamedTuple):
@@ -13,6 +21,9 @@ class Decision(NamedTuple):
 
     allowed: bool
     reason: str = ""
+
+
+_MASTERS = Decision(True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +49,78 @@ class Authorizes(Protocol):
 
     def authorize(self, attributes: Attributes) -> Decision:
         """Whether the request may go on; synchronous and free of effects."""
+
+
+class Authorizer:
+    """system:masters, then each authorizer in turn; remembers answers until a role or binding changes.
+
+    Answers for nodes are not remembered: they follow the pods, which change all the time.
+    """
+
+    def __init__(self, rbac: Rbac, node: NodeAuthorizer | None = None) -> None:
+        self.rbac = rbac
+        self._node = node
+        self._memo: dict[tuple[object, ...], Decision] = {}
+        self._version: object = None
+
+    def authorize(self, attributes: Attributes) -> Decision:
+        """Whether the request may go on, and why or why not."""
+        user = attributes.user
+        if MASTERS in user.groups:
+            return _MASTERS
+        version = self.rbac.version()
+        if version != self._version:
+            self._memo.clear()
+            self._version = version
+        if self._node is not None and node_of(user):
+            return self._of_node(self._node, attributes)
+        key = (
+            user.name,
+            user.groups,
+            attributes.verb,
+            attributes.group,
+            attributes.resource,
+            attributes.subresource,
+            attributes.namespace,
+            attributes.name,
+            attributes.path if not attributes.is_resource else None,
+        )
+        decision = self._memo.get(key)
+        if decision is None:
+            decision = self.rbac.authorize(attributes)
+            if len(self._memo) >= _MEMO_LIMIT:
+                self._memo.clear()
+            self._memo[key] = decision
+        return decision
+
+    def _of_node(self, node: NodeAuthorizer, attributes: Attributes) -> Decision:
+        first = node.authorize(attributes)
+        if first.allowed:
+            return first
+        second = self.rbac.authorize(attributes)
+        if second.allowed:
+            return second
+        return Decision(False, "\n".join(reason for reason in (first.reason, second.reason) if reason))
+
+    def demand(self, attributes: Attributes) -> None:
+        """Raises Forbidden, worded as upstream, unless the request is allowed."""
+        decision = self.authorize(attributes)
+        if not decision.allowed:
+            raise refusal(attributes, decision.reason)
+
+    def rules_for(self, user: User, namespace: str) -> tuple[list[Object], list[str]]:
+        """The user's rules in a namespace, and what could not be resolved of them."""
+        return self.rbac.rules_for(user, namespace)
+
+
+def refusal(asked: Attributes, reason: str = "") -> Forbidden:
+    """The Forbidden error of a request that was not allowed."""
+    why = f": {reason}" if reason else ""
+    if not asked.is_resource:
+        return Forbidden(f'forbidden: User "{asked.user.name}" cannot {asked.verb} path "{asked.path}"{why}', {})
+    resource = f"{asked.resource}/{asked.subresource}" if asked.subresource else asked.resource
+    place = f'in the namespace "{asked.namespace}"' if asked.namespace else "at the cluster scope"
+    text = (
+        f'User "{asked.user.name}" cannot {asked.verb} resource "{resource}" in API group "{asked.group}" {place}{why}'
+    )
+    return forbidden(asked.group, asked.resource, asked.name, text)

@@ -110,7 +110,7 @@ def sign_request(authority: Authority, request: bytes, subject: Subject, now: fl
     """A leaf for the public key of a signing request (PEM or DER).
 
     Only the key is taken from the request: who the certificate is for is decided by the signer. Raises BadCertificate
-    when the request does not parse, is not signed with its own key, or its key is not ECDSA on a NIST curve or RSA ≥ 2048.
+    when the request does not parse, is not signed with its own key, or has a weak kind of key.
     """
     return _issue(authority, subject, request_key(request), now, days)
 
