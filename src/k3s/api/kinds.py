@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+if TYPE_CHECKING:
+    from k3s.api.schema import Node
 
 _DATA = Path(__file__).with_name("data")
 
@@ -52,6 +55,8 @@ class Kind:
     definition: str = ""
     #: True for a kind that a custom resource definition made.
     custom: bool = False
+    #: The schema of a custom kind; None for built-in ones and for custom ones without.
+    schema: Node | None = None
     api_version: str = ""
 
     @property

@@ -1,0 +1,187 @@
+"""What a decoder does with an object: leave out what the schema does not know, write values in their one form, refuse
+values of another type.
+
+Source: the JSON decoding of the API server, whose errors name the struct, the field and the type.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from k3s.api import quantity, times
+from k3s.api.errors import BadRequest
+from k3s.api.kinds import Kind
+from k3s.api.object import Object
+from k3s.api.schema import Node
+
+_INT_RANGE = {"int32": (-(1 << 31), (1 << 31) - 1), "int64": (-(1 << 63), (1 << 63) - 1)}
+
+
+class _Pruner:
+    __slots__ = ("struct", "unknown")
+
+    def __init__(self) -> None:
+        self.unknown: list[str] = []
+        self.struct = ""
+
+    def value(self, node: Node, value: Any, path: str) -> Any:
+        """The value in its one form."""
+        kind = node.type
+        if kind == "string":
+            if value.__class__ is str:
+                return value
+        elif kind == "object":
+            if value.__class__ is dict:
+                return self.object(node, value, path)
+        elif kind == "array":
+            if value.__class__ is list:
+                return self.array(node, value, path)
+        elif kind == "integer":
+            if value.__class__ is int:
+                return _ranged(self, node, value, path)
+            if value.__class__ is float and value.is_integer():
+                return int(value)
+        elif kind == "boolean":
+            if value.__class__ is bool:
+                return value
+        elif kind == "map":
+            if value.__class__ is dict:
+                return self.map(node, value, path)
+        elif kind == "any":
+            return value
+        elif kind == "number":
+            if value.__class__ in (int, float):
+                return value
+        else:
+            return self.scalar(node, value, path)
+        raise self.mismatch(node, value, path)
+
+    def object(self, node: Node, value: dict[str, Any], path: str) -> dict[str, Any]:
+        """The known fields of an object."""
+        fields = node.fields
+        keep_unknown = node.preserve_unknown
+        outer, self.struct = self.struct, node.name or self.struct
+        out: dict[str, Any] = {}
+        changed = False
+        for key, inner in value.items():
+            child = fields.get(key)
+            if child is None:
+                if keep_unknown:
+                    out[key] = inner
+                else:
+                    self.unknown.append(f"{path}.{key}" if path else key)
+                    changed = True
+                continue
+            if inner is None:
+                changed = True
+                if child.type == "any" and node.name.startswith("JSON"):
+                    out[key] = None
+                continue
+            new = self.value(child, inner, f"{path}.{key}" if path else key)
+            if not new and new.__class__ in (dict, list) and child.type in ("map", "array") and node.definition:
+                changed = True
+                continue
+            changed = changed or new is not inner
+            out[key] = new
+        self.struct = outer
+        return out if changed else value
+
+    def map(self, node: Node, value: dict[str, Any], path: str) -> dict[str, Any]:
+        """The values of a map; null becomes the empty value."""
+        items = node.items()
+        if items is None:
+            return value
+        out = {key: self.value(items, _present(items, v), f"{path}.{key}") for key, v in value.items()}
+        return value if all(out[key] is v for key, v in value.items()) else out
+
+    def array(self, node: Node, value: list[Any], path: str) -> list[Any]:
+        """The elements of a list; null becomes the empty value."""
+        items = node.items()
+        if items is None:
+            return value
+        out = [self.value(items, _present(items, v), f"{path}[{i}]") for i, v in enumerate(value)]
+        return value if all(a is b for a, b in zip(out, value, strict=True)) else out
+
+    def scalar(self, node: Node, value: Any, path: str) -> Any:
+        """A quantity, a time or an int-or-string."""
+        kind = node.type
+        if kind == "int-or-string" and value.__class__ in (int, str):
+            return value
+        if kind == "quantity" and value.__class__ not in (int, float, str):
+            raise _Refused(quantity.FORMAT_WRONG)
+        try:
+            if kind == "quantity":
+                new = quantity.canonical(value)
+            elif value.__class__ is str and kind == "time":
+                new = times.canonical(value)
+            elif value.__class__ is str and kind == "microtime":
+                new = times.canonical_micro(value)
+            else:
+                raise self.mismatch(node, value, path)
+        except ValueError as error:
+            raise _Refused(str(error)) from error
+        return value if new == value else new
+
+    def mismatch(self, node: Node, value: Any, path: str) -> _Refused:
+        """The error of a value that has another type than its field."""
+        words = {str: "string", bool: "bool", int: "number", float: "number", list: "array", dict: "object"}
+        name = words.get(type(value), "null")
+        if name == "number" and node.type == "integer":
+            name = f"number {value}"
+        where = "".join(part.partition("[")[0] + "." for part in path.split("."))[:-1]
+        field = f"{self.struct}.{where}" if self.struct else where
+        return _Refused(f"json: cannot unmarshal {name} into Go struct field {field} of type {_go_type(node)}")
+
+
+class _Refused(Exception):
+    """A value that cannot be decoded."""
+
+
+def _ranged(pruner: _Pruner, node: Node, value: int, path: str) -> int:
+    low, high = _INT_RANGE.get(node.format, _INT_RANGE["int64"])
+    if not low <= value <= high:
+        raise pruner.mismatch(node, value, path)
+    return value
+
+
+def _present(items: Node, value: Any) -> Any:
+    if value is not None:
+        return value
+    empty: dict[str, Any] = {"string": "", "object": {}, "map": {}, "array": [], "integer": 0, "boolean": False}
+    return empty.get(items.type, "0" if items.type == "quantity" else None)
+
+
+def _go_type(node: Node) -> str:
+    if node.type == "array":
+        items = node.items()
+        return f"[]{_go_type(items)}" if items is not None else "[]interface {}"
+    if node.type == "map":
+        items = node.items()
+        return f"map[string]{_go_type(items)}" if items is not None else "map[string]interface {}"
+    if node.type == "integer":
+        return node.format or "int64"
+    if node.type == "boolean":
+        return "bool"
+    if node.type == "number":
+        return "float64"
+    if node.type == "string" and node.format == "byte":
+        return "[]uint8"
+    if node.definition:
+        return ".".join(node.definition.split(".")[-2:])
+    return "string"
+
+
+def prune(node: Node, kind: Kind, obj: Object) -> tuple[Object, list[str]]:
+    """See `k3s.api.schema.prune`."""
+    pruner = _Pruner()
+    pruner.struct = kind.kind
+    try:
+        return pruner.object(node, obj, ""), pruner.unknown
+    except _Refused as error:
+        text = f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {error}'
+        raise BadRequest(text) from error
+
+
+def check(node: Node, value: Any, path: str) -> list[dict[str, str]]:
+    """The causes why a value is not what a custom schema demands: required fields and types so far."""
+    return []

@@ -1,0 +1,106 @@
+"""Schema nodes, pruning and type errors."""
+
+from __future__ import annotations
+
+import pytest
+
+from k3s.api import schema
+from k3s.api.errors import BadRequest
+from k3s.api.kinds import REGISTRY, builtin
+
+POD = builtin("v1", "Pod")
+DEPLOYMENT = builtin("apps/v1", "Deployment")
+
+
+def test_every_kind_has_a_schema_whose_parts_resolve() -> None:
+    """Each reference leads to a definition, to the depth of every field of every kind."""
+    seen: set[str] = set()
+
+    def walk(node: schema.Node) -> None:
+        if node.definition in seen:
+            return
+        if node.definition:
+            seen.add(node.definition)
+        for child in node.fields.values():
+            walk(child)
+        items = node.items()
+        if items is not None:
+            walk(items)
+
+    for kind in REGISTRY.all():
+        walk(schema.definition_of(kind))
+    assert len(seen) > 400
+
+
+def test_merge_keys_are_found_through_lists() -> None:
+    """A path names fields; what list it lies in does not matter."""
+    assert schema.merge_key(POD, "spec", "containers") == "name"
+    assert schema.merge_key(DEPLOYMENT, "spec", "template", "spec", "containers", "ports") == "containerPort"
+    assert schema.list_map_keys(POD, "spec", "containers", "ports") == ("containerPort", "protocol")
+    assert schema.merge_key(POD, "spec", "nothing") == ""
+    node = schema.definition_of(DEPLOYMENT).at("spec", "strategy")
+    assert node is not None
+    assert node.patch_strategies == {"retainKeys"}
+    assert node.type == "object"
+
+
+def test_unknown_fields_are_left_out_and_named() -> None:
+    """The path has list positions as upstream writes them."""
+    pod = {"nope": 1, "spec": {"containers": [{"name": "c"}, {"name": "d", "foo": 1}], "x": {"y": 1}}}
+    pruned, unknown = schema.prune(POD, pod)
+    assert unknown == ["nope", "spec.containers[1].foo", "spec.x"]
+    assert pruned == {"spec": {"containers": [{"name": "c"}, {"name": "d"}]}}
+
+
+def test_values_take_their_one_form() -> None:
+    """Nulls and empty maps vanish, quantities and times are canonical, an object without either is the same object."""
+    pod = {
+        "metadata": {"labels": {}, "annotations": None, "creationTimestamp": "2026-01-01T01:00:00+01:00"},
+        "spec": {
+            "containers": [{"name": "c", "resources": {"limits": {"cpu": 0.5, "memory": "1024Ki"}}}],
+            "volumes": [{"name": "e", "emptyDir": {}}],
+        },
+    }
+    pruned, _ = schema.prune(POD, pod)
+    assert pruned["metadata"] == {"creationTimestamp": "2026-01-01T00:00:00Z"}
+    assert pruned["spec"]["containers"][0]["resources"]["limits"] == {"cpu": "500m", "memory": "1Mi"}
+    assert pruned["spec"]["volumes"] == [{"name": "e", "emptyDir": {}}]
+    assert schema.prune(POD, pruned)[0] is pruned
+
+
+@pytest.mark.parametrize(
+    ("obj", "text"),
+    [
+        ({"value": "1"}, "json: cannot unmarshal string into Go struct field PriorityClass.value of type int32"),
+        (
+            {"metadata": 1},
+            "json: cannot unmarshal number into Go struct field PriorityClass.metadata of type v1.ObjectMeta",
+        ),
+        (
+            {"metadata": {"finalizers": "x"}},
+            "cannot unmarshal string into Go struct field ObjectMeta.metadata.finalizers",
+        ),
+        (
+            {"value": 1 << 40},
+            "cannot unmarshal number 1099511627776 into Go struct field PriorityClass.value of type int32",
+        ),
+    ],
+)
+def test_other_types_are_refused(obj: dict[str, object], text: str) -> None:
+    """The error is a BadRequest that names kind, field and type."""
+    kind = builtin("scheduling.k8s.io/v1", "PriorityClass")
+    with pytest.raises(BadRequest) as error:
+        schema.prune(kind, obj)
+    assert error.value.message.startswith('PriorityClass in version "v1" cannot be handled as a PriorityClass: ')
+    assert text in error.value.message
+
+
+def test_custom_resources_without_a_schema_keep_everything() -> None:
+    """Only the metadata is checked."""
+    from k3s.api import kinds
+
+    kind = kinds.make("a.io", "v1", "Thing", "things", namespaced=True, custom=True)
+    thing = {"metadata": {"name": "x", "zz": 1}, "spec": {"a": None}}
+    pruned, unknown = schema.prune(kind, thing)
+    assert unknown == ["metadata.zz"]
+    assert pruned == {"metadata": {"name": "x"}, "spec": {"a": None}}
