@@ -1,0 +1,93 @@
+"""Takes a node apart: shims, mounts, links, packet rules, cgroups, folders (spec 7.4, k3s-killall and k3s-uninstall)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+_LINKS = ("cni0", "k3s-dns")
+_RUN = Path("/run/k3s")
+_CNI_STATE = Path("/var/lib/cni")
+
+
+def remove(data_dir: Path, keep_data: bool) -> Iterator[str]:
+    """Removes everything, telling each step."""
+    yield f"stopping containers and their shims: {_kill_shims()}"
+    for mount in _mounts_below(("/run/k3s", str(data_dir), "/run/netns/cni-", "/var/lib/kubelet/pods")):
+        subprocess.run(["umount", "-l", mount], check=False, capture_output=True)
+    yield "unmounted volumes and container roots"
+    for namespace in Path("/run/netns").glob("cni-*"):
+        with contextlib.suppress(OSError):
+            namespace.unlink()
+    for link in (*_ports_of("cni0"), *_LINKS):
+        subprocess.run(["ip", "link", "delete", link], check=False, capture_output=True)
+    yield "removed links"
+    for family in ("inet", "ip", "ip6"):
+        subprocess.run(["nft", "delete", "table", family, "k3s"], check=False, capture_output=True)
+    _remove_cni_iptables()
+    yield "removed packet rules"
+    _remove_cgroups()
+    for folder in (_RUN, _CNI_STATE, *(() if keep_data else (data_dir, Path("/etc/rancher")))):
+        shutil.rmtree(folder, ignore_errors=True)
+    yield "removed folders" if not keep_data else f"kept {data_dir} and /etc/rancher"
+
+
+def _kill_shims() -> int:
+    """Kills containerd, every shim of our containerd, and what runs below them; answers how many processes that were."""
+    parents: dict[int, int] = {}
+    roots: list[int] = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if b"containerd" in words[0] and any(
+                w.startswith(b"/run/k3s/") or b"/agent/etc/containerd" in w for w in words
+            ):
+                roots.append(int(entry.name))
+    doomed = set(roots)
+    grew = True
+    while grew:
+        more = {pid for pid, parent in parents.items() if parent in doomed} - doomed
+        grew = bool(more)
+        doomed |= more
+    for pid in doomed - {os.getpid()}:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return len(doomed)
+
+
+def _mounts_below(prefixes: tuple[str, ...]) -> list[str]:
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    return sorted((m for m in mounts if m.startswith(prefixes)), reverse=True)
+
+
+def _ports_of(bridge: str) -> list[str]:
+    folder = Path("/sys/class/net") / bridge / "brif"
+    return [p.name for p in folder.iterdir()] if folder.is_dir() else []
+
+
+def _remove_cni_iptables() -> None:
+    """Drops what the portmap plugin left: rules and chains whose names start with CNI-."""
+    saved = subprocess.run(["iptables-save"], check=False, capture_output=True, text=True)
+    if saved.returncode != 0 or "CNI-" not in saved.stdout:
+        return
+    kept = "\n".join(line for line in saved.stdout.splitlines() if "CNI-" not in line) + "\n"
+    subprocess.run(["iptables-restore"], input=kept, text=True, check=False, capture_output=True)
+
+
+def _remove_cgroups() -> None:
+    root = Path("/sys/fs/cgroup")
+    for folder in [*root.glob("*/kubepods"), root / "kubepods"]:
+        for inner in sorted(folder.rglob("*"), reverse=True) if folder.is_dir() else []:
+            if inner.is_dir():
+                with contextlib.suppress(OSError):
+                    inner.rmdir()
+        with contextlib.suppress(OSError):
+            folder.rmdir()

@@ -1,0 +1,120 @@
+"""The pods that wait for a node: active, backing off, or unschedulable until something changes. Pure.
+
+Order: priority, then time of entry. Back-off: 1 s doubling to 10 s. An unschedulable pod is tried again when the
+cluster changed in a way that may help, at the latest after five minutes (facts: scheduler, queue).
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+_FIRST_BACKOFF_S = 1.0
+_LAST_BACKOFF_S = 10.0
+_UNSCHEDULABLE_S = 300.0
+
+
+@dataclass(slots=True)
+class _Waiting:
+    key: str
+    priority: int
+    entered: int
+    attempts: int = 0
+    backoff_until: float = 0.0
+    parked_until: float = 0.0
+    parked: bool = False
+    queued: bool = False
+
+
+class Queue:
+    """Keys of pods; times are in seconds of a clock that never goes back."""
+
+    def __init__(self) -> None:
+        self._pods: dict[str, _Waiting] = {}
+        self._heap: list[tuple[int, int, str]] = []
+        self._entered = 0
+        self._moves = 0
+
+    def __len__(self) -> int:
+        return len(self._pods)
+
+    @property
+    def moves(self) -> int:
+        """Grows with each change of the cluster that may help a parked pod: see `park`."""
+        return self._moves
+
+    def add(self, key: str, priority: int) -> None:
+        """A pod wants a node, or its spec changed: it is tried at once."""
+        self._entered += 1
+        old = self._pods.get(key)
+        waiting = _Waiting(key, priority, old.entered if old else self._entered, old.attempts if old else 0)
+        waiting.queued = old is not None and old.queued and old.priority == priority
+        self._pods[key] = waiting
+        self._push(waiting)
+
+    def remove(self, key: str) -> None:
+        """The pod is bound or gone."""
+        self._pods.pop(key, None)
+
+    def park(self, key: str, now: float, seen_moves: int) -> None:
+        """The pod did not fit; `seen_moves` is what `moves` was when it was tried: a newer change means try again."""
+        waiting = self._pods.get(key)
+        if waiting is None:
+            return
+        waiting.attempts += 1
+        waiting.backoff_until = now + min(_FIRST_BACKOFF_S * 2 ** (waiting.attempts - 1), _LAST_BACKOFF_S)
+        waiting.parked_until = now + _UNSCHEDULABLE_S
+        waiting.parked = seen_moves == self._moves
+        if not waiting.parked:
+            self._push(waiting)
+
+    def retry(self, key: str, now: float) -> None:
+        """The attempt failed for a reason that passes: it is tried again after its back-off."""
+        self.park(key, now, -1)
+
+    def move_all(self) -> None:
+        """The cluster changed in a way that may help: every parked pod is tried again after its back-off."""
+        self._moves += 1
+        for waiting in self._pods.values():
+            if waiting.parked:
+                waiting.parked = False
+                self._push(waiting)
+
+    def pop(self, now: float) -> str | None:
+        """The next pod to try, None when none is due."""
+        self._unpark(now)
+        held: list[tuple[int, int, str]] = []
+        found = None
+        while self._heap and found is None:
+            item = heapq.heappop(self._heap)
+            waiting = self._pods.get(item[2])
+            if waiting is None or (-waiting.priority, waiting.entered) != item[:2]:
+                continue
+            if waiting.parked:
+                waiting.queued = False
+                continue
+            if waiting.backoff_until > now:
+                held.append(item)
+            else:
+                waiting.queued = False
+                found = item[2]
+        for item in held:
+            heapq.heappush(self._heap, item)
+        return found
+
+    def next_due(self, now: float) -> float | None:
+        """Seconds until a pod becomes due without any event; None when none ever does."""
+        times = [w.parked_until if w.parked else w.backoff_until for w in self._pods.values()]
+        return max(0.0, min(times) - now) if times else None
+
+    def _unpark(self, now: float) -> None:
+        for waiting in self._pods.values():
+            if waiting.parked and waiting.parked_until <= now:
+                waiting.parked = False
+                self._push(waiting)
+
+    def _push(self, waiting: _Waiting) -> None:
+        if waiting.queued:
+            return
+        waiting.queued = True
+        heapq.heappush(self._heap, (-waiting.priority, waiting.entered, waiting.key))
