@@ -1,15 +1,41 @@
-"""Who sent this request? Client certificates, service-account tokens, token files, k3s tokens, bootstrap tokens."""
+"""Who sent this request? Client certificates, service-account tokens, token files, k3s tokens, bootstrap tokens.
+
+Source: the "Authenticating" page of the Kubernetes documentation; k3s' `server` and `node` users by HTTP basic.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+import base64
+import binascii
+import csv
+import hashlib
+import hmac
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from k3s.api import times
+from k3s.api.errors import BadRequest, Unauthorized
+from k3s.api.kinds import builtin
+from k3s.apiserver import identity
+from k3s.apiserver.authz import Attributes
 from k3s.apiserver.identity import User
+from k3s.apiserver.tokens import BadToken, Verifier
+from k3s.base.clock import Clock
+
+if TYPE_CHECKING:
+    from k3s.apiserver.cache import Reader
+
+SECRET = builtin("v1", "Secret")
+#: What may be asked without credentials; RBAC still decides.
+NAMED_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/version", "/version/"})
+_BOOTSTRAP_TOKEN = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})")
+_BOOTSTRAP_GROUP = re.compile(r"system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]")
 
 
 class PeerCertificate(NamedTuple):
-    """What TLS verified about the client's certificate: which CA it verified against is told by `issuer`."""
+    """What TLS verified about the client's certificate; `issuer` is the common name of the authority that signed it."""
 
     common_name: str
     organizations: tuple[str, ...]
@@ -36,3 +62,213 @@ class Authenticates(Protocol):
 
     def authenticate(self, headers: Mapping[str, str], peer: PeerCertificate | None) -> User | None:
         """The sender; None without credentials; raises Unauthorized for bad ones. Header names are lower case."""
+
+    def without_credentials(self, path: str) -> User:
+        """The user of a request that brought no credentials; raises Unauthorized where that is not allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What an authenticator accepts.
+
+    `authorities`: common names of the client CA (`cluster.certs.authority_names`); certificates of other authorities
+    that TLS verifies (the request-header CA) are no identity. `static`: users by token (see `parse_token_file`).
+    `passwords`: k3s users by name with their secret and groups, for supervisor routes only.
+    """
+
+    authorities: frozenset[str] = frozenset()
+    static: Mapping[str, User] = field(default_factory=dict)
+    passwords: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+    anonymous: bool = False
+
+
+class Authenticator:
+    """All ways to say who one is, in upstream's order: certificate, then bearer token."""
+
+    def __init__(
+        self, credentials: Credentials, reader: Reader, clock: Clock, verifier: Verifier | None = None
+    ) -> None:
+        self.credentials = credentials
+        self._reader = reader
+        self._clock = clock
+        self._verifier = verifier
+        self._certificates: dict[PeerCertificate, User] = {}
+        self._static = {_digest(token): user for token, user in credentials.static.items()}
+
+    def authenticate(self, headers: Mapping[str, str], peer: PeerCertificate | None) -> User | None:
+        """The sender of an API request; None without credentials; raises Unauthorized for bad ones."""
+        if peer is not None:
+            user = self._of_certificate(peer)
+            if user is not None:
+                return user
+        authorization = headers.get("authorization")
+        if not authorization:
+            return None
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        user = self.of_token(token.strip())
+        if user is None:
+            raise Unauthorized("Unauthorized")
+        return user
+
+    def supervisor(self, headers: Mapping[str, str], peer: PeerCertificate | None) -> User | None:
+        """The sender of a request to k3s' own routes, where the users of the cluster token count too."""
+        scheme, _, text = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "basic":
+            return self._of_basic(text.strip())
+        return self.authenticate(headers, peer)
+
+    def without_credentials(self, path: str) -> User:
+        """The anonymous user; raises Unauthorized unless anonymous requests are on or the path is a public one."""
+        if self.credentials.anonymous or path in NAMED_PATHS:
+            return identity.anonymous()
+        raise Unauthorized("Unauthorized")
+
+    def of_token(self, token: str, audiences: Sequence[str] = ()) -> User | None:
+        """The user of a bearer token, None for a bad one; `audiences` as in `Verifier.verify`."""
+        found = self.review(token, audiences)
+        return found[0] if found else None
+
+    def review(self, token: str, audiences: Sequence[str] = ()) -> tuple[User, tuple[str, ...]] | None:
+        """The user of a bearer token and the audiences it is good for; None for a bad token.
+
+        Tokens without audiences of their own are good for all that are asked for.
+        """
+        if not token:
+            return None
+        user = self._static.get(_digest(token)) or self._of_bootstrap(token)
+        if user is not None:
+            return user, tuple(audiences)
+        if self._verifier is None:
+            return None
+        try:
+            session = self._verifier.verify(token, audiences)
+        except BadToken:
+            return None  # the caller says Unauthorized; upstream does not tell a client why either
+        return session.user, session.audiences
+
+    def _of_certificate(self, peer: PeerCertificate) -> User | None:
+        user = self._certificates.get(peer)
+        if user is None:
+            if peer.issuer not in self.credentials.authorities or not peer.common_name:
+                return None
+            groups = identity.with_authenticated(peer.organizations)
+            if len(self._certificates) >= 1024:
+                self._certificates.clear()
+            user = self._certificates[peer] = User(peer.common_name, groups)
+        return user
+
+    def _of_basic(self, text: str) -> User:
+        try:
+            name, _, password = base64.b64decode(text, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            raise Unauthorized("Unauthorized") from None
+        secret, groups = self.credentials.passwords.get(name, ("", ()))
+        # Compared even for an unknown name, so that the time taken tells nothing.
+        same = hmac.compare_digest(_digest(secret), _digest(password))
+        if not same or not secret:
+            raise Unauthorized("Unauthorized")
+        return identity.authenticated(name, *groups)
+
+    def _of_bootstrap(self, token: str) -> User | None:
+        """The user of a bootstrap token, kept as Secret kube-system/bootstrap-token-<id>; None for any other token."""
+        match = _BOOTSTRAP_TOKEN.fullmatch(token)
+        if match is None:
+            return None
+        secret = self._reader.get(SECRET, "kube-system", f"bootstrap-token-{match[1]}")
+        if secret is None or secret.get("type") != "bootstrap.kubernetes.io/token":
+            return None
+        if "deletionTimestamp" in secret["metadata"]:
+            return None
+        try:
+            data = {key: base64.b64decode(text).decode() for key, text in (secret.get("data") or {}).items()}
+            expired = "expiration" in data and times.parse(data["expiration"]) <= self._clock.now()
+        except ValueError:
+            return None
+        same = hmac.compare_digest(_digest(data.get("token-secret", "")), _digest(match[2]))
+        if not same or data.get("token-id") != match[1] or expired:
+            return None
+        if data.get("usage-bootstrap-authentication") != "true":
+            return None
+        extra = [group for group in data.get("auth-extra-groups", "").split(",") if group]
+        if not all(_BOOTSTRAP_GROUP.fullmatch(group) for group in extra):
+            return None
+        return identity.authenticated(f"{identity.BOOTSTRAP_PREFIX}{match[1]}", identity.BOOTSTRAPPERS, *extra)
+
+
+def parse_token_file(text: str) -> dict[str, User]:
+    """The users of a `token-auth-file`: lines `token,user,uid` and optionally a quoted list of groups.
+
+    Raises ValueError naming the line.
+    """
+    users: dict[str, User] = {}
+    for number, row in enumerate(csv.reader(text.splitlines(), skipinitialspace=True), 1):
+        if not row or row[0].startswith("#"):
+            continue
+        if len(row) < 3 or not row[0]:
+            raise ValueError(f"Cannot read line {number} of the token file: it needs token, user name and user uid")
+        groups = tuple(group.strip() for group in row[3].split(",")) if len(row) > 3 and row[3] else ()
+        users.setdefault(row[0], User(row[1], identity.with_authenticated(groups), row[2]))
+    return users
+
+
+_EXTRA = "impersonate-extra-"
+
+
+def impersonated(headers: Mapping[str, str], user: User, demand: Callable[[Attributes], None]) -> User:
+    """The user that a request acts as: `user` itself, or the one of the Impersonate headers.
+
+    `demand` raises Forbidden unless `user` may impersonate each part (`Authorizer.demand`). Header names are lower
+    case, repeated headers joined by commas. Raises BadRequest when there is no user name among them.
+    """
+    name = headers.get("impersonate-user", "")
+    groups = tuple(group.strip() for group in headers.get("impersonate-group", "").split(",") if group.strip())
+    uid = headers.get("impersonate-uid", "")
+    extra = {
+        key.removeprefix(_EXTRA): tuple(part.strip() for part in value.split(","))
+        for key, value in headers.items()
+        if key.startswith(_EXTRA)
+    }
+    if not name:
+        if groups or uid or extra:
+            raise BadRequest(f"requested {_go_user(groups, uid)} without impersonating a user name")
+        return user
+    account = identity.service_account_of(name)
+    if account is not None:
+        demand(Attributes(user, "impersonate", "", "v1", "serviceaccounts", namespace=account[0], name=account[1]))
+    else:
+        demand(Attributes(user, "impersonate", "", "v1", "users", name=name))
+    for group in groups:
+        demand(Attributes(user, "impersonate", "", "v1", "groups", name=group))
+    for key, values in extra.items():
+        for value in values:
+            demand(_authentication(user, "userextras", key, value))
+    if uid:
+        demand(_authentication(user, "uids", "", uid))
+    return User(name, _impersonated_groups(name, groups, account), uid, extra)
+
+
+def _authentication(user: User, resource: str, subresource: str, name: str) -> Attributes:
+    return Attributes(user, "impersonate", "authentication.k8s.io", "v1", resource, subresource, name=name)
+
+
+def _impersonated_groups(name: str, groups: tuple[str, ...], account: tuple[str, str] | None) -> tuple[str, ...]:
+    if account is not None and not groups:
+        groups = identity.service_account_groups(account[0])
+    if name == identity.ANONYMOUS:
+        return groups if identity.UNAUTHENTICATED in groups else (*groups, identity.UNAUTHENTICATED)
+    if identity.UNAUTHENTICATED in groups:
+        return groups
+    return identity.with_authenticated(groups)
+
+
+def _go_user(groups: tuple[str, ...], uid: str) -> str:
+    """The requested identity as upstream's message prints it."""
+    listed = ", ".join(f'"{group}"' for group in groups)
+    shown = f"[]string{{{listed}}}" if groups else "[]string(nil)"
+    return f'&user.DefaultInfo{{Name:"", UID:"{uid}", Groups:{shown}, Extra:map[string][]string(nil)}}'
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
