@@ -19,7 +19,8 @@ def changes(old: Ruleset | None, new: Ruleset) -> str:
     lines: list[str] = []
     for name, table in after.items():
         known = before.get(name)
-        if old is None:
+        if old is None or (known and _is_other(known, table)):
+            known = None
             # "add" first, because deleting a table that is not there fails the whole script.
             lines += [f"add table {' '.join(name)}", f"delete table {' '.join(name)}"]
         if known is None:
@@ -31,7 +32,6 @@ def changes(old: Ruleset | None, new: Ruleset) -> str:
 
 def _table(old: Table, new: Table) -> Iterator[str]:
     where = f"{new.family} {new.name}"
-    # A set, map or hook whose type changes is a different one; that only a new release brings, and then `old` is None.
     for name in new.sets.keys() - old.sets.keys():
         yield f"add set {where} {name} {{ {'; '.join(text.set_lines(new.sets[name], elements=False))}; }}"
     for name in new.maps.keys() - old.maps.keys():
@@ -47,6 +47,18 @@ def _table(old: Table, new: Table) -> Iterator[str]:
     yield from (f"delete set {where} {name}" for name in old.sets.keys() - new.sets.keys())
     yield from (f"delete map {where} {name}" for name in old.maps.keys() - new.maps.keys())
     yield from (f"delete chain {where} {name}" for name in gone)
+
+
+def _is_other(old: Table, new: Table) -> bool:
+    """Whether a type or a hook differs, which the kernel cannot change in place: a new release brings that."""
+    return (
+        any(
+            (name in old.sets and (old.sets[name].type, old.sets[name].timeout_s) != (set.type, set.timeout_s))
+            for name, set in new.sets.items()
+        )
+        or any((name in old.maps and old.maps[name].type != map.type) for name, map in new.maps.items())
+        or any((name in old.chains and old.chains[name].hook != chain.hook) for name, chain in new.chains.items())
+    )
 
 
 def _rules(where: str, old: Chain | None, new: Chain) -> Iterator[str]:

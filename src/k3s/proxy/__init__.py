@@ -1,0 +1,1 @@
+"""Services and their endpoints as packet rules of this node (kube-proxy)."""
