@@ -57,6 +57,8 @@ class Kind:
     custom: bool = False
     #: The schema of a custom kind; None for built-in ones and for custom ones without.
     schema: Node | None = None
+    #: additionalPrinterColumns of a custom kind.
+    printer_columns: tuple[Mapping[str, Any], ...] = ()
     api_version: str = ""
 
     @property

@@ -1,7 +1,7 @@
 """Schemas as data: what fields an object has, of what type, and how their lists merge.
 
 A `Node` is one place in a schema: of a built-in definition (`data/schema.json`, parsed a definition at a time when it
-is first needed) or of a custom resource. Patches, server-side apply, pruning, defaulting and OpenAPI walk the same nodes.
+is first needed) or of a custom resource. Patches, apply, pruning, defaulting and OpenAPI all walk the same nodes.
 
     definition_of(kind) -> Node             the schema of a kind, for custom kinds what their row carries
     prune(kind, obj) -> (obj, unknown)      the object as the API would hold it, and the paths of unknown fields

@@ -1,0 +1,166 @@
+"""Tables: what `kubectl get` shows, made on the server.
+
+    table(kind, objects, now) -> Table       columns and rows; `include` says what each row carries of its object
+    partial(obj) -> PartialObjectMetadata    only the metadata of an object
+
+Columns come from `data/columns.json` or a custom kind's printer columns; cells from `k3s.api.cells`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from k3s.api.cells import cluster, pods, workloads
+from k3s.api.cells.custom import custom_cells
+from k3s.api.cells.text import Cells, age_at, created
+from k3s.api.kinds import Kind
+from k3s.api.object import Object
+
+_DATA = Path(__file__).with_name("data")
+_META = "meta.k8s.io/v1"
+
+_CELLS: dict[str, Cells] = {
+    "pods": pods.pod,
+    "deployments": workloads.deployment,
+    "replicasets": workloads.replica_set,
+    "replicationcontrollers": workloads.replica_set,
+    "statefulsets": workloads.stateful_set,
+    "daemonsets": workloads.daemon_set,
+    "jobs": workloads.job,
+    "cronjobs": workloads.cron_job,
+    "podtemplates": workloads.pod_template,
+    "controllerrevisions": workloads.controller_revision,
+    "horizontalpodautoscalers": workloads.autoscaler,
+    "nodes": cluster.node,
+    "namespaces": cluster.namespace,
+    "services": cluster.service,
+    "endpoints": cluster.endpoints,
+    "endpointslices": cluster.endpoint_slice,
+    "ingresses": cluster.ingress,
+    "ingressclasses": cluster.ingress_class,
+    "networkpolicies": cluster.network_policy,
+    "ipaddresses": cluster.ip_address,
+    "servicecidrs": cluster.service_cidr,
+    "persistentvolumes": cluster.persistent_volume,
+    "persistentvolumeclaims": cluster.volume_claim,
+    "events": cluster.event,
+    "resourcequotas": cluster.resource_quota,
+    "configmaps": cluster.config_map,
+    "secrets": cluster.secret,
+    "serviceaccounts": cluster.named,
+    "componentstatuses": cluster.component_status,
+    "rolebindings": cluster.role_binding,
+    "clusterrolebindings": cluster.role_binding,
+    "poddisruptionbudgets": cluster.disruption_budget,
+    "certificatesigningrequests": cluster.signing_request,
+    "leases": cluster.lease,
+    "runtimeclasses": cluster.runtime_class,
+    "priorityclasses": cluster.priority_class,
+    "storageclasses": cluster.storage_class,
+    "csidrivers": cluster.csi_driver,
+    "csinodes": cluster.csi_node,
+    "volumeattachments": cluster.volume_attachment,
+    "volumeattributesclasses": cluster.attributes_class,
+    "mutatingwebhookconfigurations": cluster.webhooks,
+    "validatingwebhookconfigurations": cluster.webhooks,
+    "mutatingadmissionpolicies": cluster.admission_policy,
+    "validatingadmissionpolicies": cluster.admission_policy,
+    "mutatingadmissionpolicybindings": cluster.policy_binding,
+    "validatingadmissionpolicybindings": cluster.policy_binding,
+    "apiservices": cluster.api_service,
+    "flowschemas": cluster.flow_schema,
+    "prioritylevelconfigurations": cluster.priority_level,
+    "deviceclasses": cluster.named,
+    "resourceclaims": cluster.resource_claim,
+    "resourceclaimtemplates": cluster.named,
+    "resourceslices": cluster.resource_slice,
+}
+_PLAIN_COLUMNS = [["Name", "string", "name", 0], ["Created At", "date", "", 0]]
+_CUSTOM_COLUMNS = [["Name", "string", "name", 0], ["Age", "date", "", 0]]
+
+
+def table(kind: Kind, objects: Iterable[Object], now: float, include: str = "Metadata") -> Object:
+    """The meta.k8s.io/v1 Table of some objects of a kind.
+
+    `now` is in seconds since 1970; `include` is what a row carries of its object: Metadata (the API's default), Object or
+    None. The caller adds the list's metadata (`resourceVersion`, `continue`).
+    """
+    cells = _cells(kind, now)
+    carried = _carried(include)
+    is_pod = kind.plural == "pods" and not kind.group
+    rows = []
+    for obj in objects:
+        row: Object = {"cells": cells(obj)}
+        found = pods.conditions(obj) if is_pod else None
+        if found:
+            row["conditions"] = found
+        row["object"] = carried(obj)
+        rows.append(row)
+    return {"kind": "Table", "apiVersion": _META, "metadata": {}, "columnDefinitions": columns(kind), "rows": rows}
+
+
+def columns(kind: Kind) -> list[Object]:
+    """The column definitions of a kind; not to be changed. A watch sends them with its first event only."""
+    if kind.printer_columns:
+        own = [
+            [c["name"], c["type"], c.get("format", ""), c.get("priority", 0), c.get("description", "")]
+            for c in kind.printer_columns
+        ]
+        return [_column(*c) for c in (_CUSTOM_COLUMNS[0], *own)]
+    return _columns(kind.api_version, kind.plural, kind.custom)
+
+
+@functools.lru_cache(maxsize=256)
+def _columns(api_version: str, plural: str, custom: bool) -> list[Object]:
+    rows = _CUSTOM_COLUMNS if custom else _table().get(api_version, {}).get(plural, _PLAIN_COLUMNS)
+    return [_column(*row) for row in rows]
+
+
+def _column(name: str, kind: str, form: str, priority: int, description: str = "") -> Object:
+    return {"name": name, "type": kind, "format": form, "description": description, "priority": priority}
+
+
+@functools.cache
+def _table() -> dict[str, dict[str, list[Any]]]:
+    found: dict[str, dict[str, list[Any]]] = msgspec.json.decode((_DATA / "columns.json").read_bytes())
+    return found
+
+
+def _cells(kind: Kind, now: float) -> Callable[[Object], list[Any]]:
+    age = age_at(now)
+    if kind.custom:
+        return custom_cells(kind.printer_columns, age)
+    make = _CELLS.get(kind.plural)
+    if make is None:
+        return lambda obj: [obj["metadata"].get("name", ""), created(obj)]
+    if not kind.is_storage_version:
+        return functools.partial(_converted, kind, make, age)
+    return lambda obj: make(obj, age)
+
+
+def _converted(kind: Kind, make: Cells, age: Callable[[Any], str], obj: Object) -> list[Any]:
+    from k3s.api.convert import to_storage
+
+    return make(to_storage(kind, obj), age)
+
+
+def _carried(include: str) -> Callable[[Object], Object | None]:
+    if include == "None":
+        return lambda obj: None
+    return partial if include in ("", "Metadata") else lambda obj: obj
+
+
+def partial(obj: Object) -> Object:
+    """The PartialObjectMetadata of an object."""
+    return {"kind": "PartialObjectMetadata", "apiVersion": _META, "metadata": obj.get("metadata", {})}
+
+
+def partial_list(objects: Iterable[Object], metadata: Mapping[str, Any]) -> Object:
+    """The PartialObjectMetadataList of some objects, with the metadata of their list."""
+    items = [partial(obj) for obj in objects]
+    return {"kind": "PartialObjectMetadataList", "apiVersion": _META, "metadata": metadata, "items": items}

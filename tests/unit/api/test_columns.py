@@ -1,0 +1,125 @@
+"""Tables, against rows that upstream made."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k3s.api import columns, kinds, schema, times
+from k3s.api.cells.text import duration
+from k3s.api.kinds import REGISTRY, builtin
+
+DATA = json.loads((Path(__file__).parents[2] / "data/tables.json").read_text())
+CREATED = times.parse("2026-11-22T08:41:00Z")
+# Cells that show what the server itself chose: a cluster address, a uid, the requesting user, a time of creation.
+CHOSEN = {"Cluster-IP", "Requestor", "Created At"}
+
+
+def _object(kind: kinds.Kind, sample: dict[str, Any]) -> dict[str, Any]:
+    obj = {"apiVersion": kind.api_version, "kind": kind.kind, **sample["object"]}
+    obj["metadata"] = {**obj["metadata"], "creationTimestamp": "2026-11-22T08:41:00Z"}
+    if sample.get("deleted"):
+        obj["metadata"]["deletionTimestamp"] = "2026-11-22T08:41:00Z"
+        if kind.kind == "Namespace":
+            obj["status"] = {"phase": "Terminating"}
+    if kind.kind == "Pod":
+        obj["status"] = {"phase": "Pending", **obj.get("status", {})}
+    if sample["object"]["metadata"]["name"] == "v1.remote.example":
+        obj["status"] = {"conditions": [{"type": "Available", "status": "False", "reason": "ServiceNotFound"}]}
+    return schema.defaults(kind, schema.prune(kind, obj)[0])
+
+
+@pytest.mark.parametrize(
+    "sample", DATA["samples"], ids=[f"{s['resource']}-{s['object']['metadata']['name']}" for s in DATA["samples"]]
+)
+def test_rows_have_the_cells_of_upstream(sample: dict[str, Any]) -> None:
+    """Each sample row, except for what only that server could know."""
+    group, version, plural = sample["resource"].split("/")
+    kind = REGISTRY.by_resource(group, version, plural)
+    assert kind is not None
+    made = columns.table(kind, [_object(kind, sample)], CREATED)
+    names = [c["name"] for c in made["columnDefinitions"]]
+    row = made["rows"][0]
+    assert len(row["cells"]) == len(sample["cells"])
+    for position, (got, expected) in enumerate(zip(row["cells"], sample["cells"], strict=True)):
+        name = names[position] if position < len(names) else "Age"
+        if (name in CHOSEN and got != "None") or "controller-uid" in str(expected):
+            continue
+        assert _same_age(got, expected) or (got, type(got)) == (expected, type(expected)), name
+    assert row.get("conditions") == sample.get("conditions")
+
+
+def _same_age(got: Any, expected: Any) -> bool:
+    """Both are an age; the samples were taken a second or two after they were made."""
+    return all(isinstance(v, str) and re.fullmatch(r"\d+s", v) for v in (got, expected))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-2, "<invalid>"),
+        (-0.5, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (599, "9m59s"),
+        (600, "10m"),
+        (3 * 3600 - 1, "179m"),
+        (3 * 3600, "3h"),
+        (8 * 3600 - 60, "7h59m"),
+        (48 * 3600 - 1, "47h"),
+        (48 * 3600, "2d"),
+        (49 * 3600, "2d1h"),
+        (8 * 86400, "8d"),
+        (730 * 86400, "2y"),
+        (731 * 86400, "2y1d"),
+        (8 * 365 * 86400, "8y"),
+    ],
+)
+def test_ages(seconds: float, text: str) -> None:
+    """The unit grows with the age, and the second unit is left out when it is nothing."""
+    assert duration(seconds) == text
+
+
+def test_rows_carry_what_was_asked_for() -> None:
+    """Metadata by default, the whole object, or null."""
+    kind = builtin("v1", "ConfigMap")
+    obj = {"metadata": {"name": "x"}, "data": {"a": "b"}}
+    rows = [columns.table(kind, [obj], 0, include)["rows"][0]["object"] for include in ("Metadata", "Object", "None")]
+    assert rows[0] == {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": {"name": "x"}}
+    assert rows[1] is obj
+    assert rows[2] is None
+
+
+def test_every_kind_has_as_many_cells_as_columns() -> None:
+    """An object with nothing but a name makes a full row; addresses carry an age without a column."""
+    for kind in REGISTRY.all():
+        made = columns.table(kind, [{"metadata": {"name": "x"}}], 0)
+        extra = kind.plural == "ipaddresses"
+        assert len(made["rows"][0]["cells"]) == len(made["columnDefinitions"]) + extra, kind
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_custom_kinds_use_their_printer_columns(version: str) -> None:
+    """Each type of column, a list, a missing value; without columns name and age."""
+    facts = DATA["custom"]
+    expected = facts["tables"][version]
+    own = tuple(facts["additionalPrinterColumns"]) if version == "v1" else ()
+    kind = kinds.make("g.io", version, "Thing", "things", namespaced=True, custom=True, printer_columns=own)
+    obj = {"metadata": {"name": "x", "creationTimestamp": "2026-11-22T08:41:00Z"}, "spec": facts["spec"]}
+    made = columns.table(kind, [obj], CREATED)
+    shape = [[c["name"], c["type"], c["format"], c["priority"]] for c in made["columnDefinitions"]]
+    assert shape == expected["columns"]
+    assert made["rows"][0]["cells"] == expected["cells"]
+
+
+def test_filters_in_column_paths() -> None:
+    """The form that shows a condition's status."""
+    column = {"name": "Ready", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].status'}
+    kind = kinds.make("g.io", "v1", "Thing", "things", namespaced=True, custom=True, printer_columns=(column,))
+    conditions = [{"type": "Other", "status": "False"}, {"type": "Ready", "status": "True"}]
+    obj = {"metadata": {"name": "x"}, "status": {"conditions": conditions}}
+    assert columns.table(kind, [obj], 0)["rows"][0]["cells"] == ["x", "True"]
