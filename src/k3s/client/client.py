@@ -72,7 +72,7 @@ class Client:
         return self.transport.watch(Request("GET", kind.path(namespace), query))
 
     async def create(self, kind: Kind, obj: Object, *, subresource: str = "") -> Object:
-        """Creates an object, or posts to a subresource of the object that `obj` names. Raises AlreadyExists, Invalid."""
+        """Creates an object, or posts to a subresource of the object `obj` names. Raises AlreadyExists, Invalid."""
         name = objects.name(obj) if subresource else ""
         return await self._send("POST", kind.path(objects.namespace(obj), name, subresource), body=obj)
 
@@ -124,8 +124,9 @@ class Client:
         """Any request, for paths that are not objects."""
         return await self.transport.send(request)
 
-    async def _send(self, method: str, path: str, query: Mapping[str, str] | None = None, body: Any = None) -> Any:
-        return (await self.transport.send(Request(method, path, query or {}, body))).body
+    async def _send(self, method: str, path: str, query: Mapping[str, str] | None = None, body: Any = None) -> Object:
+        answer: Object = (await self.transport.send(Request(method, path, query or {}, body))).body
+        return answer
 
 
 def _query(**values: str) -> dict[str, str]:
