@@ -12,6 +12,7 @@ from pathlib import Path
 # From <sys/inotify.h>.
 _IN_CLOSE_WRITE, _IN_MOVED_FROM, _IN_MOVED_TO = 0x08, 0x40, 0x80
 _IN_CREATE, _IN_DELETE, _IN_DELETE_SELF = 0x100, 0x200, 0x400
+_IN_MODIFY = 0x02
 _MASK = _IN_CLOSE_WRITE | _IN_MOVED_FROM | _IN_MOVED_TO | _IN_CREATE | _IN_DELETE | _IN_DELETE_SELF
 _HEADER = struct.Struct("iIII")
 
@@ -20,16 +21,17 @@ class FolderWatch:
     """Calls `changed(name)` on the running loop for each change of an entry of `folder` until `close()`.
 
     The name is empty when the kernel dropped events or the folder itself went: look at everything again.
-    Raises OSError when the folder is missing or the user's limit of watches is reached.
+    With `writes`, every write to a file counts, not only its closing. Raises OSError when the folder is missing or the
+    user's limit of watches is reached.
     """
 
-    def __init__(self, folder: Path, changed: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, changed: Callable[[str], None], *, writes: bool = False) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         self._changed = changed
         self._fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._fd < 0:
             raise OSError(ctypes.get_errno(), "Cannot watch files: inotify is not available")
-        if libc.inotify_add_watch(self._fd, os.fsencode(folder), _MASK) < 0:
+        if libc.inotify_add_watch(self._fd, os.fsencode(folder), _MASK | (_IN_MODIFY if writes else 0)) < 0:
             code = ctypes.get_errno()
             os.close(self._fd)
             raise OSError(code, f"Cannot watch {folder}: {os.strerror(code)}")
