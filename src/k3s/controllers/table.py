@@ -1,0 +1,52 @@
+"""The table of controllers: everything that runs, in one list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from k3s.api.kinds import Registry
+from k3s.controllers import (
+    deployment,
+    endpoints,
+    endpointslice,
+    kubernetes_endpoints,
+    namespace,
+    observers,
+    replicaset,
+    root_ca,
+    serviceaccount,
+)
+from k3s.controllers.spec import ControllerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What controllers have to be told.
+
+    `root_ca`: the PEM bundle for pods. `api_addresses`, `api_port`: where the API server is reached from pods.
+    `cluster_cidrs`: the networks of which each node gets a part, `node_mask` of the size of that part by family.
+    """
+
+    root_ca: str
+    api_addresses: tuple[str, ...] = ()
+    api_port: int = 6443
+    cluster_cidrs: tuple[str, ...] = ("10.42.0.0/16",)
+    node_mask_v4: int = 24
+    node_mask_v6: int = 64
+
+
+def controllers(settings: Settings, registry: Registry) -> tuple[ControllerSpec, ...]:
+    """All controllers of a server that serves the kinds of `registry`."""
+    published: tuple[ControllerSpec, ...] = ()
+    if settings.api_addresses:
+        published = kubernetes_endpoints.specs(settings.api_addresses, settings.api_port)
+    return (
+        *namespace.specs(observers.contents(registry)),
+        *serviceaccount.SPECS,
+        *root_ca.specs(settings.root_ca),
+        *deployment.SPECS,
+        *replicaset.SPECS,
+        *endpointslice.SPECS,
+        *endpoints.SPECS,
+        *published,
+    )
