@@ -3,8 +3,7 @@
 A new version is built by copying the path that differs; everything else is shared between the versions.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations` here: mypy would take the function `annotations` for a second definition.
 from typing import Any
 
 import msgspec
