@@ -146,7 +146,7 @@ class HttpsTransport:
         return ServiceUnavailable(text) if request.method in _SAFE_METHODS else OutcomeUnknown(text)
 
     def _encode(self, request: Request) -> bytes:
-        target = self._prefix + quote(request.path, safe="/:@!$&'()*+,;=~-._%")
+        target = self._prefix + quote(request.path, safe="/:@!$&'()*+,;=~-._")
         if request.query:
             target = f"{target}?{urlencode(request.query)}"
         lines = [
@@ -164,10 +164,9 @@ class HttpsTransport:
             lines.append(f"Content-Type: {request.content_type}")
         if body or request.method not in _SAFE_METHODS:
             lines.append(f"Content-Length: {len(body)}")
-        head = "\r\n".join(lines)
-        if "\n" in head.replace("\r\n", "") or "\r" in head.replace("\r\n", ""):
+        if any("\r" in line or "\n" in line for line in lines):
             raise ValueError(f"Cannot send {request.method} {request.path!r}: a header holds a line break")
-        return head.encode("latin-1") + b"\r\n\r\n" + body
+        return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
     def _body(self, exchange: Exchange) -> Any:
         kind = exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -190,10 +189,13 @@ class HttpsTransport:
         return None
 
     def _give_back(self, connection: Connection) -> None:
-        if connection.usable() and len(self._idle) < IDLE_CONNECTIONS and not self._closed:
-            self._idle.append(connection)
-        else:
+        if not connection.usable() or self._closed:
             connection.close()
+            return
+        self._idle.append(connection)
+        # While requests wait for their turn every connection is wanted; afterwards few are.
+        while len(self._idle) > IDLE_CONNECTIONS and not self._slots.locked():
+            self._idle.pop(0).close()
 
     def _lost(self, connection: Connection) -> None:
         self._all.discard(connection)

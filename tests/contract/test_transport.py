@@ -1,0 +1,161 @@
+"""What every transport promises, run over each one in front of an API server with ConfigMaps.
+
+The test bench is a factory of an async context manager that gives a Transport to an API server whose namespace
+`default` holds no ConfigMap but what the test makes; another server joins as one more entry of BENCHES.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from tests.fakes.api import FakeApi, FakeServer, Pki
+
+from k3s.api import errors
+from k3s.api.kinds import builtin
+from k3s.api.object import Object, revision
+from k3s.client.client import Client
+from k3s.client.https import HttpsTransport
+from k3s.client.local import LocalTransport
+from k3s.client.tls import Credentials
+from k3s.client.transport import Request, Transport
+
+CONFIG_MAP = builtin("v1", "ConfigMap")
+Bench = Callable[[Path], AbstractAsyncContextManager[Transport]]
+
+
+@asynccontextmanager
+async def local(folder: Path) -> AsyncIterator[Transport]:
+    yield LocalTransport(FakeApi())
+
+
+@asynccontextmanager
+async def https(folder: Path) -> AsyncIterator[Transport]:
+    pki = Pki(folder)
+    async with FakeServer(FakeApi(), pki) as server:
+        transport = HttpsTransport(server.url, Credentials(ca_file=str(pki.ca)))
+        yield transport
+        await transport.close()
+
+
+BENCHES: dict[str, Bench] = {"local": local, "https": https}
+
+
+@pytest.fixture(params=list(BENCHES))
+def check(request: pytest.FixtureRequest, tmp_path: Path):
+    """Runs `body(client)` against the bench."""
+
+    def run(body):
+        async def main() -> None:
+            async with asyncio.timeout(20), BENCHES[request.param](tmp_path) as transport:
+                await body(Client(transport))
+
+        asyncio.run(main())
+
+    return run
+
+
+def config_map(name: str, **data: str) -> Object:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, "data": data}
+
+
+def test_what_was_created_is_read_back(check):
+    async def body(client):
+        made = await client.create(CONFIG_MAP, config_map("a", x="1"))
+        assert made["metadata"]["uid"]
+        found = await client.get(CONFIG_MAP, "default", "a")
+        assert found["data"] == {"x": "1"}
+        assert revision(found) == revision(made) > 0
+
+    check(body)
+
+
+def test_failures_are_raised_as_their_own_class(check):
+    async def body(client):
+        with pytest.raises(errors.NotFound) as missing:
+            await client.get(CONFIG_MAP, "default", "a")
+        assert missing.value.message == 'configmaps "a" not found'
+        assert missing.value.details == {"name": "a", "kind": "configmaps"}
+        made = await client.create(CONFIG_MAP, config_map("a"))
+        with pytest.raises(errors.AlreadyExists):
+            await client.create(CONFIG_MAP, config_map("a"))
+        await client.update(CONFIG_MAP, {**made, "data": {"x": "2"}})
+        with pytest.raises(errors.Conflict):
+            await client.update(CONFIG_MAP, {**made, "data": {"x": "3"}})
+
+    check(body)
+
+
+def test_patch_and_delete(check):
+    async def body(client):
+        await client.create(CONFIG_MAP, config_map("a", x="1"))
+        patched = await client.patch(CONFIG_MAP, "default", "a", {"data": {"y": "2"}})
+        assert patched["data"] == {"x": "1", "y": "2"}
+        await client.delete(CONFIG_MAP, "default", "a")
+        with pytest.raises(errors.NotFound):
+            await client.delete(CONFIG_MAP, "default", "a")
+
+    check(body)
+
+
+def test_a_list_selects_and_names_its_revision(check):
+    async def body(client):
+        tagged = config_map("b")
+        tagged["metadata"]["labels"] = {"app": "web"}
+        await client.create(CONFIG_MAP, config_map("a"))
+        last = await client.create(CONFIG_MAP, tagged)
+        everything = await client.list(CONFIG_MAP, "default")
+        assert {"a", "b"} <= {obj["metadata"]["name"] for obj in everything.items}
+        assert everything.revision >= revision(last)
+        chosen = await client.list(CONFIG_MAP, "default", labels="app in (web)")
+        assert [obj["metadata"]["name"] for obj in chosen.items] == ["b"]
+
+    check(body)
+
+
+def test_a_watch_tells_what_changed_since_the_list_in_order(check):
+    async def body(client):
+        await client.create(CONFIG_MAP, config_map("before"))
+        start = await client.list(CONFIG_MAP, "default")
+        a = await client.create(CONFIG_MAP, config_map("a", x="é"))
+        await client.update(CONFIG_MAP, {**a, "data": {"x": "2"}})
+        stream = client.watch(CONFIG_MAP, "default", revision=start.revision)
+        seen = []
+        async for event in stream:
+            if event.type == "BOOKMARK":
+                continue
+            seen.append(event)
+            if len(seen) == 2:
+                await client.delete(CONFIG_MAP, "default", "a")
+            if len(seen) == 3:
+                break
+        await stream.aclose()
+        assert [event.type for event in seen] == ["ADDED", "MODIFIED", "DELETED"]
+        assert [event.object["data"]["x"] for event in seen] == ["é", "2", "2"]
+        revisions = [revision(event.object) for event in seen]
+        assert revisions == sorted(revisions)
+        assert revisions[0] > start.revision
+
+    check(body)
+
+
+def test_a_path_that_is_no_object_can_be_asked_for(check):
+    async def body(client):
+        version = await client.raw(Request("GET", "/version"))
+        assert version.status == 200
+        assert version.body["gitVersion"].startswith("v1.")
+        health = await client.raw(Request("GET", "/healthz", accept="*/*"))
+        assert bytes(health.body) == b"ok"
+
+    check(body)
+
+
+def test_many_requests_at_once(check):
+    async def body(client):
+        await asyncio.gather(*(client.create(CONFIG_MAP, config_map(f"n-{n}")) for n in range(100)))
+        assert len((await client.list(CONFIG_MAP, "default")).items) >= 100
+
+    check(body)
