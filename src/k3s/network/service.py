@@ -7,11 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from k3s.api.kinds import builtin
 from k3s.base.aio import Mailbox, debounced
-from k3s.base.clock import Clock
 from k3s.base.files import write_changed
-from k3s.client.client import Client
 from k3s.client.informer import Informer
 from k3s.netfilter.interface import FilterError, PacketFilter
 from k3s.network import cni, masquerade
@@ -27,26 +24,26 @@ _RETRY_S = 5.0
 
 
 class Network:
-    """CNI, masquerading and routes for one node; `folder` is where containerd looks for CNI configurations."""
+    """CNI, masquerading and routes for node `me`; `folder` is where containerd looks for CNI configurations.
+
+    The informer has at least the node itself, with host-gw all nodes; whoever made it runs it.
+    """
 
     def __init__(
         self,
-        client: Client,
+        nodes: Informer,
         me: str,
         config: Config,
         folder: Path,
         machine: Machine,
         packets: PacketFilter,
-        clock: Clock,
     ) -> None:
+        self._nodes = nodes
         self._me = me
         self._config = config
         self._folder = folder
         self._machine = machine
         self._packets = packets
-        # Only host-gw has to know the other nodes; the others' heartbeats are not worth the traffic otherwise.
-        fields = "" if config.backend == "host-gw" else f"metadata.name={me}"
-        self._nodes = Informer(client, builtin("v1", "Node"), fields=fields, clock=clock)
         self._changed: Mailbox[str] = Mailbox()
         self._nodes.subscribe(lambda name, _old, _new: self._changed.put(name))
 
@@ -54,19 +51,15 @@ class Network:
         """Runs until cancelled; ready once pods can get an address. Leaves everything in place for a restart."""
         for problem in await self._machine.prepare(ipv6=any(":" in each for each in self._config.cluster_cidrs)):
             log.error(problem)
-        synced = asyncio.Event()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._nodes.run(synced.set), name="network/nodes")
-            await synced.wait()
-            await self._persist(self._masquerade)
-            is_ready = await self._sync()
-            if is_ready:
+        await self._persist(self._masquerade)
+        await self._nodes.wait_seen(1)
+        is_ready = False
+        self._changed.put(self._me)
+        async for _ in debounced(self._changed, _QUIET_S, _AT_MOST_S):
+            written = await self._sync()
+            if written and not is_ready:
+                is_ready = True
                 ready()
-            async for _ in debounced(self._changed, _QUIET_S, _AT_MOST_S):
-                written = await self._sync()
-                if written and not is_ready:
-                    is_ready = True
-                    ready()
 
     async def _sync(self) -> bool:
         """Brings files and routes up to date; false while the node has no pod range yet."""

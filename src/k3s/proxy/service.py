@@ -10,11 +10,8 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from k3s.api.kinds import builtin
 from k3s.api.object import Object, labels, namespace
 from k3s.base.aio import Mailbox, debounced
-from k3s.base.clock import Clock
-from k3s.client.client import Client
 from k3s.client.informer import Informer
 from k3s.netfilter.interface import FilterError, PacketFilter
 from k3s.netfilter.ruleset import Ruleset
@@ -42,16 +39,16 @@ class _Entry:
 
 
 class Proxy:
-    """kube-proxy for one node."""
+    """kube-proxy for one node. The informers are run by whoever made them, who may share them."""
 
     def __init__(
-        self, client: Client, node: Node, packets: PacketFilter, connections: Connections, clock: Clock
+        self, services: Informer, slices: Informer, node: Node, packets: PacketFilter, connections: Connections
     ) -> None:
         self._node = node
         self._packets = packets
         self._connections = connections
-        self._services = Informer(client, builtin("v1", "Service"), clock=clock)
-        self._slices = Informer(client, builtin("discovery.k8s.io/v1", "EndpointSlice"), clock=clock)
+        self._services = services
+        self._slices = slices
         self._slices.add_index("service", _service_of)
         self._changed: Mailbox[str] = Mailbox()
         self._services.subscribe(lambda name, _old, _new: self._changed.put(name))
@@ -62,16 +59,12 @@ class Proxy:
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Runs until cancelled; ready once the first rules are in the kernel."""
-        services, slices = asyncio.Event(), asyncio.Event()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._services.run(services.set), name="proxy/services")
-            group.create_task(self._slices.run(slices.set), name="proxy/slices")
-            await services.wait()
-            await slices.wait()
-            await self._sync(self._services.objects)
-            ready()
-            async for names in debounced(self._changed, _QUIET_S, _AT_MOST_S):
-                await self._sync(names)
+        await self._services.wait_seen(1)
+        await self._slices.wait_seen(1)
+        await self._sync(self._services.objects)
+        ready()
+        async for names in debounced(self._changed, _QUIET_S, _AT_MOST_S):
+            await self._sync(names)
 
     def _slice_changed(self, _name: str, old: Object | None, new: Object | None) -> None:
         for each in (old, new):
