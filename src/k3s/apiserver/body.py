@@ -1,0 +1,145 @@
+"""From a request's body to an object: formats, type and version, unknown fields. Wording as upstream's decoders'."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from k3s.api import jsontext, schema
+from k3s.api.errors import ApiError, BadRequest, TooLarge, UnsupportedMediaType
+from k3s.api.kinds import Kind, Registry, split_api_version
+from k3s.api.object import Object, decode
+from k3s.apiserver.http import MAX_BODY
+from k3s.apiserver.media import JSON, PROTOBUF, SUPPORTED, YAML
+from k3s.apiserver.message import Request
+
+PATCHES = {
+    "application/json-patch+json": "json",
+    "application/merge-patch+json": "merge",
+    "application/strategic-merge-patch+json": "strategic",
+    "application/apply-patch+yaml": "apply",
+    "application/apply-patch+cbor": "",
+}
+_SHOWN = 30
+
+
+def media_type(request: Request) -> str:
+    """The content type without its parameters; JSON when there is none."""
+    return request.headers.get("content-type", JSON).partition(";")[0].strip().lower() or JSON
+
+
+def check_size(request: Request) -> None:
+    """Raises TooLarge."""
+    if request.too_large:
+        raise TooLarge(f"Request entity too large: limit is {MAX_BODY}", {})
+
+
+def read(request: Request, expected: str = "") -> Any:
+    """The value of a body. Raises BadRequest, TooLarge, UnsupportedMediaType."""
+    if request.value is not None:
+        return request.value
+    check_size(request)
+    kind = media_type(request)
+    if kind == JSON:
+        return _json(request.body, expected)
+    if kind == YAML:
+        return yaml(request.body, expected)
+    if kind == PROTOBUF:
+        from k3s.api import wire
+
+        return wire.decode(request.body)
+    listed = ", ".join(SUPPORTED)
+    raise UnsupportedMediaType(
+        f"the body of the request was in an unknown format - accepted media types include: {listed}", None
+    )
+
+
+def _json(data: bytes, expected: str) -> Any:
+    try:
+        return decode(data)
+    except msgspec.DecodeError:
+        raise _unparsed(expected, "couldn't get version/kind; json parse error: " + jsontext.complaint(data), data) from None
+    except UnicodeDecodeError:
+        raise BadRequest("the body of the request is not valid UTF-8") from None
+
+
+def yaml(data: bytes, expected: str) -> Any:
+    """The value of a YAML text (its first document). Raises BadRequest."""
+    import yaml as parser
+
+    loader = getattr(parser, "CSafeLoader", parser.SafeLoader)
+    try:
+        return next(iter(parser.load_all(data, Loader=loader)), None)
+    except parser.YAMLError as error:
+        problem = getattr(error, "problem", None) or str(error)
+        raise _unparsed(expected, f"yaml: {problem}", data.hex()) from None
+
+
+def _unparsed(expected: str, why: str, data: bytes | str) -> ApiError:
+    text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
+    shown = "<empty>" if not text else text if len(text) <= _SHOWN else text[:_SHOWN] + " ..."
+    of = f" (must be of type {expected})" if expected else ""
+    return BadRequest(f"the object provided is unrecognized{of}: {why} ({shown})")
+
+
+def of_kind(value: Any, kind: Kind, registry: Registry, wanted: tuple[str, str] | None = None) -> Object:
+    """The body as an object of `kind` (or of the (apiVersion, kind) that a subresource takes). Raises BadRequest."""
+    api_version, name = wanted or (kind.api_version, kind.kind)
+    if value is None:
+        value = {}
+    if not isinstance(value, dict):
+        raise BadRequest(
+            f"the object provided is unrecognized (must be of type {name}): couldn't get version/kind; json parse error: "
+            f'json: cannot unmarshal {jsontext.kind_of(value)} into Go value of type struct {{ APIVersion string "json:\\"apiVersion,'
+            'omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
+        )
+    for key in ("apiVersion", "kind"):
+        if not isinstance(value.get(key, ""), str):
+            text = msgspec.json.encode(value)
+            raise _unparsed(
+                name,
+                "couldn't get version/kind; json parse error: json: cannot unmarshal "
+                f"{jsontext.kind_of(value[key])} into Go struct field .{key} of type string",
+                text,
+            )
+    given_version, given_kind = value.get("apiVersion") or api_version, value.get("kind") or name
+    if (given_version, given_kind) != (api_version, name):
+        _refuse(given_version, given_kind, api_version, name, registry)
+    if value.get("apiVersion") != api_version or value.get("kind") != name:
+        value = {"kind": name, "apiVersion": api_version, **{k: v for k, v in value.items() if k not in _TYPE}}
+    return value
+
+
+_TYPE = frozenset({"kind", "apiVersion"})
+
+
+def _refuse(given_version: str, given_kind: str, api_version: str, name: str, registry: Registry) -> None:
+    group, version = split_api_version(given_version)
+    if registry.by_kind(group, version, given_kind) is None:
+        raise BadRequest(
+            f'{given_kind} in version "{version}" cannot be handled as a {name}: no kind "{given_kind}" is registered '
+            f'for version "{given_version}" in scheme "pkg/api/legacyscheme/scheme.go:30"'
+        )
+    raise BadRequest(
+        f"the API version in the data ({given_version}) does not match the expected API version ({api_version})"
+        if given_kind == name
+        else f'{given_kind} in version "{version}" cannot be handled as a {name}: converting '
+        f"({given_kind}) to ({name}): unknown conversion"
+    )
+
+
+def shaped(kind: Kind, obj: Object, validation: str, warnings: list[str]) -> Object:
+    """The object as its schema has it; unknown fields are refused (Strict), told of (Warn) or dropped (Ignore)."""
+    obj, unknown = schema.prune(kind, obj)
+    if unknown and validation != "Ignore":
+        texts = [f'unknown field "{path}"' for path in unknown]
+        if validation == "Strict":
+            raise BadRequest(
+                f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: strict decoding error: '
+                + ", ".join(texts)
+            )
+        warnings.extend(texts)
+    if "metadata" not in obj:
+        obj = {**obj, "metadata": {}}
+    return obj

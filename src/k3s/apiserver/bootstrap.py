@@ -1,0 +1,125 @@
+"""What exists from the first start: namespaces, priority classes, the way to this server. Source: upstream's start hooks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
+
+from k3s.api.errors import ApiError
+from k3s.api.kinds import builtin
+from k3s.api.object import Object
+from k3s.client.transport import Request
+
+if TYPE_CHECKING:
+    from k3s.apiserver.server import ApiServer
+
+NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+_TOGETHER = 128
+_CLASSES = (
+    (
+        "system-cluster-critical",
+        2000000000,
+        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+    ),
+    (
+        "system-node-critical",
+        2000001000,
+        "Used for system critical pods that must not be moved from their current node.",
+    ),
+)
+
+
+def namespaces() -> list[Object]:
+    """The namespaces of every cluster."""
+    return [{"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}} for name in NAMESPACES]
+
+
+def priority_classes() -> list[Object]:
+    """The two classes of the system."""
+    kind = {"kind": "PriorityClass", "apiVersion": "scheduling.k8s.io/v1"}
+    return [{**kind, "metadata": {"name": n}, "value": value, "description": text} for n, value, text in _CLASSES]
+
+
+def way_in(address: str, port: int, service_cidr: str) -> list[Object]:
+    """The kubernetes Service with its endpoints: how pods reach this server at `address`:`port`."""
+    meta = {"name": "kubernetes", "namespace": "default"}
+    network = ip_network(service_cidr)
+    labels = {"component": "apiserver", "provider": "kubernetes"}
+    cluster_ip = str(network.network_address + 1)
+    service = {
+        "kind": "Service",
+        "apiVersion": "v1",
+        "metadata": {**meta, "labels": labels},
+        "spec": {
+            "clusterIP": cluster_ip,
+            "clusterIPs": [cluster_ip],
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}],
+            "type": "ClusterIP",
+        },
+    }
+    ports = [{"name": "https", "port": port, "protocol": "TCP"}]
+    endpoints = {
+        "kind": "Endpoints",
+        "apiVersion": "v1",
+        "metadata": {**meta, "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{"addresses": [{"ip": address}], "ports": ports}],
+    }
+    piece = {
+        "kind": "EndpointSlice",
+        "apiVersion": "discovery.k8s.io/v1",
+        "metadata": {**meta, "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": "IPv6" if ":" in address else "IPv4",
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+        "ports": ports,
+    }
+    return [service, endpoints, piece]
+
+
+async def ensure(server: ApiServer, address: str, port: int, service_cidr: str, more: Sequence[Object]) -> None:
+    """Creates what is not there; brings the server's own endpoints up to date."""
+    await _create(server, namespaces())
+    own = way_in(address, port, service_cidr)
+    cidr = {
+        "kind": "ServiceCIDR",
+        "apiVersion": "networking.k8s.io/v1",
+        "metadata": {"name": "kubernetes"},
+        "spec": {"cidrs": [service_cidr]},
+    }
+    await _create(server, [*priority_classes(), cidr, *own, *more])
+    for obj in own[1:]:
+        await _refresh(server, obj)
+
+
+async def _create(server: ApiServer, objects: Sequence[Object]) -> None:
+    local = server.itself()
+    missing = []
+    for obj in objects:
+        kind = builtin(obj["apiVersion"], obj["kind"])
+        meta = obj["metadata"]
+        if server.cache.bucket(kind).get(meta.get("namespace", ""), meta["name"]) is None:
+            missing.append(Request("POST", kind.path(meta.get("namespace", "")), {}, obj))
+
+    async def one(request: Request) -> None:
+        try:
+            await local.handle(request)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise
+
+    for start in range(0, len(missing), _TOGETHER):
+        async with asyncio.TaskGroup() as group:
+            for request in missing[start : start + _TOGETHER]:
+                group.create_task(one(request))
+
+
+async def _refresh(server: ApiServer, wanted: Object) -> None:
+    """Writes an object again when anything but its metadata differs: the address may have changed since."""
+    kind = builtin(wanted["apiVersion"], wanted["kind"])
+    meta = wanted["metadata"]
+    now = server.cache.get(kind, meta["namespace"], meta["name"])
+    if now is None or all(now.get(key) == value for key, value in wanted.items() if key != "metadata"):
+        return
+    changed = {**now, **{key: value for key, value in wanted.items() if key != "metadata"}}
+    await server.itself().handle(Request("PUT", kind.path(meta["namespace"], meta["name"]), {}, changed))

@@ -1,0 +1,23 @@
+"""One request on its way through the steps."""
+
+from __future__ import annotations
+
+from k3s.api.kinds import Kind
+from k3s.apiserver.identity import User
+from k3s.apiserver.media import Media
+from k3s.apiserver.message import Request
+from k3s.apiserver.request import Target
+
+
+class Call:
+    """What is known once the sender may go on."""
+
+    __slots__ = ("kind", "media", "request", "target", "user", "warnings")
+
+    def __init__(self, request: Request, target: Target, user: User, kind: Kind, media: Media) -> None:
+        self.request = request
+        self.target = target
+        self.user = user
+        self.kind = kind
+        self.media = media
+        self.warnings: list[str] = []

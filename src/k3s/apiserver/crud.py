@@ -1,0 +1,431 @@
+"""The one write path (law 3): `commit` is a compare-and-swap loop, every verb is a function that it applies.
+
+Reads are the cache's business. A write is answered after it is durable and after the cache has seen it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from k3s.api import schema, times
+from k3s.api.errors import ApiError, BadRequest, Conflict, already_exists, conflict, forbidden, invalid, not_found
+from k3s.api.kinds import Kind, builtin
+from k3s.api.object import Object
+from k3s.apiserver import deletion
+from k3s.apiserver.admits import AdmissionRequest, Admits
+from k3s.apiserver.cache import Bucket, Cache, Item, serialise
+from k3s.apiserver.strategy import Cause, Context, Strategy
+from k3s.base.entropy import Entropy
+from k3s.store.interface import KeyConflict, Store
+
+try:
+    from k3s.api.validation import validate_create, validate_update
+except ImportError:
+
+    def validate_create(kind, obj): return []
+    def validate_update(kind, old, new): return []
+
+Mutate = Callable[["Object | None"], "Object | None"]
+# How often a write that others got ahead of is tried again before the client has to.
+_ATTEMPTS = 32
+_NAME_ATTEMPTS = 8
+# A generated name is cut so that the random end still fits into a DNS label.
+_PREFIX_LIMIT = 58
+MODIFIED_MEANWHILE = "the object has been modified; please apply your changes to the latest version and try again"
+_NAMESPACE = builtin("v1", "Namespace")
+
+
+class Outcome:
+    """What a write left: an item of the cache, or (dry run, deletion) an object."""
+
+    __slots__ = ("deleted", "item", "obj")
+
+    def __init__(self, item: Item | None, obj: Object | None = None, deleted: bool = False) -> None:
+        self.item = item
+        self.obj = obj
+        self.deleted = deleted
+
+
+class Keys:
+    """One writer at a time for each key: inside one server nobody loses a race against themselves."""
+
+    def __init__(self) -> None:
+        self._busy: dict[str, deque[asyncio.Future[None]] | None] = {}
+
+    async def acquire(self, key: str) -> None:
+        """Waits until the key is free."""
+        if key not in self._busy:
+            self._busy[key] = None
+            return
+        queue = self._busy[key]
+        if queue is None:
+            queue = self._busy[key] = deque()
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.release(key)
+            raise
+
+    def release(self, key: str) -> None:
+        """Lets the next writer go on."""
+        queue = self._busy[key]
+        while queue:
+            turn = queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        del self._busy[key]
+
+
+class Crud:
+    """Create, update, delete: on the store, through strategies and admission."""
+
+    def __init__(
+        self,
+        store: Store,
+        cache: Cache,
+        strategies: Callable[[Kind], Strategy],
+        admission: Admits,
+        entropy: Entropy,
+        storage_kind: Callable[[Kind], Kind],
+        convert: Callable[[Object, Kind], Object],
+    ) -> None:
+        self._store = store
+        self.cache = cache
+        self.strategies = strategies
+        self._admission = admission
+        self._entropy = entropy
+        self._storage_kind = storage_kind
+        self._convert = convert
+        self._keys = Keys()
+
+    # --- the one write
+
+    async def commit(self, kind: Kind, namespace: str, name: str, mutate: Mutate, *, dry_run: bool = False) -> Outcome:
+        """Applies `mutate` to the newest state (None: no object) and stores the result (None: deletes it).
+
+        `mutate` may be called several times; what it raises goes to the caller; answering its argument writes nothing.
+        """
+        key = kind.key(namespace, name)
+        bucket = self.cache.bucket(kind)
+        await self._keys.acquire(key)
+        try:
+            for _ in range(_ATTEMPTS):
+                item = bucket.get(namespace, name)
+                old = None if item is None else self.cache.as_kind(item, kind)
+                new = mutate(old)
+                if new is old:
+                    return Outcome(item, old)
+                if dry_run:
+                    return Outcome(None, new if new is not None else old, deleted=new is None)
+                try:
+                    return await self._write(kind, bucket, key, item, new)
+                except KeyConflict as lost:
+                    seen = self.cache.revision
+                    await self.cache.reached(max(lost.current.revision, 1) if lost.current else seen + 1)
+        finally:
+            self._keys.release(key)
+        raise conflict(kind.group, kind.plural, name, MODIFIED_MEANWHILE)
+
+    async def _write(self, kind: Kind, bucket: Bucket, key: str, item: Item | None, new: Object | None) -> Outcome:
+        if new is None:
+            if item is None:
+                return Outcome(None, deleted=True)
+            revision = await self._store.delete(key, item.revision)
+            return Outcome(item.restamped(revision), deleted=True)
+        stored = new if kind.is_storage_version else self._convert(new, self._storage_kind(kind))
+        value = serialise(stored)
+        self.cache.expect(key, value, stored)
+        try:
+            revision = await self._store.put(key, value, item.revision if item is not None else 0)
+        finally:
+            self.cache.forget(key)
+        meta = new["metadata"]
+        now = bucket.get(meta.get("namespace", ""), meta["name"])
+        if now is None or now.revision != revision:
+            now = self.cache.item(meta.get("namespace", ""), meta["name"], revision, revision, value)
+        return Outcome(now)
+
+    # --- create
+
+    async def create(self, context: Context, obj: Object) -> Outcome:
+        """Creates an object. Raises AlreadyExists, Invalid, NotFound."""
+        kind = context.kind
+        strategy = self.strategies(kind)
+        obj = with_namespace(context, obj)
+        obj = schema.defaults(kind, strategy.reset_create(obj))
+        prefix = "" if obj["metadata"].get("name") else obj["metadata"].get("generateName", "")
+        for attempt in range(_NAME_ATTEMPTS if prefix else 1):
+            if prefix:
+                name = prefix[:_PREFIX_LIMIT] + self._entropy.suffix()
+                obj = {**obj, "metadata": {**obj["metadata"], "name": name}}
+            cleanups: list[Callable[[], None]] = []
+            context.cleanups = cleanups
+            try:
+                return await self._create(context, strategy, obj)
+            except ApiError as error:
+                if error.reason != "AlreadyExists" or not prefix or attempt == _NAME_ATTEMPTS - 1:
+                    raise
+            finally:
+                for cleanup in cleanups:
+                    cleanup()
+        raise AssertionError("unreachable")
+
+    async def _create(self, context: Context, strategy: Strategy, obj: Object) -> Outcome:
+        kind = context.kind
+        context.name = name = obj["metadata"].get("name", "")
+        self._check_namespace(context)
+        request = AdmissionRequest(
+            "CREATE", kind, "", context.namespace, name, None, obj, context.user, context.dry_run, context.options
+        )
+        obj = self._admission.admit(request)
+        context.warnings.extend(request.warnings)
+        obj = strategy.prepare_create(context, obj)
+        meta = {k: v for k, v in obj["metadata"].items() if k not in _SERVER_OWNED}
+        meta["uid"] = self._entropy.uid()
+        meta["creationTimestamp"] = times.format(context.now)
+        if strategy.counts:
+            meta["generation"] = 1
+        obj = {**obj, "metadata": meta}
+        causes = [*validate_create(kind, obj), *strategy.validate(context, None, obj)]
+        if causes:
+            raise invalid(kind.group, kind.kind, name, causes)
+        self._admission.validate(request.with_object(obj))
+
+        def make(old: Object | None) -> Object:
+            if old is not None:
+                raise already_exists(kind.group, kind.plural, name)
+            return obj
+
+        return await self.commit(kind, context.namespace, name, make, dry_run=context.dry_run)
+
+    def _check_namespace(self, context: Context) -> None:
+        """A namespaced object needs a namespace that exists and is not on its way out."""
+        if not context.kind.namespaced:
+            return
+        item = self.cache.bucket(_NAMESPACE).get("", context.namespace)
+        if item is None:
+            raise not_found("", "namespaces", context.namespace)
+        if b'"deletionTimestamp"' in item.tail and "deletionTimestamp" in item.obj["metadata"]:
+            why = f"unable to create new content in namespace {context.namespace} because it is being terminated"
+            error = forbidden(context.kind.group, context.kind.plural, context.name, why)
+            cause = {
+                "reason": "NamespaceTerminating",
+                "message": f"namespace {context.namespace} is being terminated",
+                "field": "metadata.namespace",
+            }
+            error.details = {**(error.details or {}), "causes": [cause]}
+            raise error
+
+    # --- update
+
+    async def update(
+        self, context: Context, produce: Callable[[Object], Object], *, body: Object | None = None
+    ) -> tuple[Outcome, bool]:
+        """Changes an object to what `produce` makes of the newest one; tells whether it was created instead.
+
+        `body` is given for a PUT: some kinds are created by it when they do not exist.
+        """
+        kind = context.kind
+        strategy = self.strategies(kind)
+        create = body is not None and strategy.create_on_update and not context.subresource
+        cleanups: list[Callable[[], None]] = []
+        context.cleanups = cleanups
+        last: list[Object] = []
+
+        def mutate(old: Object | None) -> Object | None:
+            if old is None:
+                if create:
+                    raise _Absent
+                raise not_found(kind.group, kind.plural, context.name)
+            new = self._changed(context, strategy, old, produce(old))
+            if new is not old and deletion.finished(strategy, old, new):
+                last[:] = [new]
+                return None
+            return new
+
+        try:
+            outcome = await self.commit(kind, context.namespace, context.name, mutate, dry_run=context.dry_run)
+        except _Absent:
+            assert body is not None
+            return await self.create(context, body), True
+        finally:
+            for cleanup in cleanups:
+                cleanup()
+        if outcome.deleted and last:
+            outcome = Outcome(None, last[0], deleted=True)
+        return outcome, False
+
+    def _changed(self, context: Context, strategy: Strategy, old: Object, new: Object) -> Object:
+        kind = context.kind
+        check_identity(context, new)
+        check_revision(context, strategy, old, new)
+        new = strategy.reset_update(context, old, new)
+        new = with_kept_metadata(schema.defaults(kind, new), old)
+        if new == old:
+            return old
+        request = AdmissionRequest(
+            "UPDATE",
+            kind,
+            context.subresource,
+            context.namespace,
+            context.name,
+            old,
+            new,
+            context.user,
+            context.dry_run,
+            context.options,
+        )
+        new = self._admission.admit(request)
+        context.warnings.extend(request.warnings)
+        new = strategy.prepare_update(context, old, new)
+        new = counted(strategy, old, new)
+        causes: list[Cause] = [
+            *metadata_causes(old, new),
+            *validate_update(kind, old, new),
+            *strategy.validate(context, old, new),
+        ]
+        if causes:
+            raise invalid(kind.group, kind.kind, context.name, causes)
+        self._admission.validate(request.with_object(new))
+        return old if new == old else new
+
+    # --- delete
+
+    async def delete(self, context: Context, options: deletion.DeleteOptions) -> Outcome:
+        """Deletes an object, or begins to. The outcome's object is how it looked last. Raises NotFound, Conflict."""
+        kind = context.kind
+        strategy = self.strategies(kind)
+        last: list[Object] = []
+
+        def mutate(old: Object | None) -> Object | None:
+            if old is None:
+                raise not_found(kind.group, kind.plural, context.name)
+            request = AdmissionRequest(
+                "DELETE",
+                kind,
+                "",
+                context.namespace,
+                context.name,
+                old,
+                None,
+                context.user,
+                context.dry_run,
+                context.options,
+            )
+            self._admission.validate(request)
+            new, looked = deletion.decide(strategy, context, old, options)
+            last[:] = [looked]
+            return new
+
+        outcome = await self.commit(kind, context.namespace, context.name, mutate, dry_run=context.dry_run)
+        if outcome.deleted:
+            return Outcome(None, last[0], deleted=True)
+        return outcome
+
+
+class _Absent(Exception):
+    """A PUT met no object."""
+
+
+# What a creator cannot choose.
+_SERVER_OWNED = frozenset(
+    {
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "resourceVersion",
+        "selfLink",
+        "managedFields",
+    }
+)
+
+
+def with_namespace(context: Context, obj: Object) -> Object:
+    """A new object with the namespace of its URL. Raises BadRequest when it names another."""
+    meta = obj.get("metadata") or {}
+    if meta.get("resourceVersion"):
+        raise BadRequest("resourceVersion should not be set on objects to be created")
+    space = meta.get("namespace", "")
+    if space != context.namespace:
+        if space:
+            raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")
+        meta = {**meta, "namespace": context.namespace}
+    return obj if meta is obj.get("metadata") else {**obj, "metadata": meta}
+
+
+def check_identity(context: Context, new: Object) -> None:
+    """An update cannot rename or move. Raises BadRequest."""
+    meta = new.get("metadata") or {}
+    name, space = meta.get("name", ""), meta.get("namespace", "")
+    if not name:
+        raise BadRequest(
+            f"the name of the object ({context.name} based on URL) was undeterminable: name must be provided"
+        )
+    if name != context.name:
+        raise BadRequest(f"the name of the object ({name}) does not match the name on the URL ({context.name})")
+    if space and space != context.namespace:
+        raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")
+
+
+def check_revision(context: Context, strategy: Strategy, old: Object, new: Object) -> None:
+    """An update that names a revision or a uid is about that one. Raises Conflict, Invalid."""
+    kind, meta, before = context.kind, new["metadata"], old["metadata"]
+    revision = meta.get("resourceVersion") or ""
+    if revision in ("", "0"):
+        if strategy.conditional_update and context.verb == "update":
+            text = "Invalid value: 0: must be specified for an update"
+            cause = {"reason": "FieldValueInvalid", "message": text, "field": "metadata.resourceVersion"}
+            raise invalid(kind.group, kind.kind, context.name, [cause])
+    elif revision != before.get("resourceVersion"):
+        raise conflict(kind.group, kind.plural, context.name, MODIFIED_MEANWHILE)
+    uid = meta.get("uid")
+    if uid and uid != before["uid"] and context.verb == "update":
+        why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {before['uid']}"
+        raise Conflict(conflict(kind.group, kind.plural, context.name, why).message, None)
+
+
+def with_kept_metadata(new: Object, old: Object) -> Object:
+    """A changed object with the metadata that only the server sets; what was given otherwise is judged later."""
+    before = old["metadata"]
+    meta = dict(new["metadata"])
+    meta.pop("selfLink", None)
+    meta.pop("managedFields", None)
+    if "managedFields" in before:
+        meta["managedFields"] = before["managedFields"]
+    for key in ("uid", "deletionTimestamp", "deletionGracePeriodSeconds"):
+        if not meta.get(key) and key in before:
+            meta[key] = before[key]
+    for key in ("namespace", "creationTimestamp", "generation", "resourceVersion"):
+        if key in before:
+            meta[key] = before[key]
+        else:
+            meta.pop(key, None)
+    return {**new, "metadata": meta}
+
+
+def metadata_causes(old: Object, new: Object) -> list[Cause]:
+    """What is wrong with the metadata of an update."""
+    causes = []
+    for key in ("uid", "deletionTimestamp", "deletionGracePeriodSeconds"):
+        was, is_now = old["metadata"].get(key), new["metadata"].get(key)
+        if was != is_now:
+            shown = f'"{is_now}"' if isinstance(is_now, str) else is_now
+            text = f"Invalid value: {shown}: field is immutable"
+            causes.append({"reason": "FieldValueInvalid", "message": text, "field": f"metadata.{key}"})
+    return causes
+
+
+def counted(strategy: Strategy, old: Object, new: Object) -> Object:
+    """A changed object with its next generation when its spec changed."""
+    if not strategy.counts or not strategy.changed_spec(old, new):
+        return new
+    generation = (old["metadata"].get("generation") or 0) + 1
+    return {**new, "metadata": {**new["metadata"], "generation": generation}}

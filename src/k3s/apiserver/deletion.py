@@ -1,0 +1,162 @@
+"""What a DELETE does to an object: pure. Grace periods, finalizers, the garbage collector's finalizers, preconditions.
+
+Source: DeleteOptions of meta/v1, "Finalizers" and "Garbage Collection" in the Kubernetes documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from k3s.api import times
+from k3s.api.errors import BadRequest, Conflict, invalid, resource_details
+from k3s.api.object import Object
+from k3s.apiserver.request import truth
+from k3s.apiserver.strategy import Context, Strategy
+
+ORPHAN = "orphan"
+FOREGROUND = "foregroundDeletion"
+_POLICIES = ("Foreground", "Background", "Orphan")
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteOptions:
+    """How to delete; `orphan` is the deprecated orphanDependents."""
+
+    grace_s: int | None = None
+    uid: str = ""
+    revision: str = ""
+    propagation: str = ""
+    orphan: bool | None = None
+    dry_run: bool = False
+
+
+def parse(body: Any, query: Mapping[str, str]) -> DeleteOptions:
+    """Options from a body, or from the query when there is no body. Raises BadRequest, Invalid."""
+    options = body if isinstance(body, dict) else {}
+    grace = options.get("gracePeriodSeconds")
+    if grace is None and "gracePeriodSeconds" in query and not options:
+        try:
+            grace = int(query["gracePeriodSeconds"])
+        except ValueError:
+            text = query["gracePeriodSeconds"]
+            raise BadRequest(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+    orphan = options.get("orphanDependents")
+    if orphan is None and "orphanDependents" in query:
+        orphan = truth(query["orphanDependents"])
+    propagation = options.get("propagationPolicy") or query.get("propagationPolicy", "")
+    preconditions = options.get("preconditions") or {}
+    _check(propagation, orphan)
+    dry_run = options.get("dryRun") or []
+    return DeleteOptions(
+        grace,
+        preconditions.get("uid") or "",
+        preconditions.get("resourceVersion") or "",
+        propagation,
+        orphan,
+        "All" in dry_run,
+    )
+
+
+def _check(propagation: str, orphan: bool | None) -> None:
+    causes = []
+    if propagation and orphan is not None:
+        text = f'Invalid value: "{propagation}": orphanDependents and deletionPropagation cannot be both set'
+        causes.append({"reason": "FieldValueInvalid", "message": text, "field": "propagationPolicy"})
+    if propagation and propagation not in _POLICIES:
+        listed = ", ".join(f'"{policy}"' for policy in (*_POLICIES, "nil"))
+        text = f'Unsupported value: "{propagation}": supported values: {listed}'
+        causes.append({"reason": "FieldValueNotSupported", "message": text, "field": "propagationPolicy"})
+    if causes:
+        raise invalid("meta.k8s.io", "DeleteOptions", "", causes)
+
+
+def check_preconditions(context: Context, obj: Object, options: DeleteOptions) -> None:
+    """Raises Conflict when the object is not the one that was meant."""
+    kind, meta = context.kind, obj["metadata"]
+    if options.uid and options.uid != meta.get("uid"):
+        why = (
+            f"the UID in the precondition ({options.uid}) does not match the UID in record ({meta.get('uid')}). "
+            "The object might have been deleted and then recreated"
+        )
+    elif options.revision and options.revision != meta.get("resourceVersion"):
+        why = (
+            f"the ResourceVersion in the precondition ({options.revision}) does not match the ResourceVersion in "
+            f"record ({meta.get('resourceVersion')}). The object might have been modified"
+        )
+    else:
+        return
+    subject = f"{kind.kind}.{kind.group}" if kind.group else kind.kind
+    raise Conflict(
+        f'Operation cannot be fulfilled on {subject} "{context.name}": {why}',
+        resource_details(kind.group, kind.kind, context.name),
+    )
+
+
+def collector_finalizers(finalizers: list[str], options: DeleteOptions) -> list[str]:
+    """The finalizers after the garbage collector's were added or taken away as the options say."""
+    if options.orphan is not None:
+        orphan, foreground = options.orphan, False
+    elif options.propagation:
+        orphan, foreground = options.propagation == "Orphan", options.propagation == "Foreground"
+    else:
+        orphan, foreground = ORPHAN in finalizers, FOREGROUND in finalizers
+    kept = [f for f in finalizers if f not in (ORPHAN, FOREGROUND)]
+    wanted = kept + [ORPHAN] * orphan + [FOREGROUND] * foreground
+    return finalizers if set(wanted) == set(finalizers) else wanted
+
+
+def decide(strategy: Strategy, context: Context, obj: Object, options: DeleteOptions) -> tuple[Object | None, Object]:
+    """What is to be stored (None: nothing, the object goes; `obj` itself: no change) and how the object looked last."""
+    strategy.check_delete(context, obj)
+    check_preconditions(context, obj, options)
+    meta = obj["metadata"]
+    if "deletionTimestamp" in meta:
+        marked, grace = _again(meta, options)
+    else:
+        wanted = strategy.grace(context, obj, options.grace_s)
+        grace = max(wanted or 0, 0) if wanted is None or wanted >= 0 else 1
+        marked = mark(meta, context.now, grace)
+    finalizers = meta.get("finalizers") or []
+    kept = collector_finalizers(finalizers, options)
+    if kept is not finalizers:
+        marked = {**marked, "finalizers": kept} if kept else {k: v for k, v in marked.items() if k != "finalizers"}
+    last = obj if marked is meta else {**obj, "metadata": marked}
+    last = strategy.marked(context, last)
+    if kept or grace > 0 or strategy.holds(last):
+        return last, last
+    return None, last
+
+
+def mark(meta: Object, now: float, grace_s: int) -> Object:
+    """Metadata of an object whose deletion begins."""
+    marked = {
+        **meta,
+        "deletionTimestamp": times.format(now + grace_s),
+        "deletionGracePeriodSeconds": grace_s,
+    }
+    if meta.get("generation"):
+        marked["generation"] = meta["generation"] + 1
+    return marked
+
+
+def _again(meta: Object, options: DeleteOptions) -> tuple[Object, int]:
+    """A deletion on top of a deletion: it can only shorten the grace period."""
+    current = int(meta.get("deletionGracePeriodSeconds") or 0)
+    asked = options.grace_s
+    if asked is None or current == 0 or asked >= current:
+        return meta, current
+    asked = max(asked, 0)
+    moved = times.parse(meta["deletionTimestamp"]) - current + asked
+    return {**meta, "deletionTimestamp": times.format(moved), "deletionGracePeriodSeconds": asked}, asked
+
+
+def finished(strategy: Strategy, old: Object, new: Object) -> bool:
+    """Whether an update takes away the last thing that kept a deleted object."""
+    meta = new["metadata"]
+    if "deletionTimestamp" not in old["metadata"] or meta.get("finalizers"):
+        return False
+    return not old["metadata"].get("deletionGracePeriodSeconds") and not strategy.holds(new)
+
+

@@ -1,0 +1,129 @@
+"""What passes between the HTTP front and the pipeline: one request, and the kinds of answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from k3s.api.object import Object
+
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
+Header = tuple[str, str]
+
+
+class Request:
+    """One request as it came in. Header names are lower case; repeated headers are joined with a comma.
+
+    `value` is the decoded body when the sender is in this process, so that nothing is encoded in between.
+    """
+
+    __slots__ = ("body", "headers", "method", "peer", "target", "too_large", "value")
+
+    def __init__(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        peer: Any = None,
+        value: Any = None,
+        too_large: bool = False,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body = body
+        self.peer = peer
+        self.value = value
+        self.too_large = too_large
+
+
+class Response:
+    """A complete answer. `value` is the object that `body` tells of, for a caller in this process."""
+
+    __slots__ = ("body", "content_type", "headers", "make", "status", "value")
+
+    def __init__(
+        self,
+        status: int,
+        body: bytes = b"",
+        content_type: str = JSON,
+        headers: tuple[Header, ...] = (),
+        value: Object | None = None,
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.content_type = content_type
+        self.headers = headers
+        self.value = value
+
+
+class Sink(Protocol):
+    """Where a stream writes to. `paused` means: the reader is slow, keep what you have and wait for `resumed`."""
+
+    paused: bool
+
+    def write(self, data: bytes) -> None:
+        """Sends one piece at once."""
+
+    def end(self) -> None:
+        """Ends the stream in good order."""
+
+
+class Source(Protocol):
+    """What writes into a sink, from `start` until `stop` or until it ends the sink itself."""
+
+    def start(self, sink: Sink) -> None:
+        """Begins; may write at once."""
+
+    def resumed(self) -> None:
+        """The reader caught up."""
+
+    def stop(self) -> None:
+        """The reader is gone, or the server stops: write nothing any more."""
+
+
+class Stream:
+    """An answer without an end of its own: a watch."""
+
+    __slots__ = ("content_type", "headers", "source", "status")
+
+    def __init__(self, source: Source, content_type: str = JSON, headers: tuple[Header, ...] = ()) -> None:
+        self.status = 200
+        self.source = source
+        self.content_type = content_type
+        self.headers = headers
+
+
+class Chunks:
+    """An answer that comes in pieces from an iterator, as a log that is followed."""
+
+    __slots__ = ("content_type", "headers", "pieces", "status")
+
+    def __init__(
+        self,
+        status: int,
+        pieces: AsyncIterator[bytes],
+        content_type: str = TEXT,
+        headers: tuple[Header, ...] = (),
+    ) -> None:
+        self.status = status
+        self.pieces = pieces
+        self.content_type = content_type
+        self.headers = headers
+
+
+class Upgrade:
+    """The handler takes over the raw connection: it is given the transport and the bytes that came after the request.
+
+    It answers the client itself (status line included), sets its own protocol on the transport and owns it from then on.
+    """
+
+    __slots__ = ("handler",)
+
+    def __init__(self, handler: Callable[[Any, bytes], Awaitable[None]]) -> None:
+        self.handler = handler
+
+
+Answer = Response | Stream | Chunks | Upgrade

@@ -1,0 +1,312 @@
+"""The steps that every request takes: parse, authenticate, authorize, decode, shape, admit, read or write, encode.
+
+`start` answers at once when nothing has to be waited for (every read of the cache), and with an awaitable otherwise.
+Law: no step knows a kind; what is special about one is in its strategy or its subresource.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from k3s.api.errors import ApiError, Forbidden, InternalError, MethodNotAllowed, NotFound, Unauthorized
+from k3s.api.kinds import Kind, Registry
+from k3s.apiserver import identity
+from k3s.apiserver.authn import Authenticates
+from k3s.apiserver.authz import Attributes, Authorizes
+from k3s.apiserver.call import Call
+from k3s.apiserver.identity import User
+from k3s.apiserver.media import PLAIN, Media, Negotiation
+from k3s.apiserver.message import TEXT, Answer, Chunks, Request, Response, Stream, Upgrade
+from k3s.apiserver.reads import Reads
+from k3s.apiserver.render import Renderer
+from k3s.apiserver.request import Target, Targets
+from k3s.apiserver.results import Many, One, Result, Watching
+from k3s.apiserver.watch import Hub, HttpWatch, LocalWatch
+from k3s.apiserver.writes import Writes
+from k3s.client import transport
+from k3s.client.transport import WatchEvent
+
+log = logging.getLogger(__name__)
+
+Route = Callable[[Request, Target], Awaitable[Answer]]
+Plain = Callable[[Request, Target, User], "Answer | Awaitable[Answer] | None"]
+_STREAMING = (Response, Stream, Chunks, Upgrade)
+_NOT_FOUND_TEXT = Response(404, b"404 page not found\n", TEXT)
+
+
+class Pipeline:
+    """The ordered steps."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        authenticator: Authenticates,
+        authorizer: Authorizes,
+        reads: Reads,
+        writes: Writes,
+        renderer: Renderer,
+        hub: Hub,
+        plain: Plain,
+        routes: Mapping[str, Route],
+        observe: Callable[[Target, int, float], None],
+        now: Callable[[], float],
+    ) -> None:
+        self._registry = registry
+        self._authenticator = authenticator
+        self._authorizer = authorizer
+        self._reads = reads
+        self._writes = writes
+        self._renderer = renderer
+        self._hub = hub
+        self._plain = plain
+        self._routes = dict(routes)
+        self._observe = observe
+        self._now = now
+        self._targets = Targets()
+        self._negotiation = Negotiation()
+
+    # --- over HTTP
+
+    def start(self, request: Request) -> Answer | Awaitable[Answer]:
+        """Answers an HTTP request. Never raises."""
+        began = self._now()
+        target = self._targets.get(request.method, request.target)
+        media = PLAIN
+        try:
+            route = self._route(target.path) if self._routes else None
+            if route is not None:
+                return self._guard(route(request, target), target, media, began)
+            user = self._authenticate(request)
+            self._authorize(user, target)
+            headers = request.headers
+            if not target.info.is_resource:
+                answer = self._plain(request, target, user)
+                if answer is None:
+                    return _NOT_FOUND_TEXT
+                if isinstance(answer, _STREAMING):
+                    return self._seen(answer, target, began)
+                return self._guard(answer, target, media, began)
+            media = self._negotiation.choose(
+                headers.get("accept", ""), target.query.get("pretty"), headers.get("user-agent", "")
+            )
+            call = Call(request, target, user, self._kind(target), media)
+            result = self._dispatch(call)
+            if isinstance(result, (One, Many, Watching)) or isinstance(result, _STREAMING):
+                return self._seen(self._form(call, result), target, began)
+            return self._guard(self._later(call, result), target, media, began)
+        except ApiError as error:
+            return self._seen(self._renderer.error(error, media), target, began)
+        except Exception:
+            return self._seen(self._broken(target), target, began)
+
+    async def _later(self, call: Call, work: Awaitable[Result]) -> Answer:
+        return self._form(call, await work)
+
+    async def _guard(self, work: Awaitable[Answer], target: Target, media: Media, began: float) -> Answer:
+        """The boundary for what takes time: every error becomes an answer."""
+        try:
+            return self._seen(await work, target, began)
+        except ApiError as error:
+            return self._seen(self._renderer.error(error, media), target, began)
+        except Exception:
+            return self._seen(self._broken(target), target, began)
+
+    def _broken(self, target: Target) -> Response:
+        log.exception("Cannot answer %s %s", target.method, target.path)
+        return self._renderer.error(InternalError("Internal error occurred: see the server's log", {}), PLAIN)
+
+    def _seen(self, answer: Answer, target: Target, began: float) -> Answer:
+        status = 101 if isinstance(answer, Upgrade) else answer.status
+        self._observe(target, status, self._now() - began)
+        return answer
+
+    def _route(self, path: str) -> Route | None:
+        for prefix, handler in self._routes.items():
+            if path.startswith(prefix) and (len(path) == len(prefix) or prefix.endswith("/") or path[len(prefix)] == "/"):
+                return handler
+        return None
+
+    # --- in memory
+
+    async def local(self, user: User, sent: transport.Request) -> transport.Response:
+        """Answers a request of this process: the same steps, no bytes. Raises ApiError."""
+        call = self._local_call(user, sent)
+        if isinstance(call, Response):
+            return transport.Response(call.status, call.body)
+        result = self._dispatch(call)
+        if not isinstance(result, (One, Many, Watching)) and not isinstance(result, _STREAMING):
+            result = await result
+        if isinstance(result, One):
+            obj = result.obj
+            if obj is None and result.item is not None and result.kind is not None:
+                obj = self._reads.as_kind(result.item, result.kind)
+            return transport.Response(result.status, obj)
+        if isinstance(result, Many):
+            return transport.Response(200, self._renderer.listed(result))
+        if isinstance(result, Response):
+            return transport.Response(result.status, result.value if result.value is not None else result.body)
+        raise InternalError(f"{sent.method} {sent.path} cannot be answered in memory: it is a stream; use HTTPS")
+
+    async def local_watch(self, user: User, sent: transport.Request) -> AsyncIterator[WatchEvent]:
+        """The events of a watch of this process. Raises ApiError."""
+        call = self._local_call(user, sent)
+        if isinstance(call, Response):
+            raise NotFound("the server could not find the requested resource", {})
+        result = self._dispatch(call)
+        if not isinstance(result, (One, Many, Watching)) and not isinstance(result, _STREAMING):
+            result = await result
+        if not isinstance(result, Watching):
+            raise InternalError(f"{sent.path} is not a watch: say watch=true")
+        watch = LocalWatch(
+            self._hub, result.bucket, result.kind, result.scope, result.bookmarks, result.begin, result.timeout_s
+        )
+        try:
+            async for event in watch:
+                yield event
+        finally:
+            await watch.aclose()
+
+    def _local_call(self, user: User, sent: transport.Request) -> Call | Response:
+        text = f"{sent.path}?{urlencode(sent.query)}" if sent.query else sent.path
+        target = self._targets.get(sent.method, text)
+        self._authorize(user, target)
+        value = sent.body if sent.body is not None else None
+        request = Request(sent.method, text, {"content-type": sent.content_type}, value=value)
+        if not target.info.is_resource:
+            answer = self._plain(request, target, user)
+            if isinstance(answer, Response):
+                return answer
+            raise NotFound("the server could not find the requested resource", {})
+        return Call(request, target, user, self._kind(target), PLAIN)
+
+    # --- the steps
+
+    def _authenticate(self, request: Request) -> User:
+        try:
+            user = self._authenticator.authenticate(request.headers, request.peer)
+        except Unauthorized:
+            raise
+        return user if user is not None else _ANONYMOUS
+
+    def _authorize(self, user: User, target: Target) -> None:
+        info = target.info
+        decision = self._authorizer.authorize(
+            Attributes(
+                user,
+                info.verb,
+                info.group,
+                info.version,
+                info.resource,
+                info.subresource,
+                info.namespace,
+                info.name,
+                info.path,
+                info.is_resource,
+                target.query.get("fieldSelector", ""),
+                target.query.get("labelSelector", ""),
+            )
+        )
+        if not decision.allowed:
+            raise refused(user, target, decision.reason)
+
+    def _kind(self, target: Target) -> Kind:
+        info = target.info
+        kind = self._registry.by_resource(info.group, info.version, info.resource)
+        if kind is None or info.strange or (info.rest and info.subresource != "proxy"):
+            raise NotFound("the server could not find the requested resource", {})
+        if info.subresource and info.subresource not in kind.subresources:
+            raise NotFound("the server could not find the requested resource", {})
+        return kind
+
+    def _dispatch(self, call: Call) -> Result | Awaitable[Result]:
+        target, kind = call.target, call.kind
+        info = target.info
+        verb, name = info.verb, info.name
+        if info.subresource:
+            return self._writes.subresource(call)
+        self._check_verb(kind, target)
+        if verb == "get":
+            return self._reads.get(kind, info.namespace, name, target.query) if kind.stored else self._writes.virtual(call)
+        if verb == "list":
+            return self._reads.list(kind, info.namespace, target.query) if kind.stored else self._writes.virtual(call)
+        if verb == "watch":
+            return self._reads.watch(kind, info.namespace, target, name if "/watch/" in target.path else "")
+        if not kind.stored:
+            return self._writes.virtual(call)
+        return self._writes.write(call)
+
+    def _check_verb(self, kind: Kind, target: Target) -> None:
+        info = target.info
+        scoped = not kind.namespaced or bool(info.namespace)
+        if info.verb not in kind.verbs or (info.verb in ("create", "deletecollection") and not scoped):
+            raise _NOT_ALLOWED
+        has_name = _path_name(target)
+        if info.verb in ("update", "patch", "delete") and (not has_name or not scoped):
+            raise _NOT_ALLOWED
+        if info.verb == "create" and has_name:
+            raise _NOT_ALLOWED
+
+    # --- answers
+
+    def _form(self, call: Call, result: Result) -> Answer:
+        include = call.target.query.get("includeObject", "")
+        if isinstance(result, One):
+            answer: Answer = self._renderer.one(result, call.media, include)
+        elif isinstance(result, Many):
+            answer = self._renderer.many(result, call.media, include)
+        elif isinstance(result, Watching):
+            encoding = self._renderer.encoding(result.kind, call.media, include)
+            watch = HttpWatch(
+                self._hub,
+                result.bucket,
+                result.kind,
+                result.scope,
+                result.bookmarks,
+                encoding,
+                result.begin,
+                result.timeout_s,
+            )
+            return Stream(watch, call.media.type)
+        else:
+            answer = result
+        if call.warnings and isinstance(answer, Response):
+            warned = tuple(("Warning", f'299 - "{_quoted(text)}"') for text in dict.fromkeys(call.warnings))
+            answer.headers = (*answer.headers, *warned)
+        return answer
+
+
+def _path_name(target: Target) -> bool:
+    """Whether the path itself names an object (a field selector may have named one for authorization)."""
+    info = target.info
+    return bool(info.name) and target.path.rstrip("/").endswith(info.name) and info.verb not in ("list", "deletecollection")
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+
+
+_ANONYMOUS = identity.anonymous()
+_NOT_ALLOWED = MethodNotAllowed("the server does not allow this method on the requested resource", {})
+
+
+def refused(user: User, target: Target, reason: str) -> Forbidden:
+    """Forbidden as the API server words it."""
+    info = target.info
+    end = f": {reason}" if reason else ""
+    if not info.is_resource:
+        return Forbidden(f'forbidden: User "{user.name}" cannot {info.verb} path "{info.path}"{end}', {})
+    resource = f"{info.resource}/{info.subresource}" if info.subresource else info.resource
+    where = f'in the namespace "{info.namespace}"' if info.namespace else "at the cluster scope"
+    subject = f"{info.resource}.{info.group}" if info.group else info.resource
+    named = f'{subject} "{info.name}"' if info.name else subject
+    details: dict[str, Any] = {
+        k: v for k, v in (("name", info.name), ("group", info.group), ("kind", info.resource)) if v
+    }
+    return Forbidden(
+        f'{named} is forbidden: User "{user.name}" cannot {info.verb} resource "{resource}" '
+        f'in API group "{info.group}" {where}{end}',
+        details,
+    )

@@ -1,0 +1,345 @@
+"""Get, list and watch, from the cache; only old revisions come from the datastore.
+
+Semantics of resourceVersion, resourceVersionMatch, limit and continue: "API concepts", Kubernetes documentation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from k3s.api.errors import ApiError, BadRequest, Expired, InternalError, Timeout, invalid, not_found
+from k3s.api.kinds import Kind
+from k3s.api.object import Object
+from k3s.api.selectors import check_fields, parse_fields, parse_labels
+from k3s.apiserver.cache import Bucket, Cache, Item
+from k3s.apiserver.request import Target, truth
+from k3s.apiserver.results import Many, One, Watching
+from k3s.apiserver.watch import Begin, Hub, Scope
+from k3s.base.entropy import Entropy
+from k3s.store.interface import Compacted, FutureRevision, Store
+
+# How long a read waits for a revision that has not been seen yet.
+_WAIT_S = 3.0
+# A watch without timeoutSeconds ends after half an hour to an hour, so that not all clients come back at once.
+_WATCH_S = 1800
+_TOO_OLD = (
+    "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
+    "the continue parameter, or use the continue token in this response to retrieve the remainder of the results. "
+    "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or "
+    "deleted between the time the first chunk was returned and now may show up in the list."
+)
+
+
+class Page(NamedTuple):
+    """A continue token: go on after `last` (a key below the kind's prefix) at `revision` (-1: whatever is newest)."""
+
+    revision: int
+    last: str
+
+
+class Wanted(NamedTuple):
+    """What a list or watch asks for."""
+
+    scope: Scope
+    revision: str
+    match: str
+    limit: int
+    page: Page | None
+    exact: bool
+
+
+def number(text: str) -> int:
+    """A whole number of a query parameter. Raises BadRequest in the words of Go's parser."""
+    try:
+        return int(text)
+    except ValueError:
+        raise BadRequest(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+
+
+def scope_of(kind: Kind, namespace: str, query: Mapping[str, str], name: str = "") -> Scope:
+    """Which objects a request is about. Raises BadRequest for selectors that do not parse."""
+    labels = fields = None
+    if text := query.get("labelSelector"):
+        labels = parse_labels(text)
+    if text := query.get("fieldSelector"):
+        fields = check_fields(parse_fields(text), kind.group, kind.kind, () if kind.custom else None)
+        name = name or fields.required("metadata.name") or ""
+        if namespace == "" and kind.namespaced:
+            namespace = fields.required("metadata.namespace") or ""
+        fields = None if _only_names(fields, namespace) else fields
+    return Scope(namespace, name, labels, fields)
+
+
+def _only_names(fields: object, namespace: str) -> bool:
+    terms = getattr(fields, "terms", ())
+    known = {"metadata.name"} | ({"metadata.namespace"} if namespace else set())
+    return len(terms) == len({t.field for t in terms}) and all(t.equal and t.field in known and t.value for t in terms)
+
+
+def encode_page(revision: int, last: str) -> str:
+    """The continue token that goes on after `last`."""
+    text = msgspec.json.encode({"v": "meta.k8s.io/v1", "rv": revision, "start": last + "\0"})
+    return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
+
+
+def decode_page(token: str) -> Page:
+    """The meaning of a continue token. Raises BadRequest."""
+    why = "continue key is not valid: "
+    try:
+        data = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+        value = msgspec.json.decode(data)
+        return Page(int(value["rv"]), str(value["start"]).rstrip("\0"))
+    except (ValueError, msgspec.DecodeError, UnicodeDecodeError):
+        first = data[:1].decode("latin-1") if "data" in locals() and data else ""
+        raise BadRequest(
+            f"invalid continue token: {why}invalid character '{first}' looking for beginning of value"
+        ) from None
+    except (KeyError, TypeError):
+        raise BadRequest(f"invalid continue token: {why}unrecognized encoded continue token") from None
+
+
+def _list_invalid(field: str, message: str, reason: str) -> ApiError:
+    return invalid("meta.k8s.io", "ListOptions", "", [{"reason": reason, "message": message, "field": field}])
+
+
+def _check_match(query: Mapping[str, str], watching: bool) -> None:
+    match, revision = query.get("resourceVersionMatch", ""), query.get("resourceVersion", "")
+    initial = query.get("sendInitialEvents")
+    if watching:
+        if initial is not None and match != "NotOlderThan":
+            text = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+            raise _list_invalid("resourceVersionMatch", text, "FieldValueForbidden")
+        if match and initial is None:
+            text = "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+            raise _list_invalid("resourceVersionMatch", text, "FieldValueForbidden")
+        return
+    if initial is not None:
+        text = "Forbidden: sendInitialEvents is forbidden for list"
+        raise _list_invalid("sendInitialEvents", text, "FieldValueForbidden")
+    if not match:
+        return
+    field = "resourceVersionMatch"
+    if not revision:
+        text = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
+        raise _list_invalid(field, text, "FieldValueForbidden")
+    if query.get("continue"):
+        text = "Forbidden: resourceVersionMatch is forbidden when continue is provided"
+        raise _list_invalid(field, text, "FieldValueForbidden")
+    if match not in ("Exact", "NotOlderThan"):
+        text = f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan", ""'
+        raise _list_invalid(field, text, "FieldValueNotSupported")
+    if match == "Exact" and revision == "0":
+        text = 'Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
+        raise _list_invalid(field, text, "FieldValueForbidden")
+
+
+def _revision(text: str, prefix: str = "invalid resource version: ") -> int:
+    if not text:
+        return 0
+    if not text.isdigit():
+        raise BadRequest(
+            f'{prefix}resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
+        )
+    return int(text)
+
+
+class Reads:
+    """The reading verbs."""
+
+    def __init__(self, cache: Cache, store: Store, hub: Hub, entropy: Entropy) -> None:
+        self._cache = cache
+        self._store = store
+        self._hub = hub
+        self._entropy = entropy
+
+    def as_kind(self, item: Item, kind: Kind) -> Object:
+        """The object of an item in the version that `kind` stands for."""
+        return self._cache.as_kind(item, kind)
+
+    def get(self, kind: Kind, namespace: str, name: str, query: Mapping[str, str]) -> One | Awaitable[One]:
+        """One object. Raises NotFound."""
+        revision = query.get("resourceVersion")
+        if revision:
+            if not revision.isdigit():
+                raise InternalError(_revision_error(revision), {})
+            if int(revision) > self._cache.revision:
+                return self._get_later(kind, namespace, name, int(revision))
+        item = self._cache.bucket(kind).get(namespace, name)
+        if item is None:
+            raise not_found(kind.group, kind.plural, name)
+        return One(kind, item)
+
+    async def _get_later(self, kind: Kind, namespace: str, name: str, revision: int) -> One:
+        await self._reached(revision)
+        item = self._cache.bucket(kind).get(namespace, name)
+        if item is None:
+            raise not_found(kind.group, kind.plural, name)
+        return One(kind, item)
+
+    async def _reached(self, revision: int) -> None:
+        if revision <= self._cache.revision:
+            return
+        try:
+            await asyncio.wait_for(self._cache.reached(revision), _WAIT_S)
+        except asyncio.TimeoutError:
+            cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+            raise Timeout(
+                f"Too large resource version: {revision}, current: {self._cache.revision}",
+                {"causes": [cause], "retryAfterSeconds": 1},
+            ) from None
+
+    def list(self, kind: Kind, namespace: str, query: Mapping[str, str]) -> Many | Awaitable[Many]:
+        """A page of objects, or all."""
+        if not query:
+            bucket = self._cache.bucket(kind)
+            items = list(bucket.items(namespace, everywhere=not namespace and kind.namespaced))
+            return Many(kind, items, self._cache.revision)
+        _check_match(query, False)
+        scope = scope_of(kind, namespace, query)
+        limit = max(number(query.get("limit") or "0"), 0)
+        revision_text = query.get("resourceVersion", "")
+        token = query.get("continue", "")
+        if token:
+            page = decode_page(token)
+            if revision_text not in ("", "0"):
+                raise BadRequest("specifying resource version is not allowed when using continue")
+            return self._page(kind, scope, limit, page)
+        revision = _revision(revision_text)
+        exact = query.get("resourceVersionMatch") == "Exact" or (
+            limit > 0 and revision > 0 and not query.get("resourceVersionMatch")
+        )
+        if exact:
+            return self._page(kind, scope, limit, Page(revision, ""))
+        if revision > self._cache.revision:
+            return self._later(kind, scope, limit, revision)
+        return self._now(kind, scope, limit, "", self._cache.revision)
+
+    async def _later(self, kind: Kind, scope: Scope, limit: int, revision: int) -> Many:
+        await self._reached(revision)
+        return self._now(kind, scope, limit, "", self._cache.revision)
+
+    def _page(self, kind: Kind, scope: Scope, limit: int, page: Page) -> Many | Awaitable[Many]:
+        if page.revision < 0:
+            return self._now(kind, scope, limit, page.last, self._cache.revision)
+        bucket = self._cache.bucket(kind)
+        if bucket.version <= page.revision <= self._cache.revision:
+            return self._now(kind, scope, limit, page.last, page.revision)
+        return self._then(kind, scope, limit, page)
+
+    def _now(self, kind: Kind, scope: Scope, limit: int, last: str, revision: int) -> Many:
+        bucket = self._cache.bucket(kind)
+        everywhere = kind.namespaced and not scope.namespace
+        if scope.name and (scope.namespace or not kind.namespaced):
+            found = bucket.get(scope.namespace, scope.name)
+            items = iter([found] if found is not None and not last else [])
+        elif last:
+            items = bucket.after(scope.namespace, last, everywhere=everywhere)
+        else:
+            items = self._indexed(kind, bucket, scope) or bucket.items(scope.namespace, everywhere=everywhere)
+        return self._cut(kind, scope, limit, items, revision)
+
+    def _indexed(self, kind: Kind, bucket: Bucket, scope: Scope) -> Iterator[Item] | None:
+        """The pods of a node, without looking at all the others."""
+        if kind.plural != "pods" or kind.group or scope.fields is None:
+            return None
+        node = scope.fields.required("spec.nodeName")
+        return iter(bucket.index("node", node_of_pod).get(node)) if node else None
+
+    def _cut(self, kind: Kind, scope: Scope, limit: int, items: Iterator[Item], revision: int) -> Many:
+        selected = scope.labels is not None or scope.fields is not None or bool(scope.name)
+        found: list[Item] = []
+        more = 0
+        last = ""
+        for item in items:
+            if selected and not scope.matches(item):
+                continue
+            if limit and len(found) == limit:
+                more += 1
+                if selected:
+                    break
+                continue
+            found.append(item)
+        if not more:
+            return Many(kind, found, revision)
+        final = found[-1]
+        last = f"{final.namespace}/{final.name}" if final.namespace else final.name
+        return Many(kind, found, revision, encode_page(revision, last), None if selected else more)
+
+    async def _then(self, kind: Kind, scope: Scope, limit: int, page: Page) -> Many:
+        """A page at an older revision, from the datastore's history."""
+        prefix = kind.prefix(scope.namespace)
+        after = kind.storage_prefix + page.last if page.last else ""
+        try:
+            await self._reached(page.revision)
+            _, entries = await self._store.list(prefix, page.revision, after, 0)
+        except Compacted:
+            if not page.last:
+                raise Expired(f"The resourceVersion for the provided list is too old: {page.revision}") from None
+            error = Expired(_TOO_OLD)
+            raise _with_continue(error, encode_page(-1, page.last)) from None
+        except FutureRevision:
+            raise Timeout(f"Too large resource version: {page.revision}, current: {self._cache.revision}") from None
+        start = len(kind.storage_prefix)
+        items = []
+        for entry in entries:
+            namespace, _, name = entry.key[start:].rpartition("/")
+            items.append(self._cache.item(namespace, name, entry.revision, entry.created, entry.value))
+        return self._cut(kind, scope, limit, iter(items), page.revision)
+
+    def watch(self, kind: Kind, namespace: str, target: Target, name: str = "") -> Watching | Awaitable[Watching]:
+        """The changes from where the client is. `name` is given by the old `/watch/` paths."""
+        query = target.query
+        _check_match(query, True)
+        scope = scope_of(kind, namespace, query, name)
+        timeout = float(max(number(query.get("timeoutSeconds") or "0"), 0))
+        if not timeout:
+            timeout = _WATCH_S * (1 + self._entropy.fraction())
+        bookmarks = truth(query.get("allowWatchBookmarks"))
+        revision = _revision(query.get("resourceVersion", ""))
+        wants_initial = truth(query.get("sendInitialEvents")) and query.get("sendInitialEvents") is not None
+        initial = wants_initial or (revision == 0 and query.get("sendInitialEvents") is None)
+        bucket = self._cache.bucket(kind)
+
+        def made(begin: Begin) -> Watching:
+            return Watching(kind, bucket, scope, begin, bookmarks, timeout)
+
+        if initial and revision <= self._cache.revision:
+            return made(self._hub.present(bucket, scope, wants_initial and bookmarks))
+        if not initial:
+            begin = self._hub.quick(bucket, revision or self._cache.revision)
+            if begin is not None:
+                return made(begin)
+        return self._watch_later(made, bucket, scope, revision, initial, wants_initial and bookmarks)
+
+    async def _watch_later(
+        self,
+        made: Callable[[Begin], Watching],
+        bucket: Bucket,
+        scope: Scope,
+        revision: int,
+        initial: bool,
+        initial_end: bool,
+    ) -> Watching:
+        if initial:
+            await self._reached(revision)
+        return made(await self._hub.begin(bucket, scope, revision, initial, initial_end))
+
+
+def _revision_error(text: str) -> str:
+    return f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
+
+
+def _with_continue(error: Expired, token: str) -> Expired:
+    error.page = token  # type: ignore[attr-defined]
+    return error
+
+
+def node_of_pod(pod: Object) -> tuple[str, ...]:
+    """The value by which pods are found: their node."""
+    node = (pod.get("spec") or {}).get("nodeName")
+    return (node,) if node else ()

@@ -1,0 +1,192 @@
+"""The API server: its parts put together, started and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from k3s.api import convert
+from k3s.api.kinds import REGISTRY, Kind, Registry
+from k3s.api.object import Object
+from k3s.apiserver import bootstrap
+from k3s.apiserver.admits import Admits
+from k3s.apiserver.authn import Authenticates
+from k3s.apiserver.authz import Authorizes
+from k3s.apiserver.cache import Cache
+from k3s.apiserver.crud import Crud
+from k3s.apiserver.http import HttpServer
+from k3s.apiserver.identity import APISERVER, MASTERS, User, authenticated
+from k3s.apiserver.meters import Meters
+from k3s.apiserver.pipeline import Pipeline, Route
+from k3s.apiserver.plain import Check, Debug, Documents, Plain
+from k3s.apiserver.reads import Reads
+from k3s.apiserver.render import Renderer
+from k3s.apiserver.strategies import Strategies
+from k3s.apiserver.subresources import table
+from k3s.apiserver.watch import Hub
+from k3s.apiserver.writes import Writes
+from k3s.base import metrics as measures
+from k3s.base.clock import Clock
+from k3s.base.entropy import Entropy
+from k3s.client import transport
+from k3s.client.transport import WatchEvent
+from k3s.store.interface import Store
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServerConfig:
+    """What an API server needs to know. `addresses` are (host, port); port 0 takes a free one."""
+
+    addresses: tuple[tuple[str, int], ...] = (("127.0.0.1", 6443),)
+    tls: ssl.SSLContext | None = None
+    service_cidrs: tuple[str, ...] = ("10.43.0.0/16",)
+    node_ports: tuple[int, int] = (30000, 32767)
+    #: The address under which the kubernetes Service reaches this server, and its port.
+    advertise: tuple[str, int] = ("127.0.0.1", 6443)
+    version: Mapping[str, str] = field(default_factory=lambda: {"major": "1", "minor": "36", "gitVersion": "v1.36.2+k3s1"})
+    stop_within_s: float = 5.0
+
+
+class Local:
+    """The pipeline for one identity of this process: what `client.local.LocalTransport` talks to."""
+
+    def __init__(self, pipeline: Pipeline, user: User) -> None:
+        self._pipeline = pipeline
+        self._user = user
+
+    async def handle(self, request: transport.Request) -> transport.Response:
+        """Answers a request; raises ApiError."""
+        return await self._pipeline.local(self._user, request)
+
+    def watch(self, request: transport.Request) -> AsyncIterator[WatchEvent]:
+        """The events of a watch; raises ApiError."""
+        return self._pipeline.local_watch(self._user, request)
+
+
+class ApiServer:
+    """Serves the API from a store. Everything it depends on is handed in."""
+
+    def __init__(
+        self,
+        store: Store,
+        config: ApiServerConfig,
+        authenticator: Authenticates,
+        authorizer: Authorizes,
+        admission: Admits,
+        clock: Clock,
+        entropy: Entropy,
+        metrics: measures.Registry | None = None,
+        *,
+        registry: Registry | None = None,
+        issuer: Any = None,
+        nodes: Any = None,
+        virtual: Mapping[tuple[str, str], Any] | None = None,
+        checks: Mapping[str, Check] | None = None,
+        debug: Mapping[str, Debug] | None = None,
+        routes: Mapping[str, Route] | None = None,
+        bootstrap_objects: Callable[[], list[Object]] | None = None,
+    ) -> None:
+        self._store = store
+        self._config = config
+        self._clock = clock
+        self.registry = registry or REGISTRY.copy()
+        self.cache = Cache(self._converted)
+        self.metrics = metrics or measures.Registry()
+        self._hub = Hub(self.cache, store)
+        self.strategies = Strategies(self.cache, entropy, config.service_cidrs, config.node_ports)
+        self.crud = Crud(
+            store, self.cache, self.strategies.of, admission, entropy, self.registry.storage_kind, self._converted
+        )
+        reads = Reads(self.cache, store, self._hub, entropy)
+        renderer = Renderer(self.cache, clock)
+        writes = Writes(self.crud, self.registry, clock, {}, virtual or {})
+        writes.serve(table(reads, writes, clock, issuer, nodes))
+        self._meters = Meters(self.metrics, self.registry, self.cache, self._hub)
+        self._checks = {"ping": _well, "log": _well, "etcd": self._store_check, **(checks or {})}
+        self._documents: Documents | None = None
+        plain = Plain(
+            config.version, self._checks, frozenset(self._checks), self._meters.text, self._discovery, debug or {}
+        )
+        self.pipeline = Pipeline(
+            self.registry,
+            authenticator,
+            authorizer,
+            reads,
+            writes,
+            renderer,
+            self._hub,
+            plain,
+            routes or {},
+            self._meters.seen,
+            clock.monotonic,
+        )
+        self._http = HttpServer(self.pipeline.start, clock)
+        self._more = bootstrap_objects
+        #: Where it listens, known once it does.
+        self.ports: list[int] = []
+
+    @property
+    def reader(self) -> Cache:
+        """Read access to the state (see `cache.Reader`)."""
+        return self.cache
+
+    async def load(self) -> None:
+        """Opens the store's state and makes what has to exist; from then on local clients are served."""
+        await self.cache.load(self._store)
+        address, port = self._config.advertise
+        more = self._more() if self._more else []
+        await bootstrap.ensure(self, address, port, self._config.service_cidrs[0], more)
+
+    async def start(self) -> None:
+        """Loads the state and listens. The store has to be open. Raises OSError, Unavailable."""
+        await self.load()
+        for host, port in self._config.addresses:
+            self.ports.append(await self._http.listen(host, port, self._config.tls))
+
+    async def stop(self) -> None:
+        """Ends watches, finishes what is being answered, closes."""
+        self._hub.close()
+        await self._http.stop(self._config.stop_within_s)
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Serves until cancelled."""
+        await self.start()
+        try:
+            ready()
+            await asyncio.Event().wait()
+        finally:
+            await self.stop()
+
+    def handler(self, user: User) -> Local:
+        """The pipeline for a component of this process."""
+        return Local(self.pipeline, user)
+
+    def itself(self) -> Local:
+        """The pipeline for the API server's own work."""
+        return self.handler(authenticated(APISERVER, MASTERS))
+
+    def _converted(self, obj: Object, kind: Kind) -> Object:
+        source = self.registry.of(obj)
+        if source is None or source is kind:
+            return obj
+        return convert.convert(obj, source, kind)
+
+    def _discovery(self) -> Documents:
+        if self._documents is None:
+            from k3s.apiserver.documents import documents
+
+            self._documents = documents(self.registry)
+        return self._documents
+
+    def _store_check(self) -> str | None:
+        problem = getattr(self._store, "problem", None)
+        return str(problem()) if problem is not None and problem() else None
+
+
+def _well() -> None:
+    return None
+
+

@@ -1,0 +1,243 @@
+"""The writing verbs: from a call to the write path, and from its outcome to a result."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from k3s.api.errors import ApiError, MethodNotAllowed, UnsupportedMediaType
+from k3s.api.kinds import Kind, Registry
+from k3s.api.object import Object
+from k3s.apiserver import body as bodies
+from k3s.apiserver import deletion
+from k3s.apiserver.call import Call
+from k3s.apiserver.crud import Crud, Outcome
+from k3s.apiserver.reads import scope_of
+from k3s.apiserver.results import Many, One, Result
+from k3s.apiserver.strategy import Context
+from k3s.base.clock import Clock
+
+Subresource = Callable[["Call"], "Result | Awaitable[Result]"]
+# Deletions of one collection that are under way at the same time: enough for the store's group commit.
+_TOGETHER = 64
+
+
+class Writes:
+    """Create, update, patch, delete, deletecollection."""
+
+    def __init__(
+        self,
+        crud: Crud,
+        registry: Registry,
+        clock: Clock,
+        subresources: Mapping[str, Subresource],
+        virtual: Mapping[tuple[str, str], Subresource],
+    ) -> None:
+        self.crud = crud
+        self.registry = registry
+        self._clock = clock
+        self._subresources = dict(subresources)
+        self._virtual = dict(virtual)
+
+    def serve(self, subresources: Mapping[str, Subresource]) -> None:
+        """Adds handlers of subresources, by name or by `<plural>/<name>`."""
+        self._subresources.update(subresources)
+
+    def virtual(self, call: Call) -> Result | Awaitable[Result]:
+        """Kinds that are computed, as reviews."""
+        handler = self._virtual.get((call.kind.group, call.kind.plural))
+        if handler is None:
+            raise MethodNotAllowed("the server does not allow this method on the requested resource", {})
+        return handler(call)
+
+    def subresource(self, call: Call) -> Result | Awaitable[Result]:
+        """A part of an object with a path of its own."""
+        info = call.target.info
+        row = call.kind.subresources[info.subresource]
+        verb = {"list": "get", "deletecollection": "delete"}.get(info.verb, info.verb)
+        if verb not in row.verbs:
+            raise MethodNotAllowed("the server does not allow this method on the requested resource", {})
+        handler = self._subresources.get(f"{call.kind.plural}/{info.subresource}")
+        handler = handler or self._subresources.get(info.subresource)
+        if handler is None:
+            raise MethodNotAllowed("the server does not allow this method on the requested resource", {})
+        return handler(call)
+
+    def write(self, call: Call) -> Awaitable[Result]:
+        """One of the writing verbs."""
+        verb = call.target.info.verb
+        if verb == "create":
+            return self.create(call)
+        if verb == "update":
+            return self.update(call)
+        if verb == "patch":
+            return self.patch(call)
+        if verb == "delete":
+            return self.delete(call)
+        return self.delete_collection(call)
+
+    def context(self, call: Call, kind: Kind | None = None) -> Context:
+        """The write that a call is about. Raises Invalid for a dryRun or fieldValidation that is not known."""
+        info, query = call.target.info, call.target.query
+        dry_run = _dry_run(call.target.pairs, info.verb)
+        validation = query.get("fieldValidation") or "Warn"
+        if validation not in ("Ignore", "Warn", "Strict"):
+            _refuse_option(
+                info.verb, "fieldValidation", f'Unsupported value: "{validation}": supported values: "Ignore", "Strict", "Warn"'
+            )
+        return Context(
+            kind or call.kind,
+            info.namespace,
+            info.name,
+            call.user,
+            self._clock.now(),
+            info.verb,
+            info.subresource,
+            dry_run,
+            query.get("fieldManager", ""),
+            validation,
+            query.get("force") == "true",
+            query,
+            call.warnings,
+        )
+
+    async def create(self, call: Call) -> Result:
+        """POST."""
+        context = self.context(call)
+        obj = self.object(call, context)
+        outcome = await self.crud.create(context, obj)
+        return self._one(call, outcome, 201)
+
+    def object(self, call: Call, context: Context) -> Object:
+        """The body of a create or update as an object of the call's kind."""
+        kind = call.kind
+        value = bodies.read(call.request, kind.kind)
+        obj = bodies.of_kind(value, kind, self.registry)
+        return bodies.shaped(kind, obj, context.field_validation, context.warnings)
+
+    async def update(self, call: Call) -> Result:
+        """PUT, of an object or of its status."""
+        context = self.context(call)
+        obj = self.object(call, context)
+        if not obj["metadata"].get("namespace") and context.namespace:
+            obj = {**obj, "metadata": {**obj["metadata"], "namespace": context.namespace}}
+        outcome, created = await self.crud.update(context, lambda old: obj, body=obj)
+        return self._one(call, outcome, 201 if created else 200)
+
+    async def patch(self, call: Call) -> Result:
+        """PATCH in one of its types."""
+        context = self.context(call)
+        kind = call.kind
+        produce = self.patcher(call, context)
+        if produce is None:
+            from k3s.apiserver.applying import apply
+
+            return await apply(self, call, context)
+
+        def shaped(old: Object) -> Object:
+            new = produce(old)
+            return bodies.shaped(kind, new, context.field_validation, context.warnings)
+
+        outcome, _ = await self.crud.update(context, shaped)
+        return self._one(call, outcome, 200)
+
+    def patcher(self, call: Call, context: Context) -> Callable[[Object], Object] | None:
+        """What a patch makes of an object; None for an apply. Raises BadRequest, UnsupportedMediaType."""
+        from k3s.api import merge, patch
+        from k3s.api.schema import definition_of
+
+        kind = call.kind
+        media = bodies.media_type(call.request)
+        type = bodies.PATCHES.get(media, "")
+        if not type or (type == "strategic" and kind.custom):
+            raise UnsupportedMediaType("415: Unsupported Media Type", {})
+        if type == "apply":
+            return None
+        bodies.check_size(call.request)
+        value = call.request.value
+        if value is None:
+            value = patch.parse(media, call.request.body)
+        if type == "json":
+            return lambda old: patch.json_patch(old, value)
+        if type == "merge":
+            return lambda old: patch.merge_patch(old, value)
+        return lambda old: merge.strategic_merge(definition_of(kind), old, value)
+
+    async def delete(self, call: Call) -> Result:
+        """DELETE."""
+        context = self.context(call)
+        options = self._delete_options(call)
+        context.dry_run = context.dry_run or options.dry_run
+        outcome = await self.crud.delete(context, options)
+        return self._deleted(call.kind, outcome)
+
+    def _delete_options(self, call: Call) -> deletion.DeleteOptions:
+        value: Any = call.request.value
+        if value is None and call.request.body:
+            value = bodies.read(call.request, "DeleteOptions")
+        return deletion.parse(value, call.target.query)
+
+    def _deleted(self, kind: Kind, outcome: Outcome) -> One:
+        if not outcome.deleted:
+            return One(kind, outcome.item, outcome.obj)
+        obj = outcome.obj or {}
+        if self.crud.strategies(kind).returns_deleted:
+            return One(kind, None, obj)
+        details = {"name": obj["metadata"]["name"], "group": kind.group, "kind": kind.plural}
+        details = {k: v for k, v in details.items() if v}
+        status = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Success",
+            "details": {**details, "uid": obj["metadata"].get("uid", "")},
+        }
+        return One(None, None, status)
+
+    async def delete_collection(self, call: Call) -> Result:
+        """DELETE of a collection: each object on its own, as if one by one."""
+        info, kind = call.target.info, call.kind
+        context = self.context(call)
+        options = self._delete_options(call)
+        dry_run = context.dry_run or options.dry_run
+        scope = scope_of(kind, info.namespace, call.target.query)
+        bucket = self.crud.cache.bucket(kind)
+        everywhere = kind.namespaced and not scope.namespace
+        items = [item for item in bucket.items(scope.namespace, everywhere=everywhere) if scope.matches(item)]
+
+        async def one(namespace: str, name: str) -> None:
+            each = self.context(call)
+            each.namespace, each.name, each.dry_run = namespace, name, dry_run
+            try:
+                await self.crud.delete(each, options)
+            except ApiError as error:
+                if error.reason != "NotFound":
+                    raise
+
+        for start in range(0, len(items), _TOGETHER):
+            batch = items[start : start + _TOGETHER]
+            errors = await asyncio.gather(*(one(i.namespace, i.name) for i in batch), return_exceptions=True)
+            for error in errors:
+                if isinstance(error, BaseException):
+                    raise error
+        return Many(kind, items, self.crud.cache.revision)
+
+    def _one(self, call: Call, outcome: Outcome, status: int) -> One:
+        return One(call.kind, outcome.item, outcome.obj, status)
+
+
+def _dry_run(pairs: tuple[tuple[str, str], ...], verb: str) -> bool:
+    values = [value for key, value in pairs if key == "dryRun"]
+    for value in values:
+        if value != "All":
+            _refuse_option(verb, "dryRun", f'Unsupported value: "{value}": supported values: "All"')
+    return bool(values)
+
+
+def _refuse_option(verb: str, field: str, message: str) -> None:
+    from k3s.api.errors import invalid
+
+    kind = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}.get(verb, "DeleteOptions")
+    cause = {"reason": "FieldValueNotSupported", "message": message, "field": field}
+    raise invalid("meta.k8s.io", kind, "", [cause])
