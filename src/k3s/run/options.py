@@ -349,3 +349,26 @@ def help_text(personality: str) -> str:
         lines.append(f"  {flag:<34} {' '.join(notes)}")
     lines += ["", "A config file may hold the same options, a key per flag: see --config."]
     return "\n".join(lines) + "\n"
+
+
+def markdown() -> str:
+    """The options page of the documentation."""
+    lines = [
+        "# Options",
+        "",
+        "Made from the table in `src/k3s/run/options.py`. S: `k3s server`, A: `k3s agent`. Each option is also",
+        "a key of the config file (`--config`, `config.yaml.d/*.yaml`). Precedence: command line, environment, file, default.",
+        "",
+        "| option | for | environment | default | meaning |",
+        "|---|---|---|---|---|",
+    ]
+    for option in OPTIONS:
+        flag = f"`--{option.name}`" if len(option.name) > 1 else f"`-{option.name}`"
+        flag += f", `-{option.short}`" if option.short else ""
+        env = f"`{option.env}`" if option.env else ""
+        default = f"`{option.default}`" if option.default else ""
+        meaning = f"refused: {option.refused}" if option.refused else option.help
+        lines.append(
+            f"| {flag} | {option.on} | {env} | {default} | {meaning}{' (repeatable)' if option.is_list else ''} |"
+        )
+    return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Takes a node apart: shims, mounts, links, packet rules, cgroups, folders (spec 7.4, k3s-killall and k3s-uninstall)."""
+"""Takes a node apart: shims, mounts, links, packet rules, cgroups, folders (as k3s-killall and k3s-uninstall)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def remove(data_dir: Path, keep_data: bool) -> Iterator[str]:
 
 
 def _kill_shims() -> int:
-    """Kills containerd, every shim of our containerd, and what runs below them; answers how many processes that were."""
+    """Kills our containerd, its shims, and what runs below them; answers how many processes that were."""
     parents: dict[int, int] = {}
     roots: list[int] = []
     for entry in Path("/proc").iterdir():

@@ -1,0 +1,272 @@
+"""The kubelet's own endpoints on port 10250: logs, exec, attach, port-forward, pods, health, metrics, stats.
+
+Nothing is anonymous but /healthz of the loopback listener: every caller shows a certificate or a token, and the API
+server decides whether it may (facts: kubelet, endpoints; KEP-2862 for the subresources of nodes).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from k3s.api import times
+from k3s.api.errors import ApiError, BadRequest, NotFound
+from k3s.api.object import Object, encode
+from k3s.base.clock import Clock
+from k3s.base.duplex import Duplex
+from k3s.base.http import JSON, TEXT, Answer, Chunks, HttpServer, Request, Response, Upgrade
+from k3s.kubelet import streams
+from k3s.kubelet.logs import LogOptions, LogReader
+from k3s.kubelet.runtime.interface import Runtime, RuntimeFailure
+
+log = logging.getLogger(__name__)
+
+PORT = 10250
+LOG_ROOT = Path("/var/log/pods")
+
+# First part of the path -> the subresource of nodes that the caller needs; `proxy` covers all of them.
+_SUBRESOURCES = {
+    "stats": "stats",
+    "metrics": "metrics",
+    "healthz": "healthz",
+    "pods": "pods",
+    "runningpods": "pods",
+    "configz": "configz",
+}
+_VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+
+class Pods(Protocol):
+    """What the server asks of the kubelet."""
+
+    def pods(self) -> list[Object]:
+        """The pods of this node with their statuses."""
+
+    def pod(self, namespace: str, name: str) -> Object | None:
+        """One of them."""
+
+    def container_id(self, uid: str, container: str) -> str:
+        """The runtime's id of a container that runs now; empty when it does not."""
+
+    def sandbox_id(self, uid: str) -> str:
+        """The runtime's id of the pod's sandbox; empty when there is none."""
+
+
+Authorize = Callable[[Request, str, str], Awaitable[None]]
+"""(request, verb, subresource of nodes): raises Unauthorized or Forbidden."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, taken apart."""
+
+    request: Request
+    parts: tuple[str, ...]
+    query: list[tuple[str, str]]
+
+    def value(self, name: str) -> str:
+        """The first value of a query parameter, or the empty string."""
+        return next((v for k, v in self.query if k == name), "")
+
+    def switch(self, *names: str) -> bool:
+        """True when one of the parameters is set to 1 or true."""
+        return any(self.value(name) in ("1", "true") for name in names)
+
+
+class KubeletServer:
+    """Serves the endpoints; `documents` are further paths whose text or JSON is made when asked for."""
+
+    def __init__(
+        self,
+        pods: Pods,
+        runtime: Runtime,
+        authorize: Authorize,
+        clock: Clock,
+        documents: Mapping[str, Callable[[], Awaitable[tuple[str, bytes]]]],
+        log_root: Path = LOG_ROOT,
+    ) -> None:
+        self._pods = pods
+        self._runtime = runtime
+        self._authorize = authorize
+        self._clock = clock
+        self._documents = documents
+        self._log_root = log_root
+        self._http = HttpServer(self._start, clock)
+
+    async def run(self, ready: Callable[[], None], host: str, tls: ssl.SSLContext, port: int = PORT) -> None:
+        """Listens until cancelled. Raises OSError when the port is taken."""
+        await self._http.listen(host, port, tls)
+        ready()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self._http.stop(1.0)
+
+    def _start(self, request: Request) -> Awaitable[Answer]:
+        return self._answer(request)
+
+    async def _answer(self, request: Request) -> Answer:
+        """The request boundary: whatever fails becomes an answer."""
+        target = urlsplit(request.target)
+        parts = tuple(unquote(part) for part in target.path.split("/") if part)
+        call = Call(request, parts, parse_qsl(target.query, keep_blank_values=True))
+        try:
+            subresource = _SUBRESOURCES.get(parts[0] if parts else "", "proxy")
+            await self._authorize(request, _VERBS.get(request.method, "get"), subresource)
+            return await self._dispatch(call)
+        except ApiError as error:
+            return Response(error.code, error.message.encode() + b"\n", TEXT)
+        except FileNotFoundError as error:
+            return Response(404, f"there is no log: {error}\n".encode(), TEXT)
+        except RuntimeFailure as error:
+            return Response(404 if error.gone else 500, f"{error.message}\n".encode(), TEXT)
+        except (OSError, ConnectionError) as error:
+            return Response(502, f"cannot reach the container runtime: {error}\n".encode(), TEXT)
+
+    async def _dispatch(self, call: Call) -> Answer:
+        path = "/" + "/".join(call.parts)
+        document = self._documents.get(path)
+        if document is not None:
+            content_type, body = await document()
+            return Response(200, body, content_type)
+        if path == "/healthz":
+            return Response(200, b"ok", TEXT)
+        if path in ("/pods", "/runningpods"):
+            listed = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": self._pods.pods()}
+            return Response(200, encode(listed), JSON)
+        handlers = {
+            "containerLogs": self._logs,
+            "exec": self._exec,
+            "attach": self._attach,
+            "portForward": self._port_forward,
+        }
+        handler = handlers.get(call.parts[0]) if len(call.parts) >= 3 else None
+        if handler is None:
+            raise NotFound("404 page not found")
+        return await handler(call)
+
+    # -- logs
+
+    async def _logs(self, call: Call) -> Answer:
+        pod, container = self._pod(call), self._container(call)
+        uid = pod["metadata"]["uid"]
+        folder = self._log_root / f"{pod['metadata']['namespace']}_{pod['metadata']['name']}_{uid}" / container
+        path = _log_file(folder, previous=call.switch("previous"))
+        if path is None:
+            which = "previous terminated container" if call.switch("previous") else "container"
+            raise BadRequest(f'{which} "{container}" in pod "{pod["metadata"]["name"]}" is not found')
+        previous = call.switch("previous")
+        reader = LogReader(
+            path, self._log_options(call), lambda: previous or not self._pods.container_id(uid, container)
+        )
+        return Chunks(200, reader.pieces())
+
+    def _log_options(self, call: Call) -> LogOptions:
+        since = 0.0
+        if call.value("sinceTime"):
+            since = times.parse(call.value("sinceTime"))
+        elif call.value("sinceSeconds"):
+            since = self._clock.now() - int(call.value("sinceSeconds"))
+        stream = {"Stdout": "stdout", "Stderr": "stderr"}.get(call.value("stream"), "")
+        tail = call.value("tailLines")
+        return LogOptions(
+            tail=int(tail) if tail else -1,
+            since=since,
+            timestamps=call.switch("timestamps"),
+            follow=call.switch("follow"),
+            limit=int(call.value("limitBytes") or 0),
+            stream=stream,
+        )
+
+    # -- streams
+
+    async def _exec(self, call: Call) -> Answer:
+        container_id = self._running(call)
+        command = [value for name, value in call.query if name == "command"]
+        if not command:
+            raise BadRequest("you must specify at least 1 command: the query parameter command is missing")
+        wanted = self._wanted(call)
+        url = await self._runtime.exec_url({"container_id": container_id, "cmd": command, **wanted})
+        return self._command(call, url, wanted)
+
+    async def _attach(self, call: Call) -> Answer:
+        wanted = self._wanted(call)
+        url = await self._runtime.attach_url({"container_id": self._running(call), **wanted})
+        return self._command(call, url, wanted)
+
+    def _wanted(self, call: Call) -> dict[str, bool]:
+        tty = call.switch("tty")
+        stdin, stdout = call.switch("input", "stdin"), call.switch("output", "stdout")
+        stderr = call.switch("error", "stderr") and not tty
+        if not (stdin or stdout or stderr):
+            raise BadRequest("you must specify at least 1 of stdin, stdout, stderr")
+        return {"tty": tty, "stdin": stdin, "stdout": stdout, "stderr": stderr}
+
+    def _command(self, call: Call, url: str, wanted: Mapping[str, bool]) -> Answer:
+        request = call.request
+        if streams.is_websocket(request.headers):
+            channels = streams.command_channels(**wanted)
+            return Upgrade(
+                lambda transport, rest: streams.serve_command(
+                    Duplex.take_over(transport, rest), url, request.headers, request.target, channels
+                )
+            )
+        return self._spdy(request, url)
+
+    def _spdy(self, request: Request, url: str) -> Answer:
+        if not streams.is_spdy(request.headers):
+            raise BadRequest("unable to upgrade: the request must upgrade to SPDY/3.1 or websocket")
+        return Upgrade(
+            lambda transport, rest: streams.pass_spdy(Duplex.take_over(transport, rest), url, request.headers)
+        )
+
+    async def _port_forward(self, call: Call) -> Answer:
+        pod, request = self._pod(call), call.request
+        sandbox = self._pods.sandbox_id(pod["metadata"]["uid"])
+        if not sandbox:
+            raise NotFound(f"pod {pod['metadata']['name']} has no sandbox yet")
+        ports = [int(p) for name, value in call.query if name in ("ports", "port") for p in value.split(",") if p]
+        url = await self._runtime.port_forward_url({"pod_sandbox_id": sandbox, "port": ports})
+        if streams.is_websocket(request.headers):
+            return Upgrade(
+                lambda transport, rest: streams.serve_ports(
+                    Duplex.take_over(transport, rest), url, request.headers, request.target, ports
+                )
+            )
+        return self._spdy(request, url)
+
+    # -- finding
+
+    def _pod(self, call: Call) -> Object:
+        pod = self._pods.pod(call.parts[1], call.parts[2])
+        if pod is None:
+            raise NotFound(f"pod {call.parts[1]}/{call.parts[2]} is not on this node")
+        return pod
+
+    def _container(self, call: Call) -> str:
+        if len(call.parts) < 4:
+            raise BadRequest("the path names no container")
+        return call.parts[3]
+
+    def _running(self, call: Call) -> str:
+        pod, container = self._pod(call), self._container(call)
+        container_id = self._pods.container_id(pod["metadata"]["uid"], container)
+        if not container_id:
+            raise NotFound(f'container "{container}" of pod {call.parts[1]}/{call.parts[2]} is not running')
+        return container_id
+
+
+def _log_file(folder: Path, *, previous: bool) -> Path | None:
+    """The newest log of a container, or the one before it."""
+    if not folder.is_dir():
+        return None
+    numbers = sorted(int(m[1]) for path in folder.iterdir() if (m := re.fullmatch(r"(\d+)\.log", path.name)))
+    position = -2 if previous else -1
+    return folder / f"{numbers[position]}.log" if len(numbers) >= -position else None

@@ -1,0 +1,42 @@
+"""What is documented is what there is."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+from k3s.run.options import OPTIONS, markdown
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_options_page_is_made_from_the_table() -> None:
+    """docs/options.md holds exactly what the table says."""
+    assert (ROOT / "docs" / "options.md").read_text() == markdown()
+
+
+def test_every_option_is_documented() -> None:
+    """No option is missing from the page, refused ones are named with their reason."""
+    page = (ROOT / "docs" / "options.md").read_text()
+    assert not [o.name for o in OPTIONS if f"`--{o.name}`" not in page and f"`-{o.name}`" not in page]
+
+
+def test_every_dependency_is_documented() -> None:
+    """Each run-time dependency has its line in docs/dependencies.md."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = [re.split(r"[<>=~! \[]", d)[0] for d in project["dependencies"]]
+    page = (ROOT / "docs" / "dependencies.md").read_text()
+    assert not [name for name in names if f"| {name}" not in page]
+
+
+def test_decisions_are_numbered_and_dated() -> None:
+    """Decision records count up without gaps, each with date and status."""
+    records = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+    assert [int(p.name[:4]) for p in records] == list(range(1, len(records) + 1))
+    assert not [p.name for p in records if not re.search(r"Date: \d{4}-\d{2}-\d{2}\. Status: \w+", p.read_text())]
+
+
+def test_architecture_is_short() -> None:
+    """The map stays a map."""
+    assert (ROOT / "ARCHITECTURE.md").read_text().count("\n") <= 300
