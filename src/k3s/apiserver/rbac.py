@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from k3s.api import rbac
-from k3s.api.errors import NotFound, resource_details
 from k3s.api.kinds import builtin
 from k3s.api.object import Object
 from k3s.apiserver.authz import Attributes, Decision
@@ -90,14 +89,10 @@ class Rbac:
         rules = [rule for binding in bindings for rule in binding.rules]
         return rules, [binding.error for binding in bindings if binding.error]
 
-    def rules_of_ref(self, ref: Object, namespace: str) -> Sequence[Object]:
-        """The rules of the role that a roleRef names; raises NotFound."""
+    def role_rules(self, ref: Object, namespace: str) -> list[Object] | None:
+        """The rules of the role that a roleRef names; None when there is no such role."""
         role = self._role(ref, namespace)
-        if role is None:
-            kind = CLUSTER_ROLE if ref.get("kind") == "ClusterRole" else ROLE
-            text = f'{kind.kind.lower()}.{rbac.GROUP} "{ref.get("name", "")}" not found'
-            raise NotFound(text, resource_details(rbac.GROUP, kind.kind.lower(), ref.get("name", "")))
-        return role.get("rules") or ()
+        return None if role is None else role.get("rules") or []
 
     def _grants(self, user: User, namespace: str) -> Iterator[Grants]:
         version = self.version()

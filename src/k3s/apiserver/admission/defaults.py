@@ -1,0 +1,44 @@
+"""The plugins of a cluster, in upstream's order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from k3s.apiserver.admission import certificates, classes, pods
+from k3s.apiserver.admission.chain import Chain
+from k3s.apiserver.admission.escalation import Escalation
+from k3s.apiserver.admission.limits import LimitRanger
+from k3s.apiserver.admission.namespaces import NamespaceLifecycle
+from k3s.apiserver.admission.noderestriction import NodeRestriction
+from k3s.apiserver.admission.podsecurity import PodSecurity
+from k3s.apiserver.admission.serviceaccounts import ServiceAccount
+from k3s.apiserver.authz import Authorizer
+from k3s.base.entropy import Entropy
+
+if TYPE_CHECKING:
+    from k3s.apiserver.cache import Reader
+
+
+def chain(reader: Reader, authorizer: Authorizer, entropy: Entropy) -> Chain:
+    """The chain that k3s runs: upstream's default plugins and NodeRestriction."""
+    return Chain(
+        [
+            Escalation(authorizer),
+            NamespaceLifecycle(),
+            LimitRanger(reader),
+            ServiceAccount(reader, entropy),
+            NodeRestriction(reader, authorizer),
+            classes.TaintNodesByCondition(),
+            PodSecurity(reader),
+            pods.Priority(reader),
+            pods.DefaultTolerationSeconds(),
+            classes.DefaultStorageClass(reader),
+            classes.StorageObjectInUseProtection(),
+            classes.PersistentVolumeClaimResize(reader),
+            pods.RuntimeClass(reader),
+            certificates.CertificateApproval(authorizer),
+            certificates.CertificateSigning(authorizer),
+            certificates.CertificateSubjectRestriction(),
+            classes.DefaultIngressClass(reader),
+        ]
+    )
