@@ -219,11 +219,12 @@ class Zone:
         if type == wire.CNAME:
             return Answer(records=(cname,))
         labels = wire.labels(name)
-        # A name of the cluster that is itself an alias is not followed further: that could be a circle.
-        inner = self.lookup(labels, type)
-        if inner is None:
+        alias = self.lookup(labels, wire.CNAME)
+        if alias is None:
             return Answer(records=(cname,), chase=name)
-        owned = tuple(Record(name, each.tail) for each in inner.records if not inner.chase)
+        # A name of the cluster that is itself an alias is not followed further: that could be a circle.
+        inner = None if alias.records else self.lookup(labels, type)
+        owned = tuple(Record(name, each.tail) for each in inner.records) if inner else ()
         return Answer(records=(cname, *owned))
 
     def _srv(self, path: str, found: Entry, port: str, protocol: str) -> Answer:
