@@ -26,8 +26,7 @@ from k3s.base.metrics import Registry
 from k3s.base.story import Story
 from k3s.client.client import Client
 from k3s.controllers.actions import Decision
-from k3s.controllers.events import Recorder
-from k3s.controllers.executor import Executor, Written, describe
+from k3s.controllers.execute import Executor, Recorder, Written, describe
 from k3s.controllers.informers import Informers
 from k3s.controllers.spec import ControllerSpec, Keys, own_key
 

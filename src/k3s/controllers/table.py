@@ -6,12 +6,17 @@ from dataclasses import dataclass
 
 from k3s.api.kinds import Registry
 from k3s.controllers import (
+    clusterrole,
     deployment,
     endpoints,
     endpointslice,
+    gc,
     kubernetes_endpoints,
     namespace,
+    node_ipam,
+    node_lifecycle,
     observers,
+    podgc,
     replicaset,
     root_ca,
     serviceaccount,
@@ -40,13 +45,19 @@ def controllers(settings: Settings, registry: Registry) -> tuple[ControllerSpec,
     published: tuple[ControllerSpec, ...] = ()
     if settings.api_addresses:
         published = kubernetes_endpoints.specs(settings.api_addresses, settings.api_port)
+    owners = observers.Owners(registry)
     return (
         *namespace.specs(observers.contents(registry)),
+        *gc.specs(registry, owners.look_up, owners.died),
         *serviceaccount.SPECS,
         *root_ca.specs(settings.root_ca),
         *deployment.SPECS,
         *replicaset.SPECS,
         *endpointslice.SPECS,
         *endpoints.SPECS,
+        *node_lifecycle.SPECS,
+        *node_ipam.specs(settings.cluster_cidrs, settings.node_mask_v4, settings.node_mask_v6),
+        *podgc.SPECS,
+        *clusterrole.SPECS,
         *published,
     )
