@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from k3s.store.compaction import Compactor
 from k3s.store.interface import KeyConflict, Unavailable
@@ -33,7 +34,8 @@ def with_store(path: Path, body) -> None:
         finally:
             await store.close()
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as the server does
+        runner.run(main())
 
 
 def mount(options: str, folder: Path) -> None:

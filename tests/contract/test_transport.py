@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
+import uvloop
 from tests.fakes.api import FakeApi, FakeServer, Pki
 
 from k3s.api import errors
@@ -44,16 +45,23 @@ async def https(folder: Path) -> AsyncIterator[Transport]:
 BENCHES: dict[str, Bench] = {"local": local, "https": https}
 
 
-@pytest.fixture(params=list(BENCHES))
+# The server runs on uvloop, tests and simulation on asyncio's own.
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(params=[f"{bench}-{loop}" for bench in BENCHES for loop in LOOPS])
 def check(request: pytest.FixtureRequest, tmp_path: Path):
     """Runs `body(client)` against the bench."""
 
+    bench, loop = request.param.split("-")
+
     def run(body):
         async def main() -> None:
-            async with asyncio.timeout(20), BENCHES[request.param](tmp_path) as transport:
+            async with asyncio.timeout(20), BENCHES[bench](tmp_path) as transport:
                 await body(Client(transport))
 
-        asyncio.run(main())
+        with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+            runner.run(main())
 
     return run
 

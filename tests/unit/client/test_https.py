@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+import uvloop
 from tests.fakes.api import FakeApi, FakeServer, Pki
 
 from k3s.api import errors
@@ -23,8 +24,8 @@ VERSION = Request("GET", "/version")
 CREATE = Request("POST", "/api/v1/namespaces/default/configmaps", {}, {"metadata": {"name": "a"}})
 
 
-@pytest.fixture
-def check(tmp_path: Path):
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def check(tmp_path: Path, request: pytest.FixtureRequest):
     """Runs `body(server, transport)`; arguments go to the transport."""
 
     def run(body, **arguments):
@@ -36,7 +37,8 @@ def check(tmp_path: Path):
                 await body(server, transport)
                 await transport.close()
 
-        asyncio.run(main())
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            runner.run(main())
 
     return run
 
