@@ -1,0 +1,141 @@
+"""What makes an object invalid, kind by kind: a table of small functions that yield causes.
+
+    validate_create(kind, obj)              causes why a new object is refused; an empty list when it is sound
+    validate_update(kind, old, new)         causes why a change is refused: immutable fields and the rules above
+    validate_status(kind, old, new)         causes why a change of the status alone is refused
+
+Objects have been pruned and defaulted before. Source: the API documentation of each kind; order and wording as
+recorded from upstream 1.36.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from k3s.api import schema
+from k3s.api.kinds import Kind
+from k3s.api.object import Object
+from k3s.api.validation import autoscaling, config, meta, pods, services, storage, workloads
+from k3s.api.validation.causes import Cause
+
+Create = Callable[[Object], Iterable[Cause]]
+Update = Callable[[Object, Object], Iterable[Cause]]
+
+_CREATE: dict[str, Create] = {
+    "pods": pods.create,
+    "podtemplates": workloads.pod_template,
+    "replicationcontrollers": workloads.replication_controller,
+    "deployments.apps": workloads.deployment,
+    "replicasets.apps": workloads.replica_set,
+    "statefulsets.apps": workloads.stateful_set,
+    "daemonsets.apps": workloads.daemon_set,
+    "controllerrevisions.apps": workloads.controller_revision,
+    "jobs.batch": workloads.job,
+    "cronjobs.batch": workloads.cron_job,
+    "poddisruptionbudgets.policy": workloads.disruption_budget,
+    "horizontalpodautoscalers.autoscaling": autoscaling.autoscaler,
+    "services": services.service,
+    "endpoints": services.endpoints,
+    "endpointslices.discovery.k8s.io": services.endpoint_slice,
+    "ingresses.networking.k8s.io": services.ingress,
+    "ingressclasses.networking.k8s.io": services.ingress_class,
+    "networkpolicies.networking.k8s.io": services.network_policy,
+    "configmaps": config.config_map,
+    "secrets": config.secret,
+    "namespaces": config.namespace,
+    "nodes": config.node,
+    "limitranges": config.limit_range,
+    "resourcequotas": config.resource_quota,
+    "events": config.event,
+    "events.events.k8s.io": config.event_new,
+    "roles.rbac.authorization.k8s.io": config.role,
+    "clusterroles.rbac.authorization.k8s.io": config.cluster_role,
+    "rolebindings.rbac.authorization.k8s.io": config.role_binding,
+    "clusterrolebindings.rbac.authorization.k8s.io": config.cluster_role_binding,
+    "leases.coordination.k8s.io": config.lease,
+    "priorityclasses.scheduling.k8s.io": config.priority_class,
+    "runtimeclasses.node.k8s.io": config.runtime_class,
+    "persistentvolumes": storage.volume,
+    "persistentvolumeclaims": storage.claim,
+    "storageclasses.storage.k8s.io": storage.storage_class,
+    "csidrivers.storage.k8s.io": storage.csi_driver,
+    "csinodes.storage.k8s.io": storage.csi_node,
+    "volumeattachments.storage.k8s.io": storage.attachment,
+    "csistoragecapacities.storage.k8s.io": storage.capacity,
+    "volumeattributesclasses.storage.k8s.io": storage.attributes_class,
+}
+
+# Kinds whose changes follow further rules; the others are looked at as if they were new.
+_UPDATE: dict[str, Update] = {
+    "pods": pods.update,
+    "deployments.apps": workloads.deployment_update,
+    "replicasets.apps": workloads.replica_set_update,
+    "statefulsets.apps": workloads.stateful_set_update,
+    "daemonsets.apps": workloads.daemon_set_update,
+    "controllerrevisions.apps": workloads.controller_revision_update,
+    "jobs.batch": workloads.job_update,
+    "services": services.service_update,
+    "endpointslices.discovery.k8s.io": services.endpoint_slice_update,
+    "ingressclasses.networking.k8s.io": services.ingress_class_update,
+    "configmaps": config.config_map_update,
+    "secrets": config.secret_update,
+    "nodes": config.node_update,
+    "resourcequotas": config.resource_quota_update,
+    "rolebindings.rbac.authorization.k8s.io": config.role_binding_update,
+    "clusterrolebindings.rbac.authorization.k8s.io": config.cluster_role_binding_update,
+    "priorityclasses.scheduling.k8s.io": config.priority_class_update,
+    "runtimeclasses.node.k8s.io": config.runtime_class_update,
+    "persistentvolumes": storage.volume_update,
+    "persistentvolumeclaims": storage.claim_update,
+    "storageclasses.storage.k8s.io": storage.storage_class_update,
+    "volumeattachments.storage.k8s.io": storage.attachment_update,
+    "volumeattributesclasses.storage.k8s.io": storage.attributes_class_update,
+}
+
+_STATUS: dict[str, Create] = {
+    "pods": pods.status,
+    "namespaces": config.namespace_status,
+    "resourcequotas": config.resource_quota_status,
+    "ingresses.networking.k8s.io": services.ingress_status,
+    "services": services.ingress_status,
+    "deployments.apps": workloads.replica_status(("updatedReplicas", "readyReplicas", "availableReplicas")),
+    "replicasets.apps": workloads.replica_status(("fullyLabeledReplicas", "readyReplicas", "availableReplicas")),
+    "replicationcontrollers": workloads.replica_status(("fullyLabeledReplicas", "readyReplicas", "availableReplicas")),
+    "statefulsets.apps": workloads.replica_status(("readyReplicas", "currentReplicas", "updatedReplicas")),
+}
+
+
+def validate_create(kind: Kind, obj: Object) -> list[Cause]:
+    """Why a new object is refused; an empty list when it is sound."""
+    causes = list(meta.create(kind, obj))
+    check = _CREATE.get(kind.qualified)
+    if kind.custom:
+        causes += schema.validate(kind, obj)
+    elif check is not None:
+        causes += check(obj)
+    elif kind.kind == "Scale":
+        causes += workloads.scale(obj)
+    return causes
+
+
+def validate_update(kind: Kind, old: Object, new: Object) -> list[Cause]:
+    """Why a change is refused; an empty list when it is sound.
+
+    That the metadata's own immutable fields (uid, creationTimestamp, …) stay is the generic update's business.
+    """
+    causes: list[Cause] = []
+    if new.get("metadata") != old.get("metadata"):
+        causes += meta.common(new)
+    if kind.custom:
+        return causes + schema.validate(kind, new)
+    change = _UPDATE.get(kind.qualified)
+    if change is not None:
+        return causes + list(change(old, new))
+    check = _CREATE.get(kind.qualified)
+    return causes + list(check(new)) if check is not None else causes
+
+
+def validate_status(kind: Kind, old: Object, new: Object) -> list[Cause]:
+    """Why a change of the status is refused; an empty list when it is sound."""
+    check = _STATUS.get(kind.qualified)
+    return list(check(new)) if check is not None else []

@@ -1,0 +1,182 @@
+"""The causes of an invalid object, worded as the API words them.
+
+Each function returns one cause `{"reason", "message", "field"}`. Source: the field errors of the API.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from k3s.api import names
+from k3s.api.object import encode
+
+Cause = dict[str, str]
+Causes = Iterator[Cause]
+
+IP_TEXT = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+CIDR_TEXT = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+NEGATIVE = "must be greater than or equal to 0"
+IMMUTABLE = "field is immutable"
+
+
+def _cause(reason: str, field: str, message: str) -> Cause:
+    return {"reason": reason, "message": message, "field": field}
+
+
+def _shown(value: Any) -> str:
+    return encode(value).decode()
+
+
+def required(field: str, detail: str = "") -> Cause:
+    """A value that has to be there is not."""
+    return _cause("FieldValueRequired", field, f"Required value: {detail}" if detail else "Required value")
+
+
+def invalid(field: str, value: Any, detail: str) -> Cause:
+    """A value that breaks a rule."""
+    return _cause("FieldValueInvalid", field, f"Invalid value: {_shown(value)}: {detail}")
+
+
+def unsupported(field: str, value: Any, supported: Iterable[str]) -> Cause:
+    """A value that is none of the known ones, listed in the given order."""
+    listed = ", ".join(f'"{word}"' for word in supported)
+    return _cause("FieldValueNotSupported", field, f"Unsupported value: {_shown(value)}: supported values: {listed}")
+
+
+def forbidden(field: str, detail: str) -> Cause:
+    """A value that may not be there."""
+    return _cause("FieldValueForbidden", field, f"Forbidden: {detail}")
+
+
+def duplicate(field: str, value: Any) -> Cause:
+    """A value that has to be unique and is not."""
+    return _cause("FieldValueDuplicate", field, f"Duplicate value: {_shown(value)}")
+
+
+def not_found(field: str, value: Any) -> Cause:
+    """A reference to something that is not there."""
+    return _cause("FieldValueNotFound", field, f"Not found: {_shown(value)}")
+
+
+def too_long(field: str, limit: int) -> Cause:
+    """More bytes than are allowed."""
+    return _cause("FieldValueTooLong", field, f"Too long: may not be more than {limit} bytes")
+
+
+def each(field: str, value: Any, problems: Iterable[str]) -> Causes:
+    """One cause for each thing that a function of `k3s.api.names` found wrong."""
+    for problem in problems:
+        yield invalid(field, value, problem)
+
+
+def one_of(field: str, value: Any, supported: Iterable[str]) -> Causes:
+    """Nothing when the value is one of the supported ones."""
+    words = tuple(supported)
+    if value not in words:
+        yield unsupported(field, value, words)
+
+
+def not_negative(field: str, holder: Mapping[str, Any], *names_: str) -> Causes:
+    """Each of these fields is at least 0 where it is given; `field` is the path of the holder."""
+    for name in names_:
+        value = holder.get(name)
+        if isinstance(value, int) and value < 0:
+            yield invalid(f"{field}.{name}", value, NEGATIVE)
+
+
+def name_of(field: str, value: str, check: Callable[[str], list[str]] = names.dns_subdomain) -> Causes:
+    """A reference by name: required, and of the right form."""
+    if not value:
+        yield required(field)
+    else:
+        yield from each(field, value, check(value))
+
+
+def is_ip(text: Any) -> bool:
+    """Whether the text is an address of either family, in a form without ambiguity."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return isinstance(text, str) and "%" not in text
+
+
+def ip(field: str, value: Any) -> Causes:
+    """An IP address."""
+    if not is_ip(value):
+        yield invalid(field, value, IP_TEXT)
+
+
+def cidr(field: str, value: Any) -> Causes:
+    """A network with its prefix length."""
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        yield invalid(field, value, CIDR_TEXT)
+    else:
+        if "/" not in str(value):
+            yield invalid(field, value, CIDR_TEXT)
+
+
+def port(field: str, value: Any) -> Causes:
+    """A port number."""
+    yield from each(field, value, names.port_number(value or 0))
+
+
+def port_or_name(field: str, value: Any) -> Causes:
+    """A port number or the name of one."""
+    if isinstance(value, str):
+        yield from each(field, value, names.port_name(value))
+    else:
+        yield from port(field, value if value is not None else 0)
+
+
+def int_or_percent(field: str, value: Any) -> Causes:
+    """A count that is not negative, or a percentage."""
+    if isinstance(value, str):
+        yield from each(field, value, names.percent(value))
+    elif value < 0:
+        yield invalid(field, value, NEGATIVE)
+
+
+def at_most_100_percent(field: str, value: Any) -> Causes:
+    """A percentage of no more than everything."""
+    if isinstance(value, str) and not names.percent(value) and int(value[:-1]) > 100:
+        yield invalid(field, value, "must not be greater than 100%")
+
+
+def labels(field: str, values: Mapping[str, Any] | None) -> Causes:
+    """Keys and values of labels."""
+    for key, value in (values or {}).items():
+        yield from each(field, key, names.qualified_name(key))
+        yield from each(field, value, names.label_value(value))
+
+
+def unchanged(field: str, old: Any, new: Any) -> Causes:
+    """A field that keeps its value for life."""
+    if old != new:
+        yield invalid(field, new, IMMUTABLE)
+
+
+_SELECTOR_OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
+
+
+def selector(field: str, value: Mapping[str, Any] | None) -> Causes:
+    """A label selector object."""
+    if not value:
+        return
+    yield from labels(f"{field}.matchLabels", value.get("matchLabels"))
+    for i, rule in enumerate(value.get("matchExpressions") or ()):
+        at = f"{field}.matchExpressions[{i}]"
+        operator, values = rule.get("operator", ""), rule.get("values") or ()
+        if operator in ("In", "NotIn") and not values:
+            yield required(f"{at}.values", "must be specified when `operator` is 'In' or 'NotIn'")
+        elif operator in ("Exists", "DoesNotExist") and values:
+            yield forbidden(f"{at}.values", "may not be specified when `operator` is 'Exists' or 'DoesNotExist'")
+        elif operator not in _SELECTOR_OPERATORS:
+            yield invalid(f"{at}.operator", operator, "not a valid selector operator")
+        yield from each(f"{at}.key", rule.get("key", ""), names.qualified_name(rule.get("key", "")))
+        for j, text in enumerate(values):
+            yield from each(f"{at}.values[{j}]", text, names.label_value(text))

@@ -1,0 +1,411 @@
+"""Rules for services, endpoints, ingresses and network policies.
+
+Source: the API documentation of each kind; order and wording as recorded from upstream 1.36. Whether an address or a
+node port is free and in range is decided where they are given out, not here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Any
+
+from k3s.api import names
+from k3s.api.object import Object
+from k3s.api.validation.causes import (
+    Causes,
+    cidr,
+    duplicate,
+    each,
+    forbidden,
+    invalid,
+    ip,
+    is_ip,
+    labels,
+    name_of,
+    one_of,
+    port,
+    port_or_name,
+    required,
+    selector,
+    unchanged,
+    unsupported,
+)
+
+Spec = Mapping[str, Any]
+_PROTOCOLS = ("SCTP", "TCP", "UDP")
+_TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
+
+
+def _spec(obj: Object) -> Spec:
+    return obj.get("spec") or {}
+
+
+def service(obj: Object) -> Causes:
+    """A service."""
+    spec = _spec(obj)
+    kind, ports = spec.get("type", "ClusterIP"), spec.get("ports") or ()
+    ips = spec.get("clusterIPs") or ([spec["clusterIP"]] if spec.get("clusterIP") else [])
+    headless = ips[:1] == ["None"]
+    if kind == "LoadBalancer":
+        for i, value in enumerate(ports):
+            if value.get("port") == 10250:
+                why = "may not expose port 10250 externally since it is used by kubelet"
+                yield invalid(f"spec.ports[{i}]", value.get("port"), why)
+    if kind == "LoadBalancer" and headless:
+        yield invalid("spec.clusterIPs[0]", "None", "may not be set to 'None' for LoadBalancer services")
+    elif kind == "NodePort" and headless:
+        yield invalid("spec.clusterIPs[0]", "None", "may not be set to 'None' for NodePort services")
+    elif kind == "ExternalName":
+        yield from _external_name(spec, ips)
+    if not ports and not headless and kind != "ExternalName":
+        yield required("spec.ports")
+    yield from _ports(spec, headless)
+    yield from labels("spec.selector", spec.get("selector"))
+    yield from one_of("spec.sessionAffinity", spec.get("sessionAffinity", "None"), ("ClientIP", "None"))
+    if spec.get("sessionAffinity") == "ClientIP":
+        seconds = ((spec.get("sessionAffinityConfig") or {}).get("clientIP") or {}).get("timeoutSeconds", 10800)
+        if not 1 <= seconds <= 86400:
+            at = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
+            yield invalid(at, seconds, "must be greater than 0 and less than or equal to 86400")
+    for i, address in enumerate(ips):
+        if address != "None":
+            yield from ip(f"spec.clusterIPs[{i}]", address)
+    for i, address in enumerate(spec.get("externalIPs") or ()):
+        yield from _outer_ip(f"spec.externalIPs[{i}]", address)
+    yield from one_of("spec.type", kind, _TYPES)
+    yield from _traffic(spec, kind)
+
+
+def _external_name(spec: Spec, ips: list[str]) -> Causes:
+    if ips:
+        yield forbidden("spec.clusterIPs", "may not be set when `type` is 'ExternalName'")
+    name = str(spec.get("externalName", "")).removesuffix(".")
+    if not name:
+        yield required("spec.externalName")
+    else:
+        yield from each("spec.externalName", name, names.dns_subdomain(name))
+
+
+def _ports(spec: Spec, headless: bool) -> Causes:
+    ports, kind = spec.get("ports") or (), spec.get("type", "ClusterIP")
+    seen: set[str] = set()
+    pairs: set[tuple[Any, Any]] = set()
+    for i, value in enumerate(ports):
+        at = f"spec.ports[{i}]"
+        name = value.get("name", "")
+        if not name:
+            if len(ports) > 1:
+                yield required(f"{at}.name")
+        else:
+            yield from each(f"{at}.name", name, names.dns_label(name))
+            if name in seen:
+                yield duplicate(f"{at}.name", name)
+            seen.add(name)
+        yield from port(f"{at}.port", value.get("port"))
+        yield from one_of(f"{at}.protocol", value.get("protocol", "TCP"), _PROTOCOLS)
+        target = value.get("targetPort", value.get("port"))
+        yield from port_or_name(f"{at}.targetPort", target)
+        if kind == "ClusterIP" and value.get("nodePort"):
+            yield forbidden(f"{at}.nodePort", "may not be used when `type` is 'ClusterIP'")
+        pair = (value.get("port"), value.get("protocol", "TCP"))
+        if pair in pairs:
+            yield duplicate(at, {"port": pair[0], "protocol": pair[1]})
+        pairs.add(pair)
+
+
+def _outer_ip(at: str, address: Any) -> Causes:
+    yield from ip(at, address)
+    if is_ip(address):
+        parsed = ipaddress.ip_address(address)
+        if parsed.is_unspecified:
+            yield invalid(at, address, f"may not be unspecified ({parsed})")
+        if parsed.is_loopback:
+            yield invalid(at, address, "may not be in the loopback range (127.0.0.0/8, ::1/128)")
+        if parsed.is_link_local:
+            yield invalid(at, address, "may not be in the link-local range (169.254.0.0/16, fe80::/10)")
+
+
+def _traffic(spec: Spec, kind: str) -> Causes:
+    outer, inner = spec.get("externalTrafficPolicy"), spec.get("internalTrafficPolicy")
+    if outer and kind not in ("NodePort", "LoadBalancer") and not spec.get("externalIPs"):
+        why = "may only be set for externally-accessible services"
+        yield invalid("spec.externalTrafficPolicy", outer, why)
+    elif outer:
+        yield from one_of("spec.externalTrafficPolicy", outer, ("Cluster", "Local"))
+    if inner:
+        yield from one_of("spec.internalTrafficPolicy", inner, ("Cluster", "Local"))
+    for i, block in enumerate(spec.get("loadBalancerSourceRanges") or ()):
+        if kind != "LoadBalancer":
+            yield forbidden("spec.LoadBalancerSourceRanges", "may only be used when `type` is 'LoadBalancer'")
+            break
+        yield from cidr(f"spec.loadBalancerSourceRanges[{i}]", block.strip())
+    if kind != "LoadBalancer" and spec.get("loadBalancerClass") is not None:
+        yield forbidden("spec.loadBalancerClass", "may only be used when `type` is 'LoadBalancer'")
+
+
+def service_update(old: Object, new: Object) -> Causes:
+    """A changed service: an address once given stays, unless the service leaves or enters ExternalName."""
+    before, after = _spec(old), _spec(new)
+    types = before.get("type", "ClusterIP"), after.get("type", "ClusterIP")
+    was = before.get("clusterIPs") or ([before["clusterIP"]] if before.get("clusterIP") else [])
+    now = after.get("clusterIPs") or ([after["clusterIP"]] if after.get("clusterIP") else [])
+    if "ExternalName" not in types and was and was[0]:
+        if now and now[0] != was[0]:
+            yield invalid("spec.clusterIPs[0]", now, "may not change once set")
+        elif not now:
+            yield invalid("spec.clusterIPs[0]", None, "primary clusterIP can not be unset")
+    if types == ("LoadBalancer", "LoadBalancer"):
+        was_class, now_class = before.get("loadBalancerClass"), after.get("loadBalancerClass")
+        if was_class != now_class:
+            yield invalid("spec.loadBalancerClass", now_class, "may not change once set")
+    yield from service(new)
+
+
+def endpoints(obj: Object) -> Causes:
+    """Endpoints."""
+    for i, subset in enumerate(obj.get("subsets") or ()):
+        at = f"subsets[{i}]"
+        if not subset.get("addresses") and not subset.get("notReadyAddresses"):
+            yield required(at, "must specify `addresses` or `notReadyAddresses`")
+        for part in ("addresses", "notReadyAddresses"):
+            for j, address in enumerate(subset.get(part) or ()):
+                yield from _endpoint_address(f"{at}.{part}[{j}]", address)
+        ports = subset.get("ports") or ()
+        for j, value in enumerate(ports):
+            here = f"{at}.ports[{j}]"
+            if len(ports) > 1 and not value.get("name"):
+                yield required(f"{here}.name")
+            elif value.get("name"):
+                yield from each(f"{here}.name", value["name"], names.dns_label(value["name"]))
+            yield from port(f"{here}.port", value.get("port"))
+            yield from one_of(f"{here}.protocol", value.get("protocol", "TCP"), _PROTOCOLS)
+
+
+def _endpoint_address(at: str, address: Spec) -> Causes:
+    text = address.get("ip", "")
+    yield from _outer_ip(f"{at}.ip", text)
+    if not is_ip(text):
+        yield invalid(f"{at}.ip", text, "must be a valid IP address")
+    if address.get("hostname"):
+        yield from each(f"{at}.hostname", address["hostname"], names.dns_label(address["hostname"]))
+    if address.get("nodeName"):
+        yield from each(f"{at}.nodeName", address["nodeName"], names.dns_subdomain(address["nodeName"]))
+
+
+def endpoint_slice(obj: Object) -> Causes:
+    """A slice of endpoints."""
+    kind = obj.get("addressType", "")
+    if not kind:
+        yield required("addressType")
+    else:
+        yield from one_of("addressType", kind, ("FQDN", "IPv4", "IPv6"))
+    endpoints_ = obj.get("endpoints") or ()
+    if len(endpoints_) > 1000:
+        yield {"reason": "FieldValueTooMany", "field": "endpoints", "message": "Too many: must have at most 1000 items"}
+    for i, endpoint in enumerate(endpoints_):
+        at = f"endpoints[{i}]"
+        addresses = endpoint.get("addresses") or ()
+        if not addresses:
+            yield required(f"{at}.addresses", "must contain at least 1 address")
+        for j, address in enumerate(addresses):
+            here = f"{at}.addresses[{j}]"
+            if kind == "FQDN":
+                yield from each(here, address, names.dns_subdomain(address))
+            elif not is_ip(address):
+                yield invalid(here, address, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
+            elif (":" in address) != (kind == "IPv6"):
+                word = "an IPv6" if kind == "IPv6" else "an IPv4"
+                yield invalid(here, address, f"must be {word} address")
+        if endpoint.get("hostname"):
+            yield from each(f"{at}.hostname", endpoint["hostname"], names.dns_label(endpoint["hostname"]))
+    yield from _slice_ports(obj)
+
+
+def _slice_ports(obj: Object) -> Causes:
+    seen: set[str] = set()
+    for i, value in enumerate(obj.get("ports") or ()):
+        at = f"ports[{i}]"
+        name = value.get("name", "")
+        if name:
+            yield from each(f"{at}.name", name, names.dns_label(name))
+        if name in seen:
+            yield duplicate(f"{at}.name", name)
+        seen.add(name)
+        if value.get("protocol") is None:
+            yield required(f"{at}.protocol")
+        else:
+            yield from one_of(f"{at}.protocol", value["protocol"], _PROTOCOLS)
+
+
+def endpoint_slice_update(old: Object, new: Object) -> Causes:
+    """The type of addresses stays."""
+    yield from endpoint_slice(new)
+    yield from unchanged("addressType", old.get("addressType"), new.get("addressType"))
+
+
+def ingress(obj: Object) -> Causes:
+    """An ingress."""
+    spec = _spec(obj)
+    if not spec.get("rules") and spec.get("defaultBackend") is None:
+        yield invalid("spec", dict(spec), "either `defaultBackend` or `rules` must be specified")
+    if spec.get("defaultBackend") is not None:
+        yield from _backend("spec.defaultBackend", spec["defaultBackend"])
+    for i, tls in enumerate(spec.get("tls") or ()):
+        for j, host in enumerate(tls.get("hosts") or ()):
+            rule = names.wildcard_subdomain if "*" in host else names.dns_subdomain
+            yield from each(f"spec.tls[{i}].hosts[{j}]", host, rule(host))
+    for i, rule_ in enumerate(spec.get("rules") or ()):
+        at = f"spec.rules[{i}]"
+        host = rule_.get("host", "")
+        if host:
+            if is_ip(host):
+                yield invalid(f"{at}.host", host, "must be a DNS name, not an IP address")
+            check = names.wildcard_subdomain if "*" in host else names.dns_subdomain
+            yield from each(f"{at}.host", host, check(host))
+        http = rule_.get("http")
+        if http is not None and not http.get("paths"):
+            yield required(f"{at}.http.paths")
+        for j, path in enumerate((http or {}).get("paths") or ()):
+            yield from _path(f"{at}.http.paths[{j}]", path)
+    if spec.get("ingressClassName") is not None:
+        name = spec["ingressClassName"]
+        yield from each("spec.ingressClassName", name, names.dns_subdomain(name))
+
+
+def _path(at: str, value: Spec) -> Causes:
+    kind, path = value.get("pathType"), value.get("path", "")
+    if kind is None:
+        yield required(f"{at}.pathType", "pathType must be specified")
+    elif kind in ("Exact", "Prefix"):
+        if not path.startswith("/"):
+            yield invalid(f"{at}.path", path, "must be an absolute path")
+        for part in ("//", "/./", "/../", "%2f", "%2F"):
+            if part in path:
+                yield invalid(f"{at}.path", path, f"must not contain '{part}'")
+    elif kind != "ImplementationSpecific":
+        yield unsupported(f"{at}.pathType", kind, ("Exact", "ImplementationSpecific", "Prefix"))
+    elif path and not path.startswith("/"):
+        yield invalid(f"{at}.path", path, "must be an absolute path")
+    yield from _backend(f"{at}.backend", value.get("backend") or {})
+
+
+def _backend(at: str, backend: Spec) -> Causes:
+    service_, resource = backend.get("service"), backend.get("resource")
+    if service_ is not None and resource is not None:
+        yield invalid(at, "", "cannot set both resource and service backends")
+    elif resource is not None:
+        for part in ("kind", "name"):
+            if not resource.get(part):
+                yield required(f"{at}.resource.{part}")
+    elif service_ is None:
+        yield required(at, "must specify a service or resource backend")
+    else:
+        name = service_.get("name", "")
+        yield from name_of(f"{at}.service.name", name, names.dns1035_label)
+        chosen = service_.get("port") or {}
+        if chosen.get("name") and chosen.get("number"):
+            yield invalid(at, "", "cannot set both port name & port number")
+        elif chosen.get("name"):
+            yield from each(f"{at}.service.port.name", chosen["name"], names.port_name(chosen["name"]))
+        elif chosen.get("number"):
+            yield from port(f"{at}.service.port.number", chosen["number"])
+        else:
+            yield required(at, "port name or number is required")
+
+
+def ingress_status(obj: Object) -> Causes:
+    """Addresses in the status of an ingress or a service."""
+    balancer = (obj.get("status") or {}).get("loadBalancer") or {}
+    for i, entry in enumerate(balancer.get("ingress") or ()):
+        at = f"status.loadBalancer.ingress[{i}]"
+        if entry.get("ip"):
+            yield from ip(f"{at}.ip", entry["ip"])
+        if entry.get("hostname"):
+            yield from each(f"{at}.hostname", entry["hostname"], names.dns_subdomain(entry["hostname"]))
+
+
+def ingress_class(obj: Object) -> Causes:
+    """An ingress class."""
+    name = _spec(obj).get("controller", "")
+    if not name:
+        yield required("spec.controller")
+    else:
+        yield from each("spec.controller", name, names.domain_prefixed_path(name))
+
+
+def ingress_class_update(old: Object, new: Object) -> Causes:
+    """The controller stays."""
+    yield from ingress_class(new)
+    yield from unchanged("spec.controller", _spec(old).get("controller"), _spec(new).get("controller"))
+
+
+def network_policy(obj: Object) -> Causes:
+    """A network policy."""
+    spec = _spec(obj)
+    yield from selector("spec.podSelector", spec.get("podSelector"))
+    for side, peers in (("ingress", "from"), ("egress", "to")):
+        for i, rule in enumerate(spec.get(side) or ()):
+            at = f"spec.{side}[{i}]"
+            for j, value in enumerate(rule.get("ports") or ()):
+                yield from _policy_port(f"{at}.ports[{j}]", value)
+            for j, peer in enumerate(rule.get(peers) or ()):
+                yield from _peer(f"{at}.{peers}[{j}]", peer)
+    types = spec.get("policyTypes") or []
+    if len(types) > 2:
+        yield invalid("spec.policyTypes", types, "may not specify more than two policyTypes")
+    else:
+        for i, kind in enumerate(types):
+            yield from one_of(f"spec.policyTypes[{i}]", kind, ("Egress", "Ingress"))
+
+
+def _policy_port(at: str, value: Spec) -> Causes:
+    if value.get("protocol") is not None:
+        yield from one_of(f"{at}.protocol", value["protocol"], _PROTOCOLS)
+    number, end = value.get("port"), value.get("endPort")
+    if number is not None:
+        yield from port_or_name(f"{at}.port", number)
+    if end is None:
+        return
+    if number is None:
+        yield invalid(f"{at}.endPort", end, "may not be specified when `port` is not specified")
+    elif isinstance(number, str):
+        yield invalid(f"{at}.endPort", end, "may not be specified when `port` is non-numeric")
+    elif end < number:
+        yield invalid(f"{at}.endPort", end, "must be greater than or equal to `port`")
+
+
+def _peer(at: str, peer: Spec) -> Causes:
+    found = [part for part in ("podSelector", "namespaceSelector", "ipBlock") if part in peer]
+    for part in ("podSelector", "namespaceSelector"):
+        yield from selector(f"{at}.{part}", peer.get(part))
+    block = peer.get("ipBlock")
+    if block is not None:
+        yield from _block(f"{at}.ipBlock", block)
+    if not found:
+        yield required(at, "must specify a peer")
+    elif block is not None and len(found) > 1:
+        yield forbidden(at, "may not specify both ipBlock and another peer")
+
+
+def _block(at: str, block: Spec) -> Causes:
+    text = block.get("cidr", "")
+    if not text:
+        yield required(f"{at}.cidr")
+        return
+    wrong = list(cidr(f"{at}.cidr", text))
+    yield from wrong
+    for i, inner in enumerate(block.get("except") or ()):
+        here = f"{at}.except[{i}]"
+        bad = list(cidr(here, inner))
+        yield from bad
+        if bad or wrong:
+            continue
+        whole, part = ipaddress.ip_network(text, strict=False), ipaddress.ip_network(inner, strict=False)
+        strict = whole.version == part.version and whole != part
+        if not strict or not _inside(part, whole):
+            yield invalid(here, inner, "must be a strict subset of `cidr`")
+
+
+def _inside(part: Any, whole: Any) -> bool:
+    return bool(part.subnet_of(whole))
