@@ -39,6 +39,6 @@ class Compactor:
             try:
                 await self._store.compact(target)
             except Unavailable as error:
-                log.warning("Cannot compact the datastore: %s; the next try is in %d s", error, self._every_s)
+                log.warning("%s; compaction is tried again in %d s", error, self._every_s)
             else:
                 log.debug("Datastore compacted", extra={"revision": target})
