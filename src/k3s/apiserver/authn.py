@@ -13,7 +13,7 @@ import hmac
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from k3s.api import times
 from k3s.api.errors import BadRequest, Unauthorized
@@ -23,6 +23,7 @@ from k3s.apiserver.authz import Attributes
 from k3s.apiserver.identity import User
 from k3s.apiserver.tokens import BadToken, Verifier
 from k3s.base.clock import Clock
+from k3s.base.message import PeerCertificate
 
 if TYPE_CHECKING:
     from k3s.apiserver.cache import Reader
@@ -32,29 +33,6 @@ SECRET = builtin("v1", "Secret")
 NAMED_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/version", "/version/"})
 _BOOTSTRAP_TOKEN = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})")
 _BOOTSTRAP_GROUP = re.compile(r"system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]")
-
-
-class PeerCertificate(NamedTuple):
-    """What TLS verified about the client's certificate; `issuer` is the common name of the authority that signed it."""
-
-    common_name: str
-    organizations: tuple[str, ...]
-    issuer: str
-    serial: str
-
-
-def peer_certificate(parsed: Mapping[str, Any] | None) -> PeerCertificate | None:
-    """The certificate of `ssl.SSLObject.getpeercert()` (its parsed form); None when the client sent none."""
-    if not parsed:
-        return None
-    subject = [pair for relative in parsed.get("subject", ()) for pair in relative]
-    issuer = [pair for relative in parsed.get("issuer", ()) for pair in relative]
-    return PeerCertificate(
-        next((value for key, value in subject if key == "commonName"), ""),
-        tuple(value for key, value in subject if key == "organizationName"),
-        next((value for key, value in issuer if key == "commonName"), ""),
-        str(parsed.get("serialNumber", "")),
-    )
 
 
 class Authenticates(Protocol):
@@ -73,12 +51,12 @@ class Credentials:
 
     `authorities`: common names of the client CA (`cluster.certs.authority_names`); certificates of other authorities
     that TLS verifies (the request-header CA) are no identity. `static`: users by token (see `parse_token_file`).
-    `passwords`: k3s users by name with their secret and groups, for supervisor routes only.
+    `passwords`: k3s users by name with the secrets that are good for them and their groups, for supervisor routes only.
     """
 
     authorities: frozenset[str] = frozenset()
     static: Mapping[str, User] = field(default_factory=dict)
-    passwords: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+    passwords: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=dict)
     anonymous: bool = False
 
 
@@ -164,10 +142,9 @@ class Authenticator:
             name, _, password = base64.b64decode(text, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             raise Unauthorized("Unauthorized") from None
-        secret, groups = self.credentials.passwords.get(name, ("", ()))
-        # Compared even for an unknown name, so that the time taken tells nothing.
-        same = hmac.compare_digest(_digest(secret), _digest(password))
-        if not same or not secret:
+        secrets, groups = self.credentials.passwords.get(name, ((), ()))
+        given = _digest(password)
+        if not password or not any([hmac.compare_digest(_digest(secret), given) for secret in secrets]):
             raise Unauthorized("Unauthorized")
         return identity.authenticated(name, *groups)
 

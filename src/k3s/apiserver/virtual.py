@@ -1,0 +1,191 @@
+"""Kinds that are only answers: token reviews, access reviews, who am I.
+
+Source: the authentication.k8s.io/v1 and authorization.k8s.io/v1 types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from k3s.api import times
+from k3s.api.errors import BadRequest, invalid
+from k3s.api.kinds import Kind
+from k3s.api.object import Object
+from k3s.apiserver.authn import Authenticator
+from k3s.apiserver.authz import Attributes, Authorizer
+from k3s.apiserver.identity import User
+from k3s.base.clock import Clock
+
+_Answer = Callable[["Reviews", Object, User, str], Object]
+
+
+class Reviews:
+    """Computes the status of review objects."""
+
+    def __init__(self, authenticator: Authenticator, authorizer: Authorizer, clock: Clock) -> None:
+        self._authenticator = authenticator
+        self._authorizer = authorizer
+        self._clock = clock
+
+    def create(self, kind: Kind, obj: Object, user: User, namespace: str = "") -> Object:
+        """The answer to the creation of a review; raises Invalid, BadRequest, KeyError for a kind that is none."""
+        answered = _ANSWERS[kind.kind](self, obj, user, namespace)
+        rest = {key: value for key, value in answered.items() if key not in ("kind", "apiVersion", "metadata")}
+        meta = {"metadata": answered.get("metadata") or {}}
+        return {"kind": kind.kind, "apiVersion": kind.api_version, **meta, **rest}
+
+    @staticmethod
+    def answers(kind: Kind) -> bool:
+        """Whether a kind is one of these reviews."""
+        return kind.kind in _ANSWERS and kind.group in ("authentication.k8s.io", "authorization.k8s.io")
+
+    def _token(self, obj: Object, user: User, namespace: str) -> Object:
+        spec = obj.get("spec") or {}
+        token, audiences = spec.get("token") or "", spec.get("audiences") or ()
+        if not token:
+            raise BadRequest("token is required for TokenReview in authentication")
+        found = self._authenticator.review(token, audiences)
+        if found is None:
+            status: Object = {"user": {}, "error": "[invalid bearer token, token lookup failed]"}
+        else:
+            status = {"authenticated": True, "user": info(found[0])}
+            if found[1]:
+                status["audiences"] = list(found[1])
+        return {**obj, "status": status}
+
+    def _access(self, obj: Object, user: User, namespace: str) -> Object:
+        spec = obj.get("spec") or {}
+        causes = _one_of_each(spec)
+        if not spec.get("user") and not spec.get("groups"):
+            causes.append(_cause("spec.user", 'Invalid value: "": at least one of user or group must be specified'))
+        _raise(causes)
+        return self._decided(obj, _subject(spec))
+
+    def _local_access(self, obj: Object, user: User, namespace: str) -> Object:
+        spec = obj.get("spec") or {}
+        asked = spec.get("resourceAttributes") or {}
+        causes = []
+        if spec.get("nonResourceAttributes") is not None:
+            shown = spec["nonResourceAttributes"]
+            why = f"Invalid value: {shown}: disallowed on this kind of request"
+            causes.append(_cause("spec.nonResourceAttributes", why))
+        else:
+            causes += _one_of_each(spec)
+        if not causes and asked.get("namespace", "") != namespace:
+            why = f'Invalid value: "{asked.get("namespace", "")}": must match metadata.namespace'
+            causes.append(_cause("spec.resourceAttributes.namespace", why))
+        if not spec.get("user") and not spec.get("groups"):
+            causes.append(_cause("spec.user", 'Invalid value: "": at least one of user or group must be specified'))
+        _raise(causes)
+        meta = {**(obj.get("metadata") or {}), "namespace": namespace}
+        return self._decided({**obj, "metadata": meta}, _subject(spec))
+
+    def _self_access(self, obj: Object, user: User, namespace: str) -> Object:
+        _raise(_one_of_each(obj.get("spec") or {}))
+        return self._decided(obj, user)
+
+    def _decided(self, obj: Object, subject: User) -> Object:
+        decision = self._authorizer.authorize(_attributes(obj["spec"], subject))
+        status: Object = {"allowed": decision.allowed}
+        if decision.reason:
+            status["reason"] = decision.reason
+        return {**obj, "status": status}
+
+    def _self_rules(self, obj: Object, user: User, namespace: str) -> Object:
+        asked = (obj.get("spec") or {}).get("namespace") or ""
+        if not asked:
+            raise BadRequest("no namespace on request")
+        rules, errors = self._authorizer.rules_for(user, asked)
+        resources, paths = [], []
+        for rule in rules:
+            if rule.get("resources"):
+                fields = ("verbs", "apiGroups", "resources", "resourceNames")
+                resources.append({field: rule[field] for field in fields if rule.get(field)})
+            if rule.get("nonResourceURLs"):
+                paths.append({field: rule[field] for field in ("verbs", "nonResourceURLs")})
+        status: Object = {"resourceRules": resources, "nonResourceRules": paths, "incomplete": bool(errors)}
+        if errors:
+            status["evaluationError"] = "; ".join(errors)
+        return {**obj, "spec": {}, "status": status}
+
+    def _self(self, obj: Object, user: User, namespace: str) -> Object:
+        meta = {"creationTimestamp": times.format(self._clock.now())}
+        return {"metadata": meta, "status": {"userInfo": info(user)}}
+
+
+_ANSWERS: Mapping[str, _Answer] = {
+    "TokenReview": Reviews._token,
+    "SubjectAccessReview": Reviews._access,
+    "LocalSubjectAccessReview": Reviews._local_access,
+    "SelfSubjectAccessReview": Reviews._self_access,
+    "SelfSubjectRulesReview": Reviews._self_rules,
+    "SelfSubjectReview": Reviews._self,
+}
+
+
+def info(user: User) -> Object:
+    """A user as the UserInfo type shows it; empty parts are left out."""
+    shown: Object = {"username": user.name} if user.name else {}
+    if user.uid:
+        shown["uid"] = user.uid
+    if user.groups:
+        shown["groups"] = list(user.groups)
+    if user.extra:
+        shown["extra"] = {key: list(values) for key, values in user.extra.items()}
+    return shown
+
+
+def _subject(spec: Object) -> User:
+    extra = {str(key).lower(): tuple(values) for key, values in (spec.get("extra") or {}).items()}
+    return User(spec.get("user") or "", tuple(spec.get("groups") or ()), spec.get("uid") or "", extra)
+
+
+def _attributes(spec: Object, subject: User) -> Attributes:
+    asked = spec.get("resourceAttributes")
+    if asked is None:
+        path = spec["nonResourceAttributes"]
+        return Attributes(subject, path.get("verb", ""), path=path.get("path", ""), is_resource=False)
+    return Attributes(
+        subject,
+        asked.get("verb", ""),
+        asked.get("group", ""),
+        asked.get("version", ""),
+        asked.get("resource", ""),
+        asked.get("subresource", ""),
+        asked.get("namespace", ""),
+        asked.get("name", ""),
+        fields=_selector(asked.get("fieldSelector") or {}),
+        labels=(asked.get("labelSelector") or {}).get("rawSelector", ""),
+    )
+
+
+def _selector(selector: Object) -> str:
+    """A field selector of a review as text; only what demands one exact value matters to an authorizer."""
+    if selector.get("rawSelector"):
+        return str(selector["rawSelector"])
+    parts = [
+        f"{requirement.get('key', '')}={requirement['values'][0]}"
+        for requirement in selector.get("requirements") or ()
+        if requirement.get("operator") == "In" and len(requirement.get("values") or ()) == 1
+    ]
+    return ",".join(parts)
+
+
+def _one_of_each(spec: Object) -> list[dict[str, str]]:
+    both = spec.get("resourceAttributes") is not None, spec.get("nonResourceAttributes") is not None
+    which = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+    if both == (True, True):
+        why = f"cannot be specified in combination with resourceAttributes: {which}"
+        return [_cause("spec.nonResourceAttributes", f"Invalid value: {spec['nonResourceAttributes']}: {why}")]
+    if both == (False, False):
+        return [_cause("spec.resourceAttributes", f"Invalid value: null: {which}")]
+    return []
+
+
+def _cause(field: str, message: str) -> dict[str, str]:
+    return {"reason": "FieldValueInvalid", "message": message, "field": field}
+
+
+def _raise(causes: list[dict[str, str]]) -> None:
+    if causes:
+        raise invalid("authorization.k8s.io", "", "", causes)
