@@ -10,9 +10,9 @@ from k3s.api import jsontext, schema
 from k3s.api.errors import ApiError, BadRequest, TooLarge, UnsupportedMediaType
 from k3s.api.kinds import Kind, Registry, split_api_version
 from k3s.api.object import Object, decode
-from k3s.apiserver.http import MAX_BODY
 from k3s.apiserver.media import JSON, PROTOBUF, SUPPORTED, YAML
-from k3s.apiserver.message import Request
+from k3s.base.http import MAX_BODY
+from k3s.base.message import Request
 
 PATCHES = {
     "application/json-patch+json": "json",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from k3s.api.kinds import Kind
 from k3s.apiserver.identity import User
 from k3s.apiserver.media import Media
-from k3s.apiserver.message import Request
 from k3s.apiserver.request import Target
+from k3s.base.message import Request
 
 
 class Call:
     """What is known once the sender may go on."""
 
-    __slots__ = ("kind", "media", "request", "target", "user", "warnings")
+    __slots__ = ("kind", "media", "namespace", "request", "target", "user", "warnings")
 
     def __init__(self, request: Request, target: Target, user: User, kind: Kind, media: Media) -> None:
         self.request = request
@@ -20,4 +20,6 @@ class Call:
         self.user = user
         self.kind = kind
         self.media = media
+        #: Empty for a kind without namespaces: a namespace's own path names it as both.
+        self.namespace = target.info.namespace if kind.namespaced else ""
         self.warnings: list[str] = []

@@ -18,11 +18,11 @@ import httptools
 
 from k3s.api import object as objects
 from k3s.api.errors import BadRequest, InternalError, NotFound, ServiceUnavailable, not_found
-from k3s.api.kinds import builtin
+from k3s.api.kinds import Kind, builtin
 from k3s.api.object import Object
 from k3s.apiserver.cache import Reader
 from k3s.base.duplex import Duplex, connect, splice, status_of
-from k3s.base.http import TEXT, Answer, Chunks, Request, Upgrade
+from k3s.base.message import TEXT, Answer, Chunks, Request, Upgrade
 
 _POD = builtin("v1", "Pod")
 _NODE = builtin("v1", "Node")
@@ -70,7 +70,7 @@ class Nodes:
     async def connect(
         self,
         request: Request,
-        kind: Object | Any,
+        kind: Kind,
         namespace: str,
         name: str,
         subresource: str,

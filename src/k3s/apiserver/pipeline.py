@@ -19,13 +19,13 @@ from k3s.apiserver.authz import Attributes, Authorizes
 from k3s.apiserver.call import Call
 from k3s.apiserver.identity import User
 from k3s.apiserver.media import PLAIN, Media, Negotiation
-from k3s.apiserver.message import TEXT, Answer, Chunks, Request, Response, Stream, Upgrade
 from k3s.apiserver.reads import Reads
 from k3s.apiserver.render import Renderer
 from k3s.apiserver.request import Target, Targets
 from k3s.apiserver.results import Many, One, Result, Watching
-from k3s.apiserver.watch import Hub, HttpWatch, LocalWatch
+from k3s.apiserver.watch import HttpWatch, Hub, LocalWatch
 from k3s.apiserver.writes import Writes
+from k3s.base.message import TEXT, Answer, Chunks, Request, Response, Stream, Upgrade
 from k3s.client import transport
 from k3s.client.transport import WatchEvent
 
@@ -217,6 +217,8 @@ class Pipeline:
         kind = self._registry.by_resource(info.group, info.version, info.resource)
         if kind is None or info.strange or (info.rest and info.subresource != "proxy"):
             raise NotFound("the server could not find the requested resource", {})
+        if info.namespace and not kind.namespaced and info.resource != "namespaces":
+            raise NotFound("the server could not find the requested resource", {})
         if info.subresource and info.subresource not in kind.subresources:
             raise NotFound("the server could not find the requested resource", {})
         return kind
@@ -229,11 +231,11 @@ class Pipeline:
             return self._writes.subresource(call)
         self._check_verb(kind, target)
         if verb == "get":
-            return self._reads.get(kind, info.namespace, name, target.query) if kind.stored else self._writes.virtual(call)
+            return self._reads.get(kind, call.namespace, name, target.query) if kind.stored else self._writes.virtual(call)
         if verb == "list":
-            return self._reads.list(kind, info.namespace, target.query) if kind.stored else self._writes.virtual(call)
+            return self._reads.list(kind, call.namespace, target.query) if kind.stored else self._writes.virtual(call)
         if verb == "watch":
-            return self._reads.watch(kind, info.namespace, target, name if "/watch/" in target.path else "")
+            return self._reads.watch(kind, call.namespace, target, name if "/watch/" in target.path else "")
         if not kind.stored:
             return self._writes.virtual(call)
         return self._writes.write(call)

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 from k3s.api.errors import Forbidden, MethodNotAllowed
 from k3s.api.object import encode
 from k3s.apiserver.identity import MASTERS, User
-from k3s.apiserver.message import TEXT, Answer, Request, Response
 from k3s.apiserver.request import Target
+from k3s.base.message import TEXT, Answer, Request, Response
 
 #: A check answers None when all is well, otherwise the reason why not.
 Check = Callable[[], "str | None"]

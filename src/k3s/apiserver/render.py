@@ -12,10 +12,10 @@ from k3s.api.kinds import Kind
 from k3s.api.object import Object, encode
 from k3s.apiserver.cache import Cache, Item, head_of
 from k3s.apiserver.media import JSON, PLAIN, PROTOBUF, YAML, Media
-from k3s.apiserver.message import Response
 from k3s.apiserver.results import Many, One
 from k3s.apiserver.watch import bookmark_object
 from k3s.base.clock import Clock
+from k3s.base.message import Response
 
 _META = "meta.k8s.io/v1"
 
@@ -71,7 +71,7 @@ class Renderer:
         if media.shape == "PartialObjectMetadata":
             raise NotAcceptable(f"you requested PartialObjectMetadata, but the requested object is a list ({_go(kind)}List)")
         if media.shape:
-            items = [{"metadata": obj["metadata"]} for obj in objects]
+            items = [partial(obj, media) for obj in objects]
             listed = f"meta.k8s.io/{media.version}"
             body = {"kind": "PartialObjectMetadataList", "apiVersion": listed, "metadata": meta, "items": items}
             return self.value(200, body, media)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
 from k3s.apiserver.cache import Bucket, Item
-from k3s.apiserver.message import Answer
 from k3s.apiserver.watch import Begin, Scope
+from k3s.base.message import Answer
 
 
 class One:

@@ -17,7 +17,6 @@ from k3s.apiserver.authn import Authenticates
 from k3s.apiserver.authz import Authorizes
 from k3s.apiserver.cache import Cache
 from k3s.apiserver.crud import Crud
-from k3s.apiserver.http import HttpServer
 from k3s.apiserver.identity import APISERVER, MASTERS, User, authenticated
 from k3s.apiserver.meters import Meters
 from k3s.apiserver.pipeline import Pipeline, Route
@@ -26,11 +25,13 @@ from k3s.apiserver.reads import Reads
 from k3s.apiserver.render import Renderer
 from k3s.apiserver.strategies import Strategies
 from k3s.apiserver.subresources import table
+from k3s.apiserver.subresources.binding import Binding
 from k3s.apiserver.watch import Hub
 from k3s.apiserver.writes import Writes
 from k3s.base import metrics as measures
 from k3s.base.clock import Clock
 from k3s.base.entropy import Entropy
+from k3s.base.http import HttpServer
 from k3s.client import transport
 from k3s.client.transport import WatchEvent
 from k3s.store.interface import Store
@@ -102,8 +103,8 @@ class ApiServer:
         )
         reads = Reads(self.cache, store, self._hub, entropy)
         renderer = Renderer(self.cache, clock)
-        writes = Writes(self.crud, self.registry, clock, {}, virtual or {})
-        writes.serve(table(reads, writes, clock, issuer, nodes))
+        writes = Writes(self.crud, self.registry, clock, {}, {("", "bindings"): lambda call: Binding(writes)(call), **(virtual or {})})
+        writes.serve(table(reads, writes, admission, issuer, nodes))
         self._meters = Meters(self.metrics, self.registry, self.cache, self._hub)
         self._checks = {"ping": _well, "log": _well, "etcd": self._store_check, **(checks or {})}
         self._documents: Documents | None = None

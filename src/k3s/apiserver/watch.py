@@ -17,7 +17,7 @@ from k3s.api.kinds import Kind
 from k3s.api.object import Object
 from k3s.api.selectors import FieldSelector, LabelSelector
 from k3s.apiserver.cache import Bucket, Cache, Change, Item
-from k3s.apiserver.message import Sink
+from k3s.base.message import Sink
 from k3s.client.transport import WatchEvent
 from k3s.store.interface import Compacted, Store
 

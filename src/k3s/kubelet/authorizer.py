@@ -6,7 +6,7 @@ from k3s.api.errors import Forbidden, Unauthorized
 from k3s.api.kinds import builtin
 from k3s.api.object import Object
 from k3s.base.clock import Clock
-from k3s.base.http import Request
+from k3s.base.message import Request
 from k3s.client.client import Client
 
 _TOKEN_REVIEW = builtin("authentication.k8s.io/v1", "TokenReview")

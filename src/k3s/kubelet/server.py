@@ -21,7 +21,8 @@ from k3s.api.errors import ApiError, BadRequest, NotFound
 from k3s.api.object import Object, encode
 from k3s.base.clock import Clock
 from k3s.base.duplex import Duplex
-from k3s.base.http import JSON, TEXT, Answer, Chunks, HttpServer, Request, Response, Upgrade
+from k3s.base.http import HttpServer
+from k3s.base.message import JSON, TEXT, Answer, Chunks, Request, Response, Upgrade
 from k3s.kubelet import streams
 from k3s.kubelet.logs import LogOptions, LogReader
 from k3s.kubelet.runtime.interface import Runtime, RuntimeFailure

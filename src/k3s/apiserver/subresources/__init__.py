@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from k3s.apiserver.admits import Admits
 from k3s.apiserver.reads import Reads
+from k3s.apiserver.subresources.binding import Binding
+from k3s.apiserver.subresources.connect import Connect, NodeDialer
+from k3s.apiserver.subresources.eviction import Eviction
+from k3s.apiserver.subresources.scale import ScalePart
 from k3s.apiserver.subresources.status import Part
+from k3s.apiserver.subresources.token import Issuer, TokenRequest
 from k3s.apiserver.writes import Subresource, Writes
-from k3s.base.clock import Clock
 
 
-def table(reads: Reads, writes: Writes, clock: Clock, issuer: Any, nodes: Any) -> dict[str, Subresource]:
+def table(
+    reads: Reads, writes: Writes, admission: Admits, issuer: Issuer | None, nodes: NodeDialer | None
+) -> dict[str, Subresource]:
     """The handlers, by name or by `<plural>/<name>`."""
     part = Part(reads, writes)
+    connect = Connect(nodes, admission)
+    whole = ("status", "finalize", "approval", "ephemeralcontainers", "resize")
+    doors = ("exec", "attach", "portforward", "log", "proxy")
     return {
-        "status": part,
-        "finalize": part,
-        "approval": part,
-        "ephemeralcontainers": part,
-        "resize": part,
+        **dict.fromkeys(whole, part),
+        **dict.fromkeys(doors, connect),
+        "scale": ScalePart(reads, writes),
+        "binding": Binding(writes),
+        "eviction": Eviction(writes),
+        "serviceaccounts/token": TokenRequest(writes, issuer),
     }

@@ -20,7 +20,7 @@ class Part:
     def __call__(self, call: Call) -> Result | Awaitable[Result]:
         info = call.target.info
         if info.verb == "get":
-            return self._reads.get(call.kind, info.namespace, info.name, call.target.query)
+            return self._reads.get(call.kind, call.namespace, info.name, call.target.query)
         if info.verb == "patch":
             return self._writes.patch(call)
         return self._writes.update(call)

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on httptools: bytes in, a request to the pipeline, an answer out. Nothing clever in it.
+"""HTTP/1.1 on httptools: bytes in, a request to whoever answers, an answer out. Nothing clever in it.
 
 One request of a connection is worked on at a time; what a client sends ahead waits, and reading stops when too much
 waits. An answer that is there at once is written without making a task.
@@ -17,10 +17,20 @@ from typing import Any
 
 import httptools
 
-from k3s.apiserver.authn import PeerCertificate, peer_certificate
-from k3s.apiserver.message import TEXT, Answer, Chunks, Header, Request, Response, Stream, Upgrade
 from k3s.base.aio import Tasks
 from k3s.base.clock import Clock
+from k3s.base.message import (
+    TEXT,
+    Answer,
+    Chunks,
+    Header,
+    PeerCertificate,
+    Request,
+    Response,
+    Stream,
+    Upgrade,
+    peer_certificate,
+)
 
 log = logging.getLogger(__name__)
 

@@ -1,15 +1,36 @@
-"""What passes between the HTTP front and the pipeline: one request, and the kinds of answer."""
+"""What passes between the HTTP front and whoever answers: one request, and the kinds of answer."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Protocol
-
-from k3s.api.object import Object
+from typing import Any, NamedTuple, Protocol
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 Header = tuple[str, str]
+
+
+class PeerCertificate(NamedTuple):
+    """What TLS verified about the client's certificate; `issuer` is the common name of the authority that signed it."""
+
+    common_name: str
+    organizations: tuple[str, ...]
+    issuer: str
+    serial: str
+
+
+def peer_certificate(parsed: Mapping[str, Any] | None) -> PeerCertificate | None:
+    """The certificate of `ssl.SSLObject.getpeercert()` (its parsed form); None when the client sent none."""
+    if not parsed:
+        return None
+    subject = [pair for relative in parsed.get("subject", ()) for pair in relative]
+    issuer = [pair for relative in parsed.get("issuer", ()) for pair in relative]
+    return PeerCertificate(
+        next((value for key, value in subject if key == "commonName"), ""),
+        tuple(value for key, value in subject if key == "organizationName"),
+        next((value for key, value in issuer if key == "commonName"), ""),
+        str(parsed.get("serialNumber", "")),
+    )
 
 
 class Request:
@@ -26,7 +47,7 @@ class Request:
         target: str,
         headers: Mapping[str, str],
         body: bytes = b"",
-        peer: Any = None,
+        peer: PeerCertificate | None = None,
         value: Any = None,
         too_large: bool = False,
     ) -> None:
@@ -50,7 +71,7 @@ class Response:
         body: bytes = b"",
         content_type: str = JSON,
         headers: tuple[Header, ...] = (),
-        value: Object | None = None,
+        value: Any = None,
     ) -> None:
         self.status = status
         self.body = body
@@ -117,7 +138,8 @@ class Chunks:
 class Upgrade:
     """The handler takes over the raw connection: it is given the transport and the bytes that came after the request.
 
-    It answers the client itself (status line included), sets its own protocol on the transport and owns it from then on.
+    It answers the client itself (status line included), sets its own protocol on the transport and owns it from then
+    on.
     """
 
     __slots__ = ("handler",)
