@@ -42,6 +42,7 @@ class Responder:
         self._zone = zone
         self._kept: dict[tuple[bytes, int], Answer | None] = {}
         self._kept_at = -1
+        self._soa = zone.soa()
         self._turn = 0
 
     def answer(self, query: Query, limit: int) -> Reply | Forward | Follow:
@@ -56,8 +57,7 @@ class Responder:
             return Follow(found.records, found.chase)
         records = found.records
         if not records:
-            authorities = (self._zone.soa(),)
-            return Reply(wire.reply(query, found.rcode, (), authorities, authoritative=True, limit=limit))
+            return Reply(wire.reply(query, found.rcode, (), (self._soa,), authoritative=True, limit=limit))
         if len(records) > 1 and records[0].tail[1] != wire.CNAME:
             self._turn += 1
             at = self._turn % len(records)
@@ -68,6 +68,7 @@ class Responder:
         if self._kept_at != self._zone.changes or len(self._kept) >= _MOST_KEPT:
             self._kept.clear()
             self._kept_at = self._zone.changes
+            self._soa = self._zone.soa()
         key = (name, type)
         try:
             return self._kept[key]
