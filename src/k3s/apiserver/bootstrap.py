@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from k3s.api.errors import ApiError
@@ -74,7 +74,8 @@ def way_in(address: str, port: int, service_cidr: str) -> list[Object]:
         "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
         "ports": ports,
     }
-    return [service, endpoints, piece]
+    # A server that only this machine reaches (its address is a loopback one) has no endpoint to offer to pods.
+    return [service] if ip_address(address).is_loopback else [service, endpoints, piece]
 
 
 async def ensure(server: ApiServer, address: str, port: int, service_cidr: str, more: Sequence[Object]) -> None:

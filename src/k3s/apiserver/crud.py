@@ -13,19 +13,13 @@ from k3s.api import schema, times
 from k3s.api.errors import ApiError, BadRequest, Conflict, already_exists, conflict, forbidden, invalid, not_found
 from k3s.api.kinds import Kind, builtin
 from k3s.api.object import Object
+from k3s.api.validation import validate_create, validate_status, validate_update
 from k3s.apiserver import deletion
 from k3s.apiserver.admits import AdmissionRequest, Admits
 from k3s.apiserver.cache import Bucket, Cache, Item, serialise
 from k3s.apiserver.strategy import Cause, Context, Strategy
 from k3s.base.entropy import Entropy
 from k3s.store.interface import KeyConflict, Store
-
-try:
-    from k3s.api.validation import validate_create, validate_update
-except ImportError:
-
-    def validate_create(kind, obj): return []
-    def validate_update(kind, old, new): return []
 
 Mutate = Callable[["Object | None"], "Object | None"]
 # How often a write that others got ahead of is tried again before the client has to.
@@ -284,10 +278,10 @@ class Crud:
         new = self._admission.admit(request)
         context.warnings.extend(request.warnings)
         new = strategy.prepare_update(context, old, new)
-        new = counted(strategy, old, new)
+        new = counted(context, strategy, old, new)
         causes: list[Cause] = [
             *metadata_causes(old, new),
-            *validate_update(kind, old, new),
+            *_problems(context, old, new),
             *strategy.validate(context, old, new),
         ]
         if causes:
@@ -329,6 +323,13 @@ class Crud:
         return outcome
 
 
+def _problems(context: Context, old: Object, new: Object) -> list[Cause]:
+    """What the kind's rules say about a change by this path; parts with rules of their own are their strategy's."""
+    if context.subresource in ("", "scale"):
+        return validate_update(context.kind, old, new)
+    return validate_status(context.kind, old, new) if context.subresource == "status" else []
+
+
 class _Absent(Exception):
     """A PUT met no object."""
 
@@ -352,7 +353,7 @@ def with_namespace(context: Context, obj: Object) -> Object:
     """A new object with the namespace of its URL. Raises BadRequest when it names another."""
     meta = obj.get("metadata") or {}
     if meta.get("resourceVersion"):
-        raise BadRequest("resourceVersion should not be set on objects to be created")
+        raise ApiError("resourceVersion should not be set on objects to be created", code=500)
     space = meta.get("namespace", "")
     if space != context.namespace:
         if space:
@@ -423,9 +424,9 @@ def metadata_causes(old: Object, new: Object) -> list[Cause]:
     return causes
 
 
-def counted(strategy: Strategy, old: Object, new: Object) -> Object:
+def counted(context: Context, strategy: Strategy, old: Object, new: Object) -> Object:
     """A changed object with its next generation when its spec changed."""
-    if not strategy.counts or not strategy.changed_spec(old, new):
+    if not strategy.counts or not strategy.changed_spec(context, old, new):
         return new
     generation = (old["metadata"].get("generation") or 0) + 1
     return {**new, "metadata": {**new["metadata"], "generation": generation}}

@@ -112,10 +112,11 @@ def decide(strategy: Strategy, context: Context, obj: Object, options: DeleteOpt
     strategy.check_delete(context, obj)
     check_preconditions(context, obj, options)
     meta = obj["metadata"]
+    wanted = strategy.grace(context, obj, options.grace_s)
+    graceful = wanted is not None
     if "deletionTimestamp" in meta:
         marked, grace = _again(meta, options)
     else:
-        wanted = strategy.grace(context, obj, options.grace_s)
         grace = max(wanted or 0, 0) if wanted is None or wanted >= 0 else 1
         marked = mark(meta, context.now, grace)
     finalizers = meta.get("finalizers") or []
@@ -126,7 +127,7 @@ def decide(strategy: Strategy, context: Context, obj: Object, options: DeleteOpt
     last = strategy.marked(context, last)
     if kept or grace > 0 or strategy.holds(last):
         return last, last
-    return None, last
+    return None, last if graceful else obj
 
 
 def mark(meta: Object, now: float, grace_s: int) -> Object:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from k3s.api.errors import ApiError, BadRequest, Expired, InternalError, Timeout, invalid, not_found
+from k3s.api.errors import ApiError, BadRequest, Expired, Timeout, invalid, not_found
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
 from k3s.api.selectors import check_fields, parse_fields, parse_labels
@@ -166,7 +166,7 @@ class Reads:
         revision = query.get("resourceVersion")
         if revision:
             if not revision.isdigit():
-                raise InternalError(_revision_error(revision), {})
+                raise ApiError(_revision_error(revision), code=500)
             if int(revision) > self._cache.revision:
                 return self._get_later(kind, namespace, name, int(revision))
         item = self._cache.bucket(kind).get(namespace, name)

@@ -167,7 +167,7 @@ class Strategy:
         """Causes to refuse a write (old: None for a create), beyond what the schema and the kind's validation say."""
         return []
 
-    def changed_spec(self, old: Object, new: Object) -> bool:
+    def changed_spec(self, context: Context, old: Object, new: Object) -> bool:
         """Whether a write makes a new generation."""
         if old.get("spec") != new.get("spec"):
             return True

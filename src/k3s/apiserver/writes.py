@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from k3s.api.errors import ApiError, MethodNotAllowed, UnsupportedMediaType
+from k3s.api.errors import ApiError, MethodNotAllowed, UnsupportedMediaType, invalid
 from k3s.api.kinds import Kind, Registry
-from k3s.api.object import Object
+from k3s.api.object import Object, encode
 from k3s.apiserver import body as bodies
 from k3s.apiserver import deletion
 from k3s.apiserver.call import Call
@@ -88,7 +88,7 @@ class Writes:
             )
         return Context(
             kind or call.kind,
-            info.namespace,
+            call.namespace,
             info.name,
             call.user,
             self._clock.now(),
@@ -137,6 +137,7 @@ class Writes:
 
         def shaped(old: Object) -> Object:
             new = produce(old)
+            check_type(kind, new, self.registry)
             return bodies.shaped(kind, new, context.field_validation, context.warnings)
 
         outcome, _ = await self.crud.update(context, shaped)
@@ -197,11 +198,11 @@ class Writes:
 
     async def delete_collection(self, call: Call) -> Result:
         """DELETE of a collection: each object on its own, as if one by one."""
-        info, kind = call.target.info, call.kind
+        kind = call.kind
         context = self.context(call)
         options = self._delete_options(call)
         dry_run = context.dry_run or options.dry_run
-        scope = scope_of(kind, info.namespace, call.target.query)
+        scope = scope_of(kind, call.namespace, call.target.query)
         bucket = self.crud.cache.bucket(kind)
         everywhere = kind.namespaced and not scope.namespace
         items = [item for item in bucket.items(scope.namespace, everywhere=everywhere) if scope.matches(item)]
@@ -227,6 +228,19 @@ class Writes:
         return One(call.kind, outcome.item, outcome.obj, status)
 
 
+def check_type(kind: Kind, new: Object, registry: Registry) -> None:
+    """A patch leaves kind and apiVersion alone. Raises Invalid."""
+    version, name = new.get("apiVersion", ""), new.get("kind", "")
+    if version == kind.api_version and name == kind.kind:
+        return
+    if registry.of(new) is None:
+        why = f'no kind "{name}" is registered for version "{version}" in scheme "pkg/api/legacyscheme/scheme.go:30"'
+    else:
+        why = f"unable to convert {name} of {version} to {kind.kind} of {kind.api_version}"
+    text = f"Invalid value: {encode(new).decode()}: {why}"
+    raise invalid("", "", "", [{"reason": "FieldValueInvalid", "message": text, "field": "patch"}])
+
+
 def _dry_run(pairs: tuple[tuple[str, str], ...], verb: str) -> bool:
     values = [value for key, value in pairs if key == "dryRun"]
     for value in values:
@@ -236,8 +250,6 @@ def _dry_run(pairs: tuple[tuple[str, str], ...], verb: str) -> bool:
 
 
 def _refuse_option(verb: str, field: str, message: str) -> None:
-    from k3s.api.errors import invalid
-
     kind = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}.get(verb, "DeleteOptions")
     cause = {"reason": "FieldValueNotSupported", "message": message, "field": field}
     raise invalid("meta.k8s.io", kind, "", [cause])

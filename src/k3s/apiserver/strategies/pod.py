@@ -1,4 +1,4 @@
-"""Pods: phase and class of service at their creation, grace at their end."""
+"""Pods: phase and class of service at their creation, what each path may change, grace at their end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,27 @@ class PodStrategy(Strategy):
     """Rules of pods."""
 
     def prepare_create(self, context: Context, obj: Object) -> Object:
-        return {**obj, "status": {"phase": "Pending", "qosClass": qos_class(obj)}}
+        status: Object = {"phase": "Pending", "qosClass": qos_class(obj)}
+        if obj["spec"].get("schedulingGates"):
+            waits = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}
+            status["conditions"] = [
+                {**waits, "message": "Scheduling is blocked due to non-empty scheduling gates"}
+            ]
+        return {**obj, "status": status}
+
+    def reset_update(self, context: Context, old: Object, new: Object) -> Object:
+        part = context.subresource
+        if part == "ephemeralcontainers":
+            return {**old, "metadata": _same_revision(old, new), "spec": _with(old, new, "ephemeralContainers")}
+        if part == "resize":
+            return {**old, "metadata": _same_revision(old, new), "spec": _resized(old["spec"], new["spec"])}
+        if part == "binding":
+            return new
+        return super().reset_update(context, old, new)
+
+    def changed_spec(self, context: Context, old: Object, new: Object) -> bool:
+        """Being bound to a node is no new generation."""
+        return context.subresource != "binding" and bool(old["spec"] != new["spec"])
 
     def grace(self, context: Context, obj: Object, asked: int | None) -> int | None:
         """What the client asked for or the pod says; nothing for a pod that runs nowhere or is over."""
@@ -24,12 +44,56 @@ class PodStrategy(Strategy):
         return 1 if period < 0 else int(period)
 
     def prepare_update(self, context: Context, old: Object, new: Object) -> Object:
-        """The class of service is decided once."""
-        was = (old.get("status") or {}).get("qosClass")
+        """An address that came alone is the first of its list, and the other way round."""
+        if context.subresource != "status":
+            return new
         status = new.get("status") or {}
-        if was and status.get("qosClass") != was:
-            return {**new, "status": {**status, "qosClass": was}}
-        return new
+        was = (old.get("status") or {}).get("qosClass")
+        if was and "qosClass" not in status:
+            status = {**status, "qosClass": was}
+        if status.get("podIP") and not status.get("podIPs"):
+            status = {**status, "podIPs": [{"ip": status["podIP"]}]}
+        elif status.get("podIPs") and not status.get("podIP"):
+            status = {**status, "podIP": status["podIPs"][0].get("ip", "")}
+        if status.get("hostIP") and not status.get("hostIPs"):
+            status = {**status, "hostIPs": [{"ip": status["hostIP"]}]}
+        return new if status is new.get("status") else {**new, "status": status}
+
+
+def _same_revision(old: Object, new: Object) -> Object:
+    """The old metadata, but with the resourceVersion that the client named."""
+    revision = new["metadata"].get("resourceVersion")
+    return {**old["metadata"], "resourceVersion": revision} if revision else old["metadata"]
+
+
+def _with(old: Object, new: Object, field: str) -> Object:
+    spec = dict(old["spec"])
+    if field in new["spec"]:
+        spec[field] = new["spec"][field]
+    else:
+        spec.pop(field, None)
+    return spec
+
+
+def _resized(old: Object, new: Object) -> Object:
+    """The old spec with the resources (and resize policies) of the new one's containers."""
+    spec = dict(old)
+    for field in ("containers", "initContainers"):
+        given = {c.get("name"): c for c in new.get(field) or ()}
+        if field in old:
+            spec[field] = [_one_resized(c, given.get(c.get("name"))) for c in old[field]]
+    if "resources" in new or "resources" in old:
+        spec["resources"] = new.get("resources", old.get("resources"))
+    return spec
+
+
+def _one_resized(old: Object, new: Object | None) -> Object:
+    if new is None:
+        return old
+    changed = {**old, "resources": new.get("resources") or {}}
+    if "resizePolicy" in new:
+        changed["resizePolicy"] = new["resizePolicy"]
+    return changed
 
 
 def qos_class(pod: Object) -> str:
@@ -53,10 +117,10 @@ def qos_class(pod: Object) -> str:
 
 
 def _positive(amounts: Object | None) -> dict[str, object]:
-    found = {}
+    found: dict[str, object] = {}
     for name in _COUNTED:
         if amounts and name in amounts:
-            value = quantity.parse(str(amounts[name]))
-            if value > 0:
+            value = quantity.parse(amounts[name])
+            if value.nano > 0:
                 found[name] = value
     return found
