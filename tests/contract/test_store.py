@@ -93,6 +93,20 @@ def test_what_is_absent_can_be_neither_updated_nor_deleted(make):
     with_store(make, body)
 
 
+def test_a_key_that_is_no_text_is_refused_alone(make):
+    """Half a surrogate pair among good keys: the others are written, and so is what comes later."""
+
+    async def body(store, seen):
+        writes = [store.put("/a", b"1", 0), store.put("/\ud800", b"1", 0), store.put("/b", b"1", 0)]
+        results = await asyncio.gather(*writes, return_exceptions=True)
+        assert isinstance(results[1], ValueError)
+        assert [results[0], results[2]] == [1, 2]
+        assert await store.put("/é\U0001f600", b"1", 0) == 3
+        assert await store.get("/é\U0001f600") == Entry("/é\U0001f600", b"1", 3, 3)
+
+    with_store(make, body)
+
+
 def test_events_tell_what_stood_there_before(make):
     async def body(store, seen):
         await store.put("/a", b"1", 0)

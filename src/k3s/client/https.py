@@ -17,6 +17,7 @@ from k3s.api.errors import ApiError, OutcomeUnknown, ServiceUnavailable
 from k3s.api.object import decode, encode
 from k3s.client.connection import Broken, Connection, Exchange
 from k3s.client.failure import error_of
+from k3s.client.kubeconfig import Kubeconfig
 from k3s.client.tls import Credentials, TlsContext
 from k3s.client.transport import Request, Response, WatchEvent
 
@@ -28,7 +29,8 @@ REQUEST_S = 65.0
 # A peer that vanished (no more than its cable was pulled) is noticed after this many seconds, on idle watches too.
 KEEPALIVE_IDLE_S, KEEPALIVE_EVERY_S, KEEPALIVE_PROBES = 15, 5, 3
 
-_SAFE_METHODS = ("GET", "HEAD")
+# May be sent again: they change nothing.
+_SAFE_METHODS = ("GET",)
 
 
 class HttpsTransport:
@@ -226,6 +228,14 @@ class HttpsTransport:
         connection.generation = context
         self._all.add(connection)
         return connection
+
+
+def from_kubeconfig(config: Kubeconfig) -> HttpsTransport:
+    """The transport to the cluster and with the identity of a kubeconfig."""
+    credentials = Credentials(
+        config.ca_pem, config.ca_file, config.cert_pem, config.cert_file, config.key_pem, config.key_file
+    )
+    return HttpsTransport(config.server, credentials, token=config.token)
 
 
 def _keep_alive(sock: socket.socket) -> None:

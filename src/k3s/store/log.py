@@ -17,6 +17,12 @@ def prefix_end(prefix: str) -> str | None:
     return None
 
 
+def check_key(key: str) -> None:
+    """Raises ValueError for what cannot be stored as text (half a surrogate pair)."""
+    if not key.isascii():
+        key.encode()
+
+
 def check_readable(revision: int, oldest: int, newest: int) -> None:
     """Raises Compacted or FutureRevision when the state as of `revision` cannot be told; 0 (now) always can."""
     if revision > newest:

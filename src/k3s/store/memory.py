@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 
 from k3s.store.interface import Compacted, Entries, Entry, Event, Events, KeyConflict, Subscriber, Unavailable
-from k3s.store.log import check_readable, prefix_end
+from k3s.store.log import check_key, check_readable, prefix_end
 
 
 class MemoryStore:
@@ -54,6 +54,7 @@ class MemoryStore:
 
     def _write(self, key: str, value: bytes | None, expected: int) -> int:
         self._check_open()
+        check_key(key)
         current = self._at(key, self._revision)
         at = current.revision if current else 0
         if at != expected or (current is None and value is None):

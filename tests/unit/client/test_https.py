@@ -15,7 +15,8 @@ from k3s.api.errors import OutcomeUnknown, ServiceUnavailable
 from k3s.api.kinds import builtin
 from k3s.client import https
 from k3s.client.client import Client
-from k3s.client.https import HttpsTransport
+from k3s.client.https import HttpsTransport, from_kubeconfig
+from k3s.client.kubeconfig import Kubeconfig, load, render
 from k3s.client.tls import Credentials
 from k3s.client.transport import Request
 
@@ -217,7 +218,7 @@ def test_a_half_renewed_pair_leaves_the_old_one_in_use(tmp_path):
     asyncio.run(main())
 
 
-def test_a_certificate_given_as_text_is_used(tmp_path):
+def test_a_certificate_given_as_text_or_by_a_kubeconfig_is_used(tmp_path):
     async def main() -> None:
         pki = Pki(tmp_path)
         crt, key = pki.issue("inline")
@@ -226,6 +227,11 @@ def test_a_certificate_given_as_text_is_used(tmp_path):
             transport = HttpsTransport(server.url, text)
             await transport.send(VERSION)
             assert server.peers == ["inline"]
+            await transport.close()
+            given = Kubeconfig(server.url, ca_pem=text.ca_pem, cert_file=str(crt), key_file=str(key))
+            transport = from_kubeconfig(load(render(given)))
+            await transport.send(VERSION)
+            assert server.peers == ["inline", "inline"]
             await transport.close()
 
     asyncio.run(main())

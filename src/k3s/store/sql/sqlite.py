@@ -28,11 +28,10 @@ from k3s.store.interface import (
     Event,
     Events,
     KeyConflict,
-    StoreError,
     Subscriber,
     Unavailable,
 )
-from k3s.store.log import check_readable
+from k3s.store.log import check_key, check_readable
 from k3s.store.sql import database, history
 from k3s.store.sql.failures import is_busy, unavailable
 from k3s.store.sql.worker import Worker
@@ -155,6 +154,7 @@ class SqliteStore:
 
     def _accept(self, key: str, value: bytes | None, expected: int) -> asyncio.Future[int]:
         self._check_open()
+        check_key(key)
         if len(self._pending) >= PENDING_WRITES:
             raise Unavailable(f"Cannot write to the datastore {self._path}: {PENDING_WRITES} writes wait for its disk")
         answer: asyncio.Future[int] = self._loop.create_future()
@@ -294,13 +294,11 @@ class SqliteStore:
             _fail(write.answer, failure)
         self._schedule()
 
-    def _failed(self, doing: str, error: Exception) -> StoreError:
-        """Gives the transaction up; an error that is none of the database's is a bug and is raised."""
+    def _failed(self, doing: str, error: Exception) -> Exception:
+        """Gives the transaction up; the error to answer with. One that is none of the database's stays what it is."""
         database.rollback(self._connection)
-        if isinstance(error, StoreError):
-            return error
         if not isinstance(error, (sqlite3.Error, OSError)):
-            raise error
+            return error
         name = getattr(error, "sqlite_errorname", "") or ""
         # After anything but these two, what the connection believes about its files may be wrong: it is made anew.
         self._suspect = not name.startswith(("SQLITE_FULL", "SQLITE_BUSY"))
@@ -354,7 +352,7 @@ class SqliteStore:
             if not answer.done():
                 answer.set_result(None)
 
-    def _end_compactions(self, failure: StoreError) -> None:
+    def _end_compactions(self, failure: Exception) -> None:
         for _, answer in self._compactions:
             _fail(answer, failure)
         self._compactions.clear()
@@ -429,6 +427,6 @@ class SqliteStore:
             raise Unavailable(f"Cannot use the datastore {self._path}: it is closed")
 
 
-def _fail(answer: asyncio.Future[Any], failure: StoreError) -> None:
+def _fail(answer: asyncio.Future[Any], failure: Exception) -> None:
     if not answer.done():
         answer.set_exception(failure)
