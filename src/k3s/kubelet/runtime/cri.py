@@ -57,7 +57,7 @@ _CRI_EVENTS = {
 }
 
 
-class _GrpcCodec(CodecBase):
+class GrpcCodec(CodecBase):
     """Tells grpclib how messages become bytes; the message type is a pair of codec and name."""
 
     __content_subtype__ = "proto"
@@ -89,7 +89,7 @@ class CriRuntime:
 
     def _connection(self) -> Channel:
         if self._channel is None:
-            self._channel = Channel(path=self._socket, codec=_GrpcCodec())
+            self._channel = Channel(path=self._socket, codec=GrpcCodec())
         return self._channel
 
     async def _call(self, method: str, timeout_s: float = _REQUEST_S, **request: Any) -> dict[str, Any]:
@@ -257,7 +257,7 @@ class CriRuntime:
     async def _stream(self, path: str, asked: Any, answered: Any, request: Any) -> AsyncIterator[Any]:
         # A connection of its own: a long stream must not share flow control with the verbs.
         if self._event_channel is None:
-            self._event_channel = Channel(path=self._socket, codec=_GrpcCodec())
+            self._event_channel = Channel(path=self._socket, codec=GrpcCodec())
         method: UnaryStreamMethod[Any, Any] = UnaryStreamMethod(self._event_channel, path, asked, answered)
         async with AsyncExitStack() as stack:
             stream = await stack.enter_async_context(method.open())
