@@ -2,7 +2,6 @@
 
     validate_create(kind, obj)              causes why a new object is refused; an empty list when it is sound
     validate_update(kind, old, new)         causes why a change is refused: immutable fields and the rules above
-    validate_status(kind, old, new)         causes why a change of the status alone is refused
 
 Objects have been pruned and defaulted before. Source: the API documentation of each kind; order and wording as
 recorded from upstream 1.36.
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterable
 from k3s.api import schema
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
-from k3s.api.validation import autoscaling, config, meta, pods, services, storage, workloads
+from k3s.api.validation import autoscaling, config, control, meta, pods, services, storage, workloads
 from k3s.api.validation.causes import Cause
 
 Create = Callable[[Object], Iterable[Cause]]
@@ -63,6 +62,7 @@ _CREATE: dict[str, Create] = {
     "volumeattachments.storage.k8s.io": storage.attachment,
     "csistoragecapacities.storage.k8s.io": storage.capacity,
     "volumeattributesclasses.storage.k8s.io": storage.attributes_class,
+    **control.CREATE,
 }
 
 # Kinds whose changes follow further rules; the others are looked at as if they were new.
@@ -124,18 +124,22 @@ def validate_update(kind: Kind, old: Object, new: Object) -> list[Cause]:
     That the metadata's own immutable fields (uid, creationTimestamp, …) stay is the generic update's business.
     """
     causes: list[Cause] = []
-    if new.get("metadata") != old.get("metadata"):
+    if old.get("metadata") != new.get("metadata"):
         causes += meta.common(new)
     if kind.custom:
         return causes + schema.validate(kind, new)
-    change = _UPDATE.get(kind.qualified)
+    status = _STATUS.get(kind.qualified)
+    if status is not None and new.get("status") != old.get("status"):
+        causes += status(new)
+    if all(new.get(field) == old.get(field) for field in new.keys() | old.keys() if field not in _NOT_CONTENT):
+        return causes
+    change, check = _UPDATE.get(kind.qualified), _CREATE.get(kind.qualified)
     if change is not None:
-        return causes + list(change(old, new))
-    check = _CREATE.get(kind.qualified)
-    return causes + list(check(new)) if check is not None else causes
+        causes += change(old, new)
+    elif check is not None:
+        causes += check(new)
+    return causes
 
 
-def validate_status(kind: Kind, old: Object, new: Object) -> list[Cause]:
-    """Why a change of the status is refused; an empty list when it is sound."""
-    check = _STATUS.get(kind.qualified)
-    return list(check(new)) if check is not None else []
+# What can differ without a rule of the kind's own being touched.
+_NOT_CONTENT = frozenset({"metadata", "status"})

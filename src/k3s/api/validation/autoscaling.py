@@ -37,7 +37,8 @@ def autoscaler(obj: Object) -> Causes:
         else:
             yield from each(f"spec.scaleTargetRef.{part}", value, names.path_segment(value))
     version = target.get("apiVersion", "")
-    if "/" not in version and version != "v1":
+    grouped = "/" in version or version == "v1" or obj.get("apiVersion") == "autoscaling/v1"
+    if not grouped:
         yield invalid("spec.scaleTargetRef.apiVersion", version, "apiVersion must specify API group")
     yield from _metrics(spec, least)
     behavior = spec.get("behavior") or {}

@@ -256,7 +256,7 @@ def cluster_role(obj: Object) -> Causes:
             wrong = list(selector(f"{at}[{i}]", value))
             yield from wrong
             if wrong:
-                yield invalid(f"{at}[{i}]", value, "invalid label selector")
+                yield invalid(f"{at}[{i}]", None, "invalid label selector.")
 
 
 def _policy_rule(at: str, rule: Spec, *, namespaced: bool) -> Causes:
