@@ -101,6 +101,31 @@ def test_whoever_is_cancelled_does_not_stop_the_others(path):
     with_store(path, body)
 
 
+def test_more_writes_than_the_disk_can_take_are_refused_at_once(path, monkeypatch):
+    monkeypatch.setattr("k3s.store.sql.sqlite.PENDING_WRITES", 100)
+
+    async def body(store):
+        results = await asyncio.gather(*(store.put(f"/{n}", b"", 0) for n in range(150)), return_exceptions=True)
+        assert results[:100] == list(range(1, 101))
+        assert all(isinstance(result, Unavailable) and "100 writes wait" in str(result) for result in results[100:])
+
+    with_store(path, body)
+
+
+def test_a_subscriber_that_fails_does_not_keep_the_answer(path):
+    """The error goes to the loop's handler, where the supervisor sees it; the write was made and says so."""
+
+    async def body(store):
+        errors = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context["exception"]))
+        store.subscribe(lambda events: 1 / 0)
+        assert await store.put("/a", b"", 0) == 1
+        assert await store.put("/b", b"", 0) == 2
+        assert [type(error) for error in errors] == [ZeroDivisionError] * 2
+
+    with_store(path, body)
+
+
 def test_nobody_else_can_read_the_files(path):
     async def body(store):
         await store.put("/a", b"secret", 0)
