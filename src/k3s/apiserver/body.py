@@ -59,7 +59,9 @@ def _json(data: bytes, expected: str) -> Any:
     try:
         return decode(data)
     except msgspec.DecodeError:
-        raise _unparsed(expected, "couldn't get version/kind; json parse error: " + jsontext.complaint(data), data) from None
+        raise _unparsed(
+            expected, "couldn't get version/kind; json parse error: " + jsontext.complaint(data), data
+        ) from None
     except UnicodeDecodeError:
         raise BadRequest("the body of the request is not valid UTF-8") from None
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from k3s.api.errors import ApiError
 from k3s.api.kinds import builtin
 from k3s.api.object import Object
+from k3s.apiserver import rbac_bootstrap
 from k3s.client.transport import Request
 
 if TYPE_CHECKING:
@@ -78,9 +79,10 @@ def way_in(address: str, port: int, service_cidr: str) -> list[Object]:
     return [service] if ip_address(address).is_loopback else [service, endpoints, piece]
 
 
-async def ensure(server: ApiServer, address: str, port: int, service_cidr: str, more: Sequence[Object]) -> None:
-    """Creates what is not there; brings the server's own endpoints up to date."""
+async def ensure(server: ApiServer, address: str, port: int, service_cidr: str) -> None:
+    """Creates what is not there; brings roles and the server's own endpoints up to date."""
     await _create(server, namespaces())
+    await _roles(server)
     own = way_in(address, port, service_cidr)
     cidr = {
         "kind": "ServiceCIDR",
@@ -88,9 +90,30 @@ async def ensure(server: ApiServer, address: str, port: int, service_cidr: str, 
         "metadata": {"name": "kubernetes"},
         "spec": {"cidrs": [service_cidr]},
     }
-    await _create(server, [*priority_classes(), cidr, *own, *more])
+    await _create(server, [*priority_classes(), cidr, *own])
     for obj in own[1:]:
         await _refresh(server, obj)
+
+
+async def _roles(server: ApiServer) -> None:
+    """Roles and bindings of the system, with at least the rules that this version needs."""
+    local = server.itself()
+    changes = rbac_bootstrap.changes(server.cache)
+
+    async def one(change: rbac_bootstrap.Change) -> None:
+        kind, obj = change.kind, change.obj
+        space, name = obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+        if change.action == "replace":
+            await local.handle(Request("DELETE", kind.path(space, name)))
+        if change.action == "update":
+            await local.handle(Request("PUT", kind.path(space, name), {}, obj))
+        else:
+            await local.handle(Request("POST", kind.path(space), {}, obj))
+
+    for start in range(0, len(changes), _TOGETHER):
+        async with asyncio.TaskGroup() as group:
+            for change in changes[start : start + _TOGETHER]:
+                group.create_task(one(change))
 
 
 async def _create(server: ApiServer, objects: Sequence[Object]) -> None:

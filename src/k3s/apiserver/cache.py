@@ -61,7 +61,14 @@ class Item:
     __slots__ = ("_obj", "created", "head", "name", "namespace", "revision", "tail")
 
     def __init__(
-        self, namespace: str, name: str, revision: int, created: int, head: bytes, tail: bytes, obj: Object | None = None
+        self,
+        namespace: str,
+        name: str,
+        revision: int,
+        created: int,
+        head: bytes,
+        tail: bytes,
+        obj: Object | None = None,
     ) -> None:
         self.namespace = namespace
         self.name = name
@@ -266,7 +273,7 @@ class Index:
 class Cache:
     """Every bucket, and the revision up to which they are true."""
 
-    def __init__(self, convert: Convert | None = None) -> None:
+    def __init__(self, convert: Convert) -> None:
         self.revision = 0
         self._buckets: dict[str, Bucket] = {}
         self._heads: dict[bytes, bytes] = {}
@@ -274,7 +281,7 @@ class Cache:
         self._pending: dict[Bucket, list[Change]] = {}
         self._dispatch: Dispatch | None = None
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
-        self._convert = convert
+        self.convert = convert
 
     # --- filling
 
@@ -346,7 +353,9 @@ class Cache:
         at = value.index(_META)
         head = value[:at]
         head = self._heads.setdefault(head, head)
-        return Item(namespace, name, revision, created, head, b'%b%d",%b' % (_STAMP, revision, value[at + len(_META) :]))
+        return Item(
+            namespace, name, revision, created, head, b'%b%d",%b' % (_STAMP, revision, value[at + len(_META) :])
+        )
 
     def _place(self, key: str) -> tuple[Bucket, str, str]:
         # /registry/<group>/<plural>/[<namespace>/]<name>
@@ -375,9 +384,7 @@ class Cache:
 
     def as_kind(self, item: Item, kind: Kind) -> Object:
         """The object in the version that `kind` stands for."""
-        if item.head == head_of(kind) or self._convert is None:
-            return item.obj
-        return self._convert(item.obj, kind)
+        return item.obj if item.head == head_of(kind) else self.convert(item.obj, kind)
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         """The object as it is now; never to be changed."""

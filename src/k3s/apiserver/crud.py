@@ -13,7 +13,7 @@ from k3s.api import schema, times
 from k3s.api.errors import ApiError, BadRequest, Conflict, already_exists, conflict, forbidden, invalid, not_found
 from k3s.api.kinds import Kind, builtin
 from k3s.api.object import Object
-from k3s.api.validation import validate_create, validate_status, validate_update
+from k3s.api.validation import validate_create, validate_update
 from k3s.apiserver import deletion
 from k3s.apiserver.admits import AdmissionRequest, Admits
 from k3s.apiserver.cache import Bucket, Cache, Item, serialise
@@ -325,9 +325,7 @@ class Crud:
 
 def _problems(context: Context, old: Object, new: Object) -> list[Cause]:
     """What the kind's rules say about a change by this path; parts with rules of their own are their strategy's."""
-    if context.subresource in ("", "scale"):
-        return validate_update(context.kind, old, new)
-    return validate_status(context.kind, old, new) if context.subresource == "status" else []
+    return validate_update(context.kind, old, new) if context.subresource in ("", "scale", "status") else []
 
 
 class _Absent(Exception):

@@ -159,5 +159,3 @@ def finished(strategy: Strategy, old: Object, new: Object) -> bool:
     if "deletionTimestamp" not in old["metadata"] or meta.get("finalizers"):
         return False
     return not old["metadata"].get("deletionGracePeriodSeconds") and not strategy.holds(new)
-
-

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any
 from urllib.parse import urlencode
 
-from k3s.api.errors import ApiError, Forbidden, InternalError, MethodNotAllowed, NotFound, Unauthorized
+from k3s.api.errors import ApiError, InternalError, MethodNotAllowed, NotFound
 from k3s.api.kinds import Kind, Registry
-from k3s.apiserver import identity
-from k3s.apiserver.authn import Authenticates
-from k3s.apiserver.authz import Attributes, Authorizes
+from k3s.apiserver.authn import Authenticates, impersonated
+from k3s.apiserver.authz import Attributes, Authorizes, refusal
 from k3s.apiserver.call import Call
 from k3s.apiserver.identity import User
 from k3s.apiserver.media import PLAIN, Media, Negotiation
@@ -79,7 +77,7 @@ class Pipeline:
             route = self._route(target.path) if self._routes else None
             if route is not None:
                 return self._guard(route(request, target), target, media, began)
-            user = self._authenticate(request)
+            user = self._authenticate(request, target)
             self._authorize(user, target)
             headers = request.headers
             if not target.info.is_resource:
@@ -125,7 +123,9 @@ class Pipeline:
 
     def _route(self, path: str) -> Route | None:
         for prefix, handler in self._routes.items():
-            if path.startswith(prefix) and (len(path) == len(prefix) or prefix.endswith("/") or path[len(prefix)] == "/"):
+            if path.startswith(prefix) and (
+                len(path) == len(prefix) or prefix.endswith("/") or path[len(prefix)] == "/"
+            ):
                 return handler
         return None
 
@@ -184,16 +184,18 @@ class Pipeline:
 
     # --- the steps
 
-    def _authenticate(self, request: Request) -> User:
-        try:
-            user = self._authenticator.authenticate(request.headers, request.peer)
-        except Unauthorized:
-            raise
-        return user if user is not None else _ANONYMOUS
+    def _authenticate(self, request: Request, target: Target) -> User:
+        headers = request.headers
+        user = self._authenticator.authenticate(headers, request.peer)
+        if user is None:
+            user = self._authenticator.without_credentials(target.path)
+        if "impersonate-user" in headers or "impersonate-group" in headers or "impersonate-uid" in headers:
+            return impersonated(headers, user, self._demand)
+        return user
 
     def _authorize(self, user: User, target: Target) -> None:
-        info = target.info
-        decision = self._authorizer.authorize(
+        info, query = target.info, target.query
+        self._demand(
             Attributes(
                 user,
                 info.verb,
@@ -205,12 +207,16 @@ class Pipeline:
                 info.name,
                 info.path,
                 info.is_resource,
-                target.query.get("fieldSelector", ""),
-                target.query.get("labelSelector", ""),
+                query.get("fieldSelector", ""),
+                query.get("labelSelector", ""),
             )
         )
+
+    def _demand(self, attributes: Attributes) -> None:
+        """Raises Forbidden unless the request is allowed."""
+        decision = self._authorizer.authorize(attributes)
         if not decision.allowed:
-            raise refused(user, target, decision.reason)
+            raise refusal(attributes, decision.reason)
 
     def _kind(self, target: Target) -> Kind:
         info = target.info
@@ -231,7 +237,9 @@ class Pipeline:
             return self._writes.subresource(call)
         self._check_verb(kind, target)
         if verb == "get":
-            return self._reads.get(kind, call.namespace, name, target.query) if kind.stored else self._writes.virtual(call)
+            return (
+                self._reads.get(kind, call.namespace, name, target.query) if kind.stored else self._writes.virtual(call)
+            )
         if verb == "list":
             return self._reads.list(kind, call.namespace, target.query) if kind.stored else self._writes.virtual(call)
         if verb == "watch":
@@ -283,32 +291,15 @@ class Pipeline:
 def _path_name(target: Target) -> bool:
     """Whether the path itself names an object (a field selector may have named one for authorization)."""
     info = target.info
-    return bool(info.name) and target.path.rstrip("/").endswith(info.name) and info.verb not in ("list", "deletecollection")
+    return (
+        bool(info.name)
+        and target.path.rstrip("/").endswith(info.name)
+        and info.verb not in ("list", "deletecollection")
+    )
 
 
 def _quoted(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
 
 
-_ANONYMOUS = identity.anonymous()
 _NOT_ALLOWED = MethodNotAllowed("the server does not allow this method on the requested resource", {})
-
-
-def refused(user: User, target: Target, reason: str) -> Forbidden:
-    """Forbidden as the API server words it."""
-    info = target.info
-    end = f": {reason}" if reason else ""
-    if not info.is_resource:
-        return Forbidden(f'forbidden: User "{user.name}" cannot {info.verb} path "{info.path}"{end}', {})
-    resource = f"{info.resource}/{info.subresource}" if info.subresource else info.resource
-    where = f'in the namespace "{info.namespace}"' if info.namespace else "at the cluster scope"
-    subject = f"{info.resource}.{info.group}" if info.group else info.resource
-    named = f'{subject} "{info.name}"' if info.name else subject
-    details: dict[str, Any] = {
-        k: v for k, v in (("name", info.name), ("group", info.group), ("kind", info.resource)) if v
-    }
-    return Forbidden(
-        f'{named} is forbidden: User "{user.name}" cannot {info.verb} resource "{resource}" '
-        f'in API group "{info.group}" {where}{end}',
-        details,
-    )

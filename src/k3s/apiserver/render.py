@@ -42,7 +42,9 @@ class Renderer:
 
     def _shaped(self, kind: Kind, obj: Object, media: Media, include: str) -> Object:
         if media.shape == "PartialObjectMetadataList":
-            raise NotAcceptable(f"you requested PartialObjectMetadataList, but the requested object is not a list ({_go(kind)})")
+            raise NotAcceptable(
+                f"you requested PartialObjectMetadataList, but the requested object is not a list ({_go(kind)})"
+            )
         if media.shape == "Table":
             table = self.table(kind, [obj], media, include)
             return {**table, "metadata": _list_meta(obj["metadata"].get("resourceVersion", ""))}
@@ -69,7 +71,9 @@ class Renderer:
         if media.shape == "Table":
             return self.value(200, {**self.table(kind, objects, media, include), "metadata": meta}, media)
         if media.shape == "PartialObjectMetadata":
-            raise NotAcceptable(f"you requested PartialObjectMetadata, but the requested object is a list ({_go(kind)}List)")
+            raise NotAcceptable(
+                f"you requested PartialObjectMetadata, but the requested object is a list ({_go(kind)}List)"
+            )
         if media.shape:
             items = [partial(obj, media) for obj in objects]
             listed = f"meta.k8s.io/{media.version}"

@@ -6,7 +6,6 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from k3s.api import convert
 from k3s.api.kinds import REGISTRY, Kind, Registry
@@ -25,9 +24,10 @@ from k3s.apiserver.reads import Reads
 from k3s.apiserver.render import Renderer
 from k3s.apiserver.strategies import Strategies
 from k3s.apiserver.subresources import table
-from k3s.apiserver.subresources.binding import Binding
+from k3s.apiserver.subresources.connect import NodeDialer
+from k3s.apiserver.subresources.token import Issuer
 from k3s.apiserver.watch import Hub
-from k3s.apiserver.writes import Writes
+from k3s.apiserver.writes import Answers, Writes
 from k3s.base import metrics as measures
 from k3s.base.clock import Clock
 from k3s.base.entropy import Entropy
@@ -47,8 +47,22 @@ class ApiServerConfig:
     node_ports: tuple[int, int] = (30000, 32767)
     #: The address under which the kubernetes Service reaches this server, and its port.
     advertise: tuple[str, int] = ("127.0.0.1", 6443)
-    version: Mapping[str, str] = field(default_factory=lambda: {"major": "1", "minor": "36", "gitVersion": "v1.36.2+k3s1"})
+    version: Mapping[str, str] = field(
+        default_factory=lambda: {"major": "1", "minor": "36", "gitVersion": "v1.36.2+k3s1"}
+    )
     stop_within_s: float = 5.0
+
+
+def conversion(registry: Registry) -> Callable[[Object, Kind], Object]:
+    """How an object becomes the same object in another version of its kind."""
+
+    def converted(obj: Object, kind: Kind) -> Object:
+        source = registry.of(obj)
+        if source is None or source is kind:
+            return obj
+        return convert.convert(obj, source, kind)
+
+    return converted
 
 
 class Local:
@@ -68,7 +82,10 @@ class Local:
 
 
 class ApiServer:
-    """Serves the API from a store. Everything it depends on is handed in."""
+    """Serves the API from a store. Everything it depends on is handed in.
+
+    `cache` is given by whoever needs it before the server is there (authentication, authorization and admission read it).
+    """
 
     def __init__(
         self,
@@ -82,28 +99,28 @@ class ApiServer:
         metrics: measures.Registry | None = None,
         *,
         registry: Registry | None = None,
-        issuer: Any = None,
-        nodes: Any = None,
-        virtual: Mapping[tuple[str, str], Any] | None = None,
+        cache: Cache | None = None,
+        issuer: Issuer | None = None,
+        nodes: NodeDialer | None = None,
+        reviews: Answers | None = None,
         checks: Mapping[str, Check] | None = None,
         debug: Mapping[str, Debug] | None = None,
         routes: Mapping[str, Route] | None = None,
-        bootstrap_objects: Callable[[], list[Object]] | None = None,
     ) -> None:
         self._store = store
         self._config = config
         self._clock = clock
         self.registry = registry or REGISTRY.copy()
-        self.cache = Cache(self._converted)
+        self.cache = cache or Cache(conversion(self.registry))
         self.metrics = metrics or measures.Registry()
         self._hub = Hub(self.cache, store)
         self.strategies = Strategies(self.cache, entropy, config.service_cidrs, config.node_ports)
         self.crud = Crud(
-            store, self.cache, self.strategies.of, admission, entropy, self.registry.storage_kind, self._converted
+            store, self.cache, self.strategies.of, admission, entropy, self.registry.storage_kind, self.cache.convert
         )
         reads = Reads(self.cache, store, self._hub, entropy)
         renderer = Renderer(self.cache, clock)
-        writes = Writes(self.crud, self.registry, clock, {}, {("", "bindings"): lambda call: Binding(writes)(call), **(virtual or {})})
+        writes = Writes(self.crud, self.registry, clock, reviews)
         writes.serve(table(reads, writes, admission, issuer, nodes))
         self._meters = Meters(self.metrics, self.registry, self.cache, self._hub)
         self._checks = {"ping": _well, "log": _well, "etcd": self._store_check, **(checks or {})}
@@ -125,7 +142,6 @@ class ApiServer:
             clock.monotonic,
         )
         self._http = HttpServer(self.pipeline.start, clock)
-        self._more = bootstrap_objects
         #: Where it listens, known once it does.
         self.ports: list[int] = []
 
@@ -138,8 +154,7 @@ class ApiServer:
         """Opens the store's state and makes what has to exist; from then on local clients are served."""
         await self.cache.load(self._store)
         address, port = self._config.advertise
-        more = self._more() if self._more else []
-        await bootstrap.ensure(self, address, port, self._config.service_cidrs[0], more)
+        await bootstrap.ensure(self, address, port, self._config.service_cidrs[0])
 
     async def start(self) -> None:
         """Loads the state and listens. The store has to be open. Raises OSError, Unavailable."""
@@ -169,12 +184,6 @@ class ApiServer:
         """The pipeline for the API server's own work."""
         return self.handler(authenticated(APISERVER, MASTERS))
 
-    def _converted(self, obj: Object, kind: Kind) -> Object:
-        source = self.registry.of(obj)
-        if source is None or source is kind:
-            return obj
-        return convert.convert(obj, source, kind)
-
     def _discovery(self) -> Documents:
         if self._documents is None:
             from k3s.apiserver.documents import documents
@@ -189,5 +198,3 @@ class ApiServer:
 
 def _well() -> None:
     return None
-
-

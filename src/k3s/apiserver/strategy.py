@@ -111,9 +111,7 @@ class Strategy:
         row = (kind.group, kind.kind)
         self.has_status = "status" in kind.subresources
         self.counts = (
-            row in _COUNTED
-            or (kind.group in _COUNTED_GROUPS and kind.kind != "ControllerRevision")
-            or kind.custom
+            row in _COUNTED or (kind.group in _COUNTED_GROUPS and kind.kind != "ControllerRevision") or kind.custom
         )
         self.create_on_update = row in _CREATE_ON_UPDATE
         self.conditional_update = row in _CONDITIONAL_UPDATE

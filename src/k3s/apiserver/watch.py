@@ -417,5 +417,3 @@ class Hub:
 def too_old(revision: int, oldest: int) -> Expired:
     """The answer to a revision that nobody remembers."""
     return Expired(f"too old resource version: {revision} ({oldest})")
-
-

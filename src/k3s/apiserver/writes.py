@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from k3s.api.errors import ApiError, MethodNotAllowed, UnsupportedMediaType, invalid
+from k3s.api.errors import ApiError, MethodNotAllowed, NotFound, UnsupportedMediaType, invalid
 from k3s.api.kinds import Kind, Registry
 from k3s.api.object import Object, encode
 from k3s.apiserver import body as bodies
 from k3s.apiserver import deletion
 from k3s.apiserver.call import Call
 from k3s.apiserver.crud import Crud, Outcome
+from k3s.apiserver.identity import User
 from k3s.apiserver.reads import scope_of
 from k3s.apiserver.results import Many, One, Result
 from k3s.apiserver.strategy import Context
 from k3s.base.clock import Clock
 
 Subresource = Callable[["Call"], "Result | Awaitable[Result]"]
+
+
+class Answers(Protocol):
+    """Kinds that are only answers (see `apiserver.virtual`)."""
+
+    def answers(self, kind: Kind) -> bool:
+        """Whether a kind is one of them."""
+
+    def create(self, kind: Kind, obj: Object, user: User, namespace: str = "") -> Object:
+        """The answer; raises ApiError."""
+
+
 # Deletions of one collection that are under way at the same time: enough for the store's group commit.
 _TOGETHER = 64
 
@@ -31,14 +44,13 @@ class Writes:
         crud: Crud,
         registry: Registry,
         clock: Clock,
-        subresources: Mapping[str, Subresource],
-        virtual: Mapping[tuple[str, str], Subresource],
+        reviews: Answers | None,
     ) -> None:
         self.crud = crud
         self.registry = registry
         self._clock = clock
-        self._subresources = dict(subresources)
-        self._virtual = dict(virtual)
+        self._reviews = reviews
+        self._subresources: dict[str, Subresource] = {}
 
     def serve(self, subresources: Mapping[str, Subresource]) -> None:
         """Adds handlers of subresources, by name or by `<plural>/<name>`."""
@@ -46,10 +58,23 @@ class Writes:
 
     def virtual(self, call: Call) -> Result | Awaitable[Result]:
         """Kinds that are computed, as reviews."""
-        handler = self._virtual.get((call.kind.group, call.kind.plural))
-        if handler is None:
+        verb, kind = call.target.info.verb, call.kind
+        if kind.kind == "Binding" and verb == "create":
+            return self._subresources["binding"](call)
+        if kind.kind == "ComponentStatus" and verb in ("get", "list"):
+            return self._components(call)
+        if self._reviews is None or verb != "create" or not self._reviews.answers(kind):
             raise MethodNotAllowed("the server does not allow this method on the requested resource", {})
-        return handler(call)
+        obj = self.object(call, self.context(call))
+        return One(kind, None, self._reviews.create(kind, obj, call.user, call.namespace), 201)
+
+    def _components(self, call: Call) -> Result:
+        """What is left of component statuses: an empty list."""
+        call.warnings.append("v1 ComponentStatus is deprecated in v1.19+")
+        name = call.target.info.name
+        if name:
+            raise NotFound(f'componentstatus "{name}" not found', {"name": name, "kind": "componentstatus"})
+        return Many(call.kind, [], self.crud.cache.revision)
 
     def subresource(self, call: Call) -> Result | Awaitable[Result]:
         """A part of an object with a path of its own."""
@@ -84,7 +109,9 @@ class Writes:
         validation = query.get("fieldValidation") or "Warn"
         if validation not in ("Ignore", "Warn", "Strict"):
             _refuse_option(
-                info.verb, "fieldValidation", f'Unsupported value: "{validation}": supported values: "Ignore", "Strict", "Warn"'
+                info.verb,
+                "fieldValidation",
+                f'Unsupported value: "{validation}": supported values: "Ignore", "Strict", "Warn"',
             )
         return Context(
             kind or call.kind,

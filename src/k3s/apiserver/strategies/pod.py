@@ -16,9 +16,7 @@ class PodStrategy(Strategy):
         status: Object = {"phase": "Pending", "qosClass": qos_class(obj)}
         if obj["spec"].get("schedulingGates"):
             waits = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}
-            status["conditions"] = [
-                {**waits, "message": "Scheduling is blocked due to non-empty scheduling gates"}
-            ]
+            status["conditions"] = [{**waits, "message": "Scheduling is blocked due to non-empty scheduling gates"}]
         return {**obj, "status": status}
 
     def reset_update(self, context: Context, old: Object, new: Object) -> Object:

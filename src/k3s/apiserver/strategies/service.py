@@ -130,7 +130,13 @@ class ServiceStrategy(Strategy):
         network = next((n for n in self._networks if n.version == address.version), None)
         if network is None or address not in network:
             listed = network or self._networks[0]
-            self._refuse(context, text, f"failed to allocate IP {text}: the provided network does not match the current range" if network is None else f"failed to allocate IP {text}: the provided IP is not in the valid range. The range of valid IPs is {listed}")
+            self._refuse(
+                context,
+                text,
+                f"failed to allocate IP {text}: the provided network does not match the current range"
+                if network is None
+                else f"failed to allocate IP {text}: the provided IP is not in the valid range. The range of valid IPs is {listed}",
+            )
         if self._taken(text):
             self._refuse(context, text, "failed to allocate IP " + text + ": provided IP is already allocated")
         self._choose(context, text)

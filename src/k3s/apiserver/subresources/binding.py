@@ -54,7 +54,9 @@ def bound(context: Context, pod: Object, binding: Object) -> Object:
     given = binding.get("metadata") or {}
     for field, what in (("uid", "uid"), ("resourceVersion", "resourceVersion")):
         if given.get(field) and given[field] != meta.get(field):
-            raise _conflict(name, f"Precondition failed: {what} in precondition: {given[field]}, in object: {meta[field]}")
+            raise _conflict(
+                name, f"Precondition failed: {what} in precondition: {given[field]}, in object: {meta[field]}"
+            )
     if "deletionTimestamp" in meta:
         raise _conflict(name, f"pod {name} is being deleted, cannot be assigned to a host")
     if spec.get("nodeName"):

@@ -57,7 +57,9 @@ class Eviction:
         labels = pod["metadata"].get("labels") or {}
         budgets = [b for b in crud.cache.list(BUDGET, context.namespace) if _covers(b, labels)]
         if len(budgets) > 1:
-            raise InternalError("This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.")
+            raise InternalError(
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+            )
         if not budgets:
             return
         name = budgets[0]["metadata"]["name"]
