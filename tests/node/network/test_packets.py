@@ -15,6 +15,7 @@ import pytest
 from k3s.netfilter.kernel import KernelFilter
 from k3s.netfilter.ruleset import Ruleset
 from k3s.network import masquerade
+from k3s.network.host import Host
 from k3s.proxy.conntrack import Conntrack
 from k3s.proxy.flows import Flow
 from k3s.proxy.ports import Node, service_ports
@@ -188,6 +189,17 @@ def test_sources(lab: Lab) -> None:
     assert "192.0.2.9]" in lab.seen_by("pod-6")
     assert lab.get("pod-5", "192.0.2.9:8080") == "client"
     assert "192.0.2.2]" in lab.seen_by("client") and "10.42.0.5]" not in lab.seen_by("client")
+
+
+def test_an_address_of_the_node_for_the_name_server(lab: Lab, run: Run) -> None:
+    """A link without ports is enough: pods and processes of the node reach who listens on its address."""
+    run(Host(lab.command("node", "ip")).ensure_address("k3s-dns", "10.43.0.10/32"))
+    apply(lab, rules())
+    words = [*lab.command("node", "busybox"), *f"httpd -f -p 10.43.0.10:8080 -h {lab.folder / 'pod-5'}".split()]
+    lab.servers.append(subprocess.Popen(words))
+    while "10.43.0.10:8080" not in lab.run("node", "ss -ltn"):
+        pass
+    assert [lab.get(where, "10.43.0.10:8080") for where in ("pod-6", "node")] == ["pod-5", "pod-5"]
 
 
 def test_udp_flows_are_listed_and_forgotten(lab: Lab, run: Run) -> None:
