@@ -6,7 +6,7 @@ Source: the "Using RBAC Authorization" page of the Kubernetes documentation and 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from k3s.api import selectors
@@ -123,18 +123,27 @@ def quoted(values: Iterable[str]) -> str:
 def aggregate(cluster_roles: Sequence[Object]) -> list[Object]:
     """The cluster roles whose rules have to change, with their new rules: the union of the roles they select.
 
-    Roles are taken in order of name and each rule once, so that the result is the same every time.
+    Roles are taken in order of name and each rule once, so that the result is the same every time. A role that selects
+    aggregated ones gets what those will have.
     """
-    ordered = sorted(cluster_roles, key=lambda role: str(role["metadata"]["name"]))
-    changed = []
-    for role in ordered:
-        wanted = (role.get("aggregationRule") or {}).get("clusterRoleSelectors")
-        if not wanted:
-            continue
-        rules = _selected_rules(role, ordered, [selectors.from_object(selector) for selector in wanted])
-        if rules != (role.get("rules") or []):
-            changed.append({**role, "rules": rules})
-    return changed
+    roles = {str(role["metadata"]["name"]): role for role in cluster_roles}
+    changed: dict[str, Object] = {}
+    for _ in roles:  # each round passes rules on by one step; longer chains than roles do not exist
+        step = {name: new for name, role in roles.items() if (new := _aggregated(role, roles)) is not role}
+        if not step:
+            break
+        roles |= step
+        changed |= step
+    return [changed[name] for name in sorted(changed)]
+
+
+def _aggregated(role: Object, roles: Mapping[str, Object]) -> Object:
+    wanted = (role.get("aggregationRule") or {}).get("clusterRoleSelectors")
+    if not wanted:
+        return role
+    ordered = [roles[name] for name in sorted(roles)]
+    rules = _selected_rules(role, ordered, [selectors.from_object(selector) for selector in wanted])
+    return role if rules == (role.get("rules") or []) else {**role, "rules": rules}
 
 
 def _selected_rules(role: Object, others: Sequence[Object], chosen: Sequence[Any]) -> list[Object]:

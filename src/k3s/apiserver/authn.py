@@ -144,7 +144,7 @@ class Authenticator:
             raise Unauthorized("Unauthorized") from None
         secrets, groups = self.credentials.passwords.get(name, ((), ()))
         given = _digest(password)
-        if not password or not any([hmac.compare_digest(_digest(secret), given) for secret in secrets]):
+        if not password or not any(hmac.compare_digest(_digest(secret), given) for secret in secrets):
             raise Unauthorized("Unauthorized")
         return identity.authenticated(name, *groups)
 

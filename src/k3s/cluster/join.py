@@ -97,7 +97,7 @@ class Joiner:
                 await asyncio.sleep(RETRY_S)
 
     async def renew(self, ready: Callable[[], None], renewed: Callable[[AgentCredentials], None]) -> None:
-        """Runs for ever after `join`: asks for new certificates when the next one is due, and hands them to `renewed`."""
+        """Runs for ever after `join`: asks for new certificates when the next one is due and hands them over."""
         ready()
         while True:
             due = min(known.not_after for known in self._load_state().values()) - RENEW_DAYS * pki.DAY_S
