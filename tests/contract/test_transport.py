@@ -7,7 +7,8 @@ The test bench is a factory of an async context manager that gives a Transport t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -17,12 +18,21 @@ from tests.fakes.api import FakeApi, FakeServer, Pki
 
 from k3s.api import errors
 from k3s.api.kinds import builtin
-from k3s.api.object import Object, revision
+from k3s.api.object import Object, key, revision
+from k3s.apiserver.admits import AdmissionRequest
+from k3s.apiserver.authz import Decision
+from k3s.apiserver.identity import User
+from k3s.apiserver.server import ApiServer, ApiServerConfig
+from k3s.base.aio import Tasks
+from k3s.base.clock import SystemClock
+from k3s.base.entropy import SeededEntropy
 from k3s.client.client import Client
 from k3s.client.https import HttpsTransport
+from k3s.client.informer import Informer
 from k3s.client.local import LocalTransport
 from k3s.client.tls import Credentials
 from k3s.client.transport import Request, Transport
+from k3s.store.memory import MemoryStore
 
 CONFIG_MAP = builtin("v1", "ConfigMap")
 Bench = Callable[[Path], AbstractAsyncContextManager[Transport]]
@@ -42,7 +52,62 @@ async def https(folder: Path) -> AsyncIterator[Transport]:
         await transport.close()
 
 
-BENCHES: dict[str, Bench] = {"local": local, "https": https}
+class Everyone:
+    """Security that lets all pass: the transports are what is tested."""
+
+    def authenticate(self, headers: Mapping[str, str], peer: object) -> User | None:
+        return User("tester")
+
+    def without_credentials(self, path: str) -> User:
+        return User("tester")
+
+    def authorize(self, attributes: object) -> Decision:
+        return Decision(True)
+
+    def admit(self, request: AdmissionRequest) -> Object:
+        return request.obj or {}
+
+    def validate(self, request: AdmissionRequest) -> None:
+        pass
+
+
+@asynccontextmanager
+async def real(folder: Path) -> AsyncIterator[tuple[ApiServer, Pki]]:
+    """The API server itself, on memory and behind TLS."""
+    store, pki, everyone = MemoryStore(), Pki(folder), Everyone()
+    await store.open()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*pki.issue("server"))
+    config = ApiServerConfig(addresses=(("127.0.0.1", 0),), tls=tls)
+    server = ApiServer(store, config, everyone, everyone, everyone, SystemClock(), SeededEntropy(1))
+    await server.start()
+    try:
+        yield server, pki
+    finally:
+        await server.stop()
+        await store.close()
+
+
+@asynccontextmanager
+async def real_local(folder: Path) -> AsyncIterator[Transport]:
+    async with real(folder) as (server, _):
+        yield LocalTransport(server.handler(User("tester")))
+
+
+@asynccontextmanager
+async def real_https(folder: Path) -> AsyncIterator[Transport]:
+    async with real(folder) as (server, pki):
+        transport = HttpsTransport(f"https://localhost:{server.ports[0]}", Credentials(ca_file=str(pki.ca)))
+        yield transport
+        await transport.close()
+
+
+BENCHES: dict[str, Bench] = {
+    "local": local,
+    "https": https,
+    "apiserver local": real_local,
+    "apiserver https": real_https,
+}
 
 
 # The server runs on uvloop, tests and simulation on asyncio's own.
@@ -165,5 +230,31 @@ def test_many_requests_at_once(check):
     async def body(client):
         await asyncio.gather(*(client.create(CONFIG_MAP, config_map(f"n-{n}")) for n in range(100)))
         assert len((await client.list(CONFIG_MAP, "default")).items) >= 100
+
+    check(body)
+
+
+def test_an_informer_has_seen_what_its_own_client_wrote(check):
+    """The barrier of the controllers: after `wait_seen` of a write's revision, the write is in the picture."""
+
+    async def body(client):
+        informer = Informer(client, CONFIG_MAP, namespace="default", clock=SystemClock(), entropy=SeededEntropy(1))
+        tasks, ready = Tasks("test"), asyncio.Event()
+        tasks.spawn(informer.run(ready.set), "informer")
+        await ready.wait()
+        for number in range(20):
+            made = await client.create(CONFIG_MAP, config_map(f"n-{number}", x="1"))
+            await informer.wait_seen(revision(made))
+            assert informer.get(f"default/n-{number}")["data"] == {"x": "1"}
+            changed = await client.update(CONFIG_MAP, {**made, "data": {"x": "2"}})
+            await informer.wait_seen(revision(changed))
+            assert informer.get(f"default/n-{number}") == changed
+        await client.delete(CONFIG_MAP, "default", "n-7")
+        last = await client.create(CONFIG_MAP, config_map("last"))
+        await informer.wait_seen(revision(last))
+        assert informer.get("default/n-7") is None
+        listed = await client.list(CONFIG_MAP, "default")
+        assert {key(obj) for obj in listed.items} == set(informer.objects)
+        await tasks.close()
 
     check(body)

@@ -6,7 +6,6 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
@@ -15,8 +14,8 @@ from k3s import VERSION
 from k3s.api import errors
 from k3s.api.errors import ApiError, OutcomeUnknown, ServiceUnavailable
 from k3s.api.object import decode, encode
+from k3s.client.answer import body_of, error_of
 from k3s.client.connection import Broken, Connection, Exchange
-from k3s.client.failure import error_of
 from k3s.client.kubeconfig import Kubeconfig
 from k3s.client.tls import Credentials, TlsContext
 from k3s.client.transport import Request, Response, WatchEvent
@@ -69,7 +68,7 @@ class HttpsTransport:
         """Answers a request. Raises ApiError, OutcomeUnknown, ServiceUnavailable."""
         exchange = await self._exchange(request)
         headers = exchange.headers
-        body = self._body(exchange)
+        body = body_of(exchange.body, exchange.headers)
         if exchange.status >= 400:
             raise error_of(exchange.status, body, headers)
         return Response(exchange.status, body, headers)
@@ -84,7 +83,7 @@ class HttpsTransport:
                     await exchange.head
                     if exchange.status != 200:
                         await exchange.done
-                        raise error_of(exchange.status, self._body(exchange), exchange.headers)
+                        raise error_of(exchange.status, body_of(exchange.body, exchange.headers), exchange.headers)
                 async for line in connection.lines(exchange):
                     if line:
                         yield _event(line)
@@ -169,15 +168,6 @@ class HttpsTransport:
         if any("\r" in line or "\n" in line for line in lines):
             raise ValueError(f"Cannot send {request.method} {request.path!r}: a header holds a line break")
         return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
-
-    def _body(self, exchange: Exchange) -> Any:
-        kind = exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json" and not kind.endswith("+json"):
-            return bytes(exchange.body)
-        try:
-            return decode(exchange.body)
-        except msgspec.DecodeError as error:
-            raise ApiError(f"{self._url} answered with broken JSON: {error}") from error
 
     # --- connections ---
 

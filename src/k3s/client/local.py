@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Protocol
 
-from k3s.client.failure import error_of
+from k3s.client.answer import body_of, error_of
 from k3s.client.transport import Request, Response, WatchEvent
 
 
@@ -31,6 +32,8 @@ class LocalTransport:
     async def send(self, request: Request) -> Response:
         """Answers a request. Raises ApiError."""
         response = await self._handler.handle(request)
+        if isinstance(response.body, bytes):  # a page that is no object, such as /version: read as over the network
+            response = replace(response, body=body_of(response.body, response.headers))
         if response.status >= 400:
             raise error_of(response.status, response.body, response.headers)
         return response

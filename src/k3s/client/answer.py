@@ -1,12 +1,15 @@
-"""Which error an answer that is no success stands for. Pure."""
+"""What an answer's bytes and code stand for: a value, or the error to raise. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from k3s.api import errors
 from k3s.api.errors import ApiError
+from k3s.api.object import decode
 
 _BY_CODE: dict[int, type[ApiError]] = {
     400: errors.BadRequest,
@@ -26,6 +29,17 @@ _BY_CODE: dict[int, type[ApiError]] = {
 }
 # Of an answer that is no Status (a proxy's page), so much goes into the message.
 _TEXT_LIMIT = 300
+
+
+def body_of(data: bytes | bytearray, headers: Mapping[str, str]) -> Any:
+    """The decoded value of JSON, of anything else the bytes. Raises ApiError for JSON that is none."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        return bytes(data)
+    try:
+        return decode(data)
+    except msgspec.DecodeError as error:
+        raise ApiError(f"the server answered with broken JSON: {error}") from error
 
 
 def error_of(status: int, body: Any, headers: Mapping[str, str]) -> ApiError:
