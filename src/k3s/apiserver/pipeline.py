@@ -135,7 +135,7 @@ class Pipeline:
         """Answers a request of this process: the same steps, no bytes. Raises ApiError."""
         call = self._local_call(user, sent)
         if isinstance(call, Response):
-            return transport.Response(call.status, call.body)
+            return transport.Response(call.status, call.body, {"content-type": call.content_type})
         result = self._dispatch(call)
         if not isinstance(result, (One, Many, Watching)) and not isinstance(result, _STREAMING):
             result = await result
@@ -147,7 +147,8 @@ class Pipeline:
         if isinstance(result, Many):
             return transport.Response(200, self._renderer.listed(result))
         if isinstance(result, Response):
-            return transport.Response(result.status, result.value if result.value is not None else result.body)
+            body = result.value if result.value is not None else result.body
+            return transport.Response(result.status, body, {"content-type": result.content_type})
         raise InternalError(f"{sent.method} {sent.path} cannot be answered in memory: it is a stream; use HTTPS")
 
     async def local_watch(self, user: User, sent: transport.Request) -> AsyncIterator[WatchEvent]:
