@@ -87,8 +87,8 @@ _CUSTOM_COLUMNS = [["Name", "string", "name", 0], ["Age", "date", "", 0]]
 def table(kind: Kind, objects: Iterable[Object], now: float, include: str = "Metadata") -> Object:
     """The meta.k8s.io/v1 Table of some objects of a kind.
 
-    `now` is in seconds since 1970; `include` is what a row carries of its object: Metadata (the API's default), Object or
-    None. The caller adds the list's metadata (`resourceVersion`, `continue`).
+    `now` is in seconds since 1970; `include` is what a row carries of its object: Metadata (what the API does unasked),
+    Object or None. The caller adds the metadata of the list (`resourceVersion`, `continue`).
     """
     cells = _cells(kind, now)
     carried = _carried(include)

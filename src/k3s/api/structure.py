@@ -18,11 +18,12 @@ _INT_RANGE = {"int32": (-(1 << 31), (1 << 31) - 1), "int64": (-(1 << 63), (1 << 
 
 
 class _Pruner:
-    __slots__ = ("struct", "unknown")
+    __slots__ = ("custom", "struct", "unknown")
 
-    def __init__(self) -> None:
+    def __init__(self, kind: Kind) -> None:
         self.unknown: list[str] = []
-        self.struct = ""
+        self.custom = kind.custom
+        self.struct = "" if kind.custom else kind.kind
 
     def value(self, node: Node, value: Any, path: str) -> Any:
         """The value in its one form."""
@@ -52,8 +53,10 @@ class _Pruner:
         elif kind == "number":
             if value.__class__ in (int, float):
                 return value
-        else:
+        elif node.definition or kind in ("time", "microtime", "quantity"):
             return self.scalar(node, value, path)
+        if self.custom and not self.struct:
+            return value  # the schema's own validation names it
         raise self.mismatch(node, value, path)
 
     def object(self, node: Node, value: dict[str, Any], path: str) -> dict[str, Any]:
@@ -73,6 +76,9 @@ class _Pruner:
                     changed = True
                 continue
             if inner is None:
+                if self.custom and not self.struct and (child.default is None or child.raw.get("nullable")):
+                    out[key] = None
+                    continue
                 changed = True
                 if child.type == "any" and node.name.startswith("JSON"):
                     out[key] = None
@@ -173,15 +179,9 @@ def _go_type(node: Node) -> str:
 
 def prune(node: Node, kind: Kind, obj: Object) -> tuple[Object, list[str]]:
     """See `k3s.api.schema.prune`."""
-    pruner = _Pruner()
-    pruner.struct = kind.kind
+    pruner = _Pruner(kind)
     try:
         return pruner.object(node, obj, ""), pruner.unknown
     except _Refused as error:
         text = f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {error}'
         raise BadRequest(text) from error
-
-
-def check(node: Node, value: Any, path: str) -> list[dict[str, str]]:
-    """The causes why a value is not what a custom schema demands: required fields and types so far."""
-    return []

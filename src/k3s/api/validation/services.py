@@ -148,18 +148,19 @@ def service_update(old: Object, new: Object) -> Causes:
     """A changed service: an address once given stays, unless the service leaves or enters ExternalName."""
     before, after = _spec(old), _spec(new)
     types = before.get("type", "ClusterIP"), after.get("type", "ClusterIP")
-    was = before.get("clusterIPs") or ([before["clusterIP"]] if before.get("clusterIP") else [])
-    now = after.get("clusterIPs") or ([after["clusterIP"]] if after.get("clusterIP") else [])
-    if "ExternalName" not in types and was and was[0]:
-        if now and now[0] != was[0]:
-            yield invalid("spec.clusterIPs[0]", now, "may not change once set")
-        elif not now:
-            yield invalid("spec.clusterIPs[0]", None, "primary clusterIP can not be unset")
+    was, now = _primary(before), after.get("clusterIP") or _primary(after)
+    listed = after.get("clusterIPs") or [now]
+    if "ExternalName" not in types and was and now and (now != was or listed[0] != was):
+        yield invalid("spec.clusterIPs[0]", listed if listed[0] != was else [now], "may not change once set")
     if types == ("LoadBalancer", "LoadBalancer"):
         was_class, now_class = before.get("loadBalancerClass"), after.get("loadBalancerClass")
         if was_class != now_class:
             yield invalid("spec.loadBalancerClass", now_class, "may not change once set")
     yield from service(new)
+
+
+def _primary(spec: Spec) -> str:
+    return str(spec.get("clusterIP") or (spec.get("clusterIPs") or [""])[0])
 
 
 def endpoints(obj: Object) -> Causes:
