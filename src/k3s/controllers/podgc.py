@@ -34,7 +34,8 @@ def decide(key: str, world: World, now: float) -> Decision:
         pod = world.get(POD, rest)
         if pod is None or not objects.is_deleting(pod) or pod["spec"].get("nodeName"):
             return NOTHING
-        return Decision([delete(POD, pod, grace_s=0)])
+        marks = [] if pods.is_finished(pod) else [_mark_failed(pod, None, now)]
+        return Decision([*marks, delete(POD, pod, grace_s=0)])
     return _ended(world, now)
 
 
@@ -47,19 +48,23 @@ def _lost(node: str, world: World, now: float) -> Decision:
     since = world.memory if isinstance(world.memory, float) else now
     if now - since < _QUARANTINE_S:
         return Decision(requeue_after_s=since + _QUARANTINE_S - now, memory=since)
-    marks = [_mark_failed(pod, now) for pod in lost if not pods.is_finished(pod)]
+    marks = [_mark_failed(pod, "PodGC: node no longer exists", now) for pod in lost if not pods.is_finished(pod)]
     return Decision([Parallel(marks), Parallel([delete(POD, pod, grace_s=0) for pod in lost])], memory=since)
 
 
-def _mark_failed(pod: Object, now: float) -> Patch:
-    condition = {
-        "type": "DisruptionTarget",
-        "status": "True",
-        "reason": "DeletionByPodGC",
-        "message": "PodGC: node no longer exists",
-        "lastTransitionTime": times.format(now),
-    }
-    patch = {"metadata": {"uid": objects.uid(pod)}, "status": {"phase": "Failed", "conditions": [condition]}}
+def _mark_failed(pod: Object, why: str | None, now: float) -> Patch:
+    """Makes the phase final, for owners that wait for that; `why` is told as a disruption."""
+    status: Object = {"phase": "Failed"}
+    if why is not None:
+        condition = {
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": "DeletionByPodGC",
+            "message": why,
+            "lastTransitionTime": times.format(now),
+        }
+        status["conditions"] = [condition]
+    patch = {"metadata": {"uid": objects.uid(pod)}, "status": status}
     return Patch(POD, objects.namespace(pod), objects.name(pod), patch, "strategic", "status")
 
 

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from k3s.api.kinds import Registry
 from k3s.controllers import (
     clusterrole,
+    daemonset,
     deployment,
     endpoints,
     endpointslice,
     gc,
+    job,
+    job_ending,
     kubernetes_endpoints,
     namespace,
     node_ipam,
@@ -20,6 +23,7 @@ from k3s.controllers import (
     replicaset,
     root_ca,
     serviceaccount,
+    statefulset,
 )
 from k3s.controllers.spec import ControllerSpec
 
@@ -53,6 +57,10 @@ def controllers(settings: Settings, registry: Registry) -> tuple[ControllerSpec,
         *root_ca.specs(settings.root_ca),
         *deployment.SPECS,
         *replicaset.SPECS,
+        *daemonset.SPECS,
+        *statefulset.SPECS,
+        *job.SPECS,
+        *job_ending.SPECS,
         *endpointslice.SPECS,
         *endpoints.SPECS,
         *node_lifecycle.SPECS,
