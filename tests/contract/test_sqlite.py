@@ -163,10 +163,12 @@ def test_a_full_disk_refuses_and_recovers_without_a_restart(path):
         store._connection.execute("PRAGMA max_page_count = 12")
         with pytest.raises(Unavailable, match="no space is left"):
             await store.put("/big", b"x" * 100_000, 0)
+        assert "no space is left" in store.problem()
         assert store.revision() == 1
         assert (await store.get("/a")).value == b"1"
         store._connection.execute("PRAGMA max_page_count = 100000")
         assert await store.put("/big", b"x" * 100_000, 0) == 2
+        assert store.problem() == ""
 
     with_store(path, body)
 

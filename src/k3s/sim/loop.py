@@ -3,8 +3,8 @@
 Nothing ever waits: when no task is ready, the clock jumps to the next timer. So an hour of a cluster takes seconds, and
 a race is a seed that repeats it. Production code runs unchanged, as long as its time comes from the loop.
 
-What is ready together runs in a random order, where asyncio would serve who came first: a real cluster promises no order
-either. That rules out real sockets and subprocesses, whose transports rely on the order; a simulation has fakes instead.
+What is ready together runs in a random order, where asyncio would serve who came first: a real cluster promises no
+order either. That rules out real sockets and subprocesses, whose transports rely on it; a simulation has fakes instead.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ class SimLoop(asyncio.SelectorEventLoop):
         """Virtual seconds since the start."""
         return self._timeless.now
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
         """As the base loop's, with a lot for those that are due together."""
         timer = _Timer(when, callback, args, self, context)
         timer.lot = self._random.random()

@@ -86,6 +86,9 @@ class Store(Protocol):
     def oldest(self) -> int:
         """The oldest revision from which events and history can still be read."""
 
+    def problem(self) -> str:
+        """Why the last write could not be made, empty when it could: for health checks."""
+
     def subscribe(self, subscriber: Subscriber) -> None:
         """Calls `subscriber` on the loop with each batch of new events from now on; one subscriber at a time."""
 

@@ -40,6 +40,10 @@ class MemoryStore:
         """The oldest revision that can be read."""
         return self._oldest
 
+    def problem(self) -> str:
+        """Nothing ever is wrong with memory."""
+        return ""
+
     def subscribe(self, subscriber: Subscriber) -> None:
         """Hands each new event to `subscriber` before the write is answered."""
         self._subscriber = subscriber

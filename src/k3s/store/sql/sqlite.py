@@ -83,6 +83,7 @@ class SqliteStore:
         self._busy = False
         self._scheduled = False
         self._suspect = False
+        self._problem = ""
         self._open = False
         self._idle: asyncio.Future[None] | None = None
         self._waiting_readers: list[asyncio.Future[None]] = []
@@ -137,6 +138,10 @@ class SqliteStore:
     def oldest(self) -> int:
         """The oldest revision from which events and history can still be read."""
         return self._oldest
+
+    def problem(self) -> str:
+        """Why the last transaction failed, until one succeeds again."""
+        return self._problem
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Calls `subscriber` on the loop with the events of each transaction from now on."""
@@ -265,6 +270,7 @@ class SqliteStore:
             for answer, _ in group.answers:
                 _fail(answer, failure)
             return
+        self._problem = ""
         try:
             self._deliver(group.events)
         finally:
@@ -303,7 +309,9 @@ class SqliteStore:
         # After anything but these two, what the connection believes about its files may be wrong: it is made anew.
         self._suspect = not name.startswith(("SQLITE_FULL", "SQLITE_BUSY"))
         failure = unavailable(doing, str(self._path), error)
-        log.warning("%s", failure)
+        if str(failure) != self._problem:  # once, not for each write that meets the same full disk
+            log.warning("%s", failure)
+        self._problem = str(failure)
         return failure
 
     def _reopened(self, opened: database.Opened | None, error: Exception | None) -> None:
