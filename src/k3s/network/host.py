@@ -58,6 +58,14 @@ class Host:
                 problems.append(f"Cannot set {dotted}={value}: {error.strerror or error}; {reason}; set it as root")
         return problems
 
+    def open_localhost(self) -> None:
+        """Lets node ports answer on localhost (route_localnet); only right while the proxy's rules guard it."""
+        path = self._sysctls / "net/ipv4/conf/all/route_localnet"
+        try:
+            path.write_text("1")
+        except OSError as error:
+            log.warning("Node ports do not answer on localhost", extra={"path": str(path), "reason": str(error)})
+
     async def _load(self, module: str) -> None:
         """Loads a kernel module if there is one to load; whether it helped shows when the file is read."""
         if not module:

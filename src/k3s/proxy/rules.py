@@ -213,25 +213,32 @@ def _frame(family: str) -> dict[str, Chain]:
     by_address = (destination, "meta l4proto", "th dport")
     by_port = by_address[1:]
     to_node = Match("fib daddr type", ("local",))
-    to_loopback = Match(destination, (_LOOPBACK[family],), negate=True)
+    not_loopback = Match(destination, (_LOOPBACK[family],), negate=True)
     new = Match("ct state", ("new",))
-    deliver: tuple[Rule, ...] = (
-        (Dispatch(by_address, "services"),),
-        (to_node, to_loopback, Dispatch(by_port, "node-ports")),
-    )
+    service: Rule = (Dispatch(by_address, "services"),)
+    port: Rule = (to_node, not_loopback, Dispatch(by_port, "node-ports"))
+    # Processes of the node find node ports on localhost too; the kernel has no such thing for IPv6.
+    own_port: Rule = (to_node, Dispatch(by_port, "node-ports")) if family == "ip" else port
     refuse: Rule = (new, Dispatch(by_address, "no-endpoint-services"))
-    refuse_port: Rule = (new, to_node, to_loopback, Dispatch(by_port, "no-endpoint-node-ports"))
+    refuse_port: Rule = (new, to_node, not_loopback, Dispatch(by_port, "no-endpoint-node-ports"))
+    # For localhost the kernel must accept its addresses on any link (route_localnet): nobody else may use them.
+    martian: Rule = (
+        new,
+        Match(f"{family} saddr", (_LOOPBACK[family],), negate=True),
+        Match(destination, (_LOOPBACK[family],)),
+        DROP,
+    )
     # What the nat chains translated has another destination by now; the rest asks a port that no service has.
     unknown: Rule = (new, InSet((destination,), "cluster-ips"), goto(_REFUSE))
     return {
-        "nat-prerouting": Chain(deliver, Hook("nat", "prerouting", _NAT_PRIORITY)),
-        "nat-output": Chain(deliver, Hook("nat", "output", _NAT_PRIORITY)),
+        "nat-prerouting": Chain((service, port), Hook("nat", "prerouting", _NAT_PRIORITY)),
+        "nat-output": Chain((service, own_port), Hook("nat", "output", _NAT_PRIORITY)),
         "nat-postrouting": Chain(
             ((Marked(MASQUERADE), jump("masquerade-marked")),), Hook("nat", "postrouting", _SOURCE_NAT_PRIORITY)
         ),
         # The mark goes, so that a packet that passes twice (a tunnel) is not masqueraded twice.
         "masquerade-marked": Chain(((ClearMark(MASQUERADE),), (Masquerade(),))),
-        "filter-input": Chain((refuse, refuse_port), Hook("filter", "input", _FILTER_PRIORITY)),
+        "filter-input": Chain((martian, refuse, refuse_port), Hook("filter", "input", _FILTER_PRIORITY)),
         "filter-forward": Chain((refuse, unknown), Hook("filter", "forward", _FILTER_PRIORITY)),
         "filter-output": Chain((refuse, refuse_port, unknown), Hook("filter", "output", _FILTER_PRIORITY)),
         _REFUSE: Chain(((Reject(reset=True),), (Reject(),))),

@@ -39,14 +39,25 @@ class _Entry:
 
 
 class Proxy:
-    """kube-proxy for one node. The informers are run by whoever made them, who may share them."""
+    """kube-proxy for one node. The informers are run by whoever made them, who may share them.
+
+    `open_localhost` lets packets with the address 127.0.0.1 leave the machine's inside, for node ports on localhost; it
+    is called once the rules stand that keep others from using it.
+    """
 
     def __init__(
-        self, services: Informer, slices: Informer, node: Node, packets: PacketFilter, connections: Connections
+        self,
+        services: Informer,
+        slices: Informer,
+        node: Node,
+        packets: PacketFilter,
+        connections: Connections,
+        open_localhost: Callable[[], None] = lambda: None,
     ) -> None:
         self._node = node
         self._packets = packets
         self._connections = connections
+        self._open_localhost = open_localhost
         self._services = services
         self._slices = slices
         self._slices.add_index("service", _service_of)
@@ -62,6 +73,7 @@ class Proxy:
         await self._services.wait_seen(1)
         await self._slices.wait_seen(1)
         await self._sync(self._services.objects)
+        self._open_localhost()
         ready()
         async for names in debounced(self._changed, _QUIET_S, _AT_MOST_S):
             await self._sync(names)

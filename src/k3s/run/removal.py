@@ -27,8 +27,9 @@ def remove(data_dir: Path, keep_data: bool) -> Iterator[str]:
     for link in (*_ports_of("cni0"), *_LINKS):
         subprocess.run(["ip", "link", "delete", link], check=False, capture_output=True)
     yield "removed links"
-    for family in ("inet", "ip", "ip6"):
-        subprocess.run(["nft", "delete", "table", family, "k3s"], check=False, capture_output=True)
+    for family in ("ip", "ip6"):
+        for table in ("k3s", "k3s-pods"):
+            subprocess.run(["nft", "delete", "table", family, table], check=False, capture_output=True)
     _remove_cni_iptables()
     yield "removed packet rules"
     _remove_cgroups()

@@ -33,7 +33,7 @@ ip link set lo up
 ip link set outer up
 ip link set cni0 up
 ip route add default via 192.0.2.9
-sysctl -qw net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1
+sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.route_localnet=1 net.bridge.bridge-nf-call-iptables=1
 """
 
 
@@ -145,6 +145,7 @@ def apply(lab: Lab, new: Ruleset) -> None:
         ("client", "192.0.2.2:30080"),
         ("pod-6", "192.0.2.2:30080"),
         ("node", "192.0.2.2:30080"),
+        ("node", "127.0.0.1:30080"),
     ],
 )
 def test_services_reach_every_endpoint(lab: Lab, where: str, address: str) -> None:
@@ -189,6 +190,22 @@ def test_sources(lab: Lab) -> None:
     assert "192.0.2.9]" in lab.seen_by("pod-6")
     assert lab.get("pod-5", "192.0.2.9:8080") == "client"
     assert "192.0.2.2]" in lab.seen_by("client") and "10.42.0.5]" not in lab.seen_by("client")
+
+
+def test_nobody_else_reaches_localhost(lab: Lab) -> None:
+    """Though the kernel would now take such packets from a link: neither node ports nor what listens there."""
+    words = [*lab.command("node", "busybox"), *f"httpd -f -p 127.0.0.1:8080 -h {lab.folder / 'pod-5'}".split()]
+    lab.servers.append(subprocess.Popen(words))
+    while "127.0.0.1:8080" not in lab.run("node", "ss -ltn"):
+        pass
+    lab.run("client", "sysctl -qw net.ipv4.conf.all.route_localnet=1")
+    lab.run("client", "ip route replace 127.0.0.1/32 via 192.0.2.2 dev eth0 src 192.0.2.9")
+    asyncio.run(KernelFilter(lab.command("node", "nft")).delete("ip", "k3s"))
+    assert lab.get("client", "127.0.0.1:8080") == "pod-5", "the danger is not there, so the test shows nothing"
+    apply(lab, rules())
+    assert lab.get("node", "127.0.0.1:8080") == "pod-5"
+    for port in (8080, 30080):
+        assert lab.get("client", f"127.0.0.1:{port}") == "silent"
 
 
 def test_an_address_of_the_node_for_the_name_server(lab: Lab, run: Run) -> None:
