@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from k3s.api import schema
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
-from k3s.api.validation import autoscaling, config, control, meta, pods, services, storage, workloads
+from k3s.api.validation import autoscaling, config, control, definitions, meta, pods, services, storage, workloads
 from k3s.api.validation.causes import Cause
 
 Create = Callable[[Object], Iterable[Cause]]
@@ -62,6 +62,7 @@ _CREATE: dict[str, Create] = {
     "volumeattachments.storage.k8s.io": storage.attachment,
     "csistoragecapacities.storage.k8s.io": storage.capacity,
     "volumeattributesclasses.storage.k8s.io": storage.attributes_class,
+    "customresourcedefinitions.apiextensions.k8s.io": definitions.create,
     **control.CREATE,
 }
 
@@ -90,6 +91,7 @@ _UPDATE: dict[str, Update] = {
     "storageclasses.storage.k8s.io": storage.storage_class_update,
     "volumeattachments.storage.k8s.io": storage.attachment_update,
     "volumeattributesclasses.storage.k8s.io": storage.attributes_class_update,
+    "customresourcedefinitions.apiextensions.k8s.io": definitions.update,
 }
 
 _STATUS: dict[str, Create] = {

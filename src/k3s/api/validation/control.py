@@ -5,7 +5,7 @@ Expressions are looked at by whoever evaluates them, not here. Source: the API d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -359,45 +359,6 @@ def _constraint(at: str, constraint: Spec, known: set[str]) -> Causes:
         yield invalid(f"{at}.matchAttribute", attribute, why)
 
 
-def custom_definition(obj: Object) -> Causes:
-    """A custom resource definition: names, scope and versions."""
-    spec = _spec(obj)
-    group, given = spec.get("group", ""), spec.get("names") or {}
-    name, wanted = (obj.get("metadata") or {}).get("name", ""), f"{given.get('plural', '')}.{group}"
-    if name != wanted:
-        yield invalid("metadata.name", name, 'must be spec.names.plural+"."+spec.group')
-    if not group:
-        yield required("spec.group")
-    else:
-        yield from each("spec.group", group, names.dns_subdomain(group))
-        if "." not in group:
-            yield invalid("spec.group", group, "should be a domain with at least one dot")
-    yield from one_of("spec.scope", spec.get("scope", ""), ("Cluster", "Namespaced"))
-    yield from _versions(spec.get("versions") or ())
-    for part in ("plural", "singular", "kind", "listKind"):
-        value = given.get(part, "")
-        if not value:
-            yield required(f"spec.names.{part}")
-        else:
-            yield from each(f"spec.names.{part}", value, names.dns1035_label(value.lower()))
-    for i, short in enumerate(given.get("shortNames") or ()):
-        yield from each(f"spec.names.shortNames[{i}]", short, names.dns1035_label(short))
-
-
-def _versions(versions: Sequence[Spec]) -> Causes:
-    seen: set[str] = set()
-    for i, version in enumerate(versions):
-        at, name = f"spec.versions[{i}]", version.get("name", "")
-        yield from each(f"{at}.name", name, names.dns1035_label(name))
-        if name in seen:
-            yield duplicate(f"{at}.name", name)
-        seen.add(name)
-        if not (version.get("schema") or {}).get("openAPIV3Schema"):
-            yield required(f"{at}.schema.openAPIV3Schema", "schemas are required")
-    if sum(bool(version.get("storage")) for version in versions) != 1:
-        yield invalid("spec.versions", "<object>", "must have exactly one version marked as storage version")
-
-
 CREATE: dict[str, Callable[[Object], Causes]] = {
     "validatingwebhookconfigurations.admissionregistration.k8s.io": webhooks,
     "mutatingwebhookconfigurations.admissionregistration.k8s.io": webhooks,
@@ -411,5 +372,4 @@ CREATE: dict[str, Callable[[Object], Causes]] = {
     "certificatesigningrequests.certificates.k8s.io": signing_request,
     "resourceclaims.resource.k8s.io": resource_claim,
     "resourceclaimtemplates.resource.k8s.io": resource_claim_template,
-    "customresourcedefinitions.apiextensions.k8s.io": custom_definition,
 }

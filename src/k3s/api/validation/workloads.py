@@ -314,7 +314,7 @@ def job_update(old: Object, new: Object) -> Causes:
     was, now = before.get("template") or {}, after.get("template") or {}
     started = (old.get("status") or {}).get("startTime")
     if was != now and (started or not before.get("suspend")):
-        yield invalid("spec.template", "<object>", IMMUTABLE)
+        yield invalid("spec.template", now, IMMUTABLE)
 
 
 def cron_job(obj: Object) -> Causes:
