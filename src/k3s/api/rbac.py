@@ -92,7 +92,7 @@ def compact(rules: Iterable[Object]) -> list[Object]:
     joined: dict[tuple[str, ...], Object] = {}
     rest: list[Object] = []
     for rule in rules:
-        groups, resources = rule.get("apiGroups") or (), rule.get("resources") or ()
+        groups, resources = list(rule.get("apiGroups") or ()), list(rule.get("resources") or ())
         names = rule.get("resourceNames") or ()
         if len(groups) != 1 or len(resources) != 1 or len(names) > 1 or rule.get("nonResourceURLs"):
             rest.append(rule)
