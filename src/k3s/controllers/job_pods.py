@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from k3s.api import object as objects
@@ -92,23 +93,25 @@ def format_indexes(indexes: Iterable[int]) -> str:
     return ",".join(parts)
 
 
-def ended_at(pod: Object, now: float) -> float:
-    """When the pod ended: its last container, else its deletion, else now."""
+def ended_at(pod: Object) -> float:
+    """When the pod ended: its last container, else when it stopped to be ready, else its deletion or creation."""
     moments = [
         times.parse(status["state"]["terminated"]["finishedAt"])
         for status in pod.get("status", {}).get("containerStatuses") or ()
         if objects.get(status, "state", "terminated", "finishedAt")
     ]
-    if not moments and (text := pod["metadata"].get("deletionTimestamp")):
-        return times.parse(text)
-    return max(moments, default=now)
+    if moments:
+        return max(moments)
+    ready = pods.condition(pod, "Ready") or {}
+    text = ready.get("lastTransitionTime") or pod["metadata"].get("deletionTimestamp")
+    return times.parse(text) if text else pods.created_at(pod)
 
 
 def backoff_in(job: Object, owned: Sequence[Object], now: float) -> float:
     """Seconds until a new pod may be made, after the failures since the last success."""
-    successes = [ended_at(pod, now) for pod in owned if pods.phase(pod) == "Succeeded"]
-    last_success = max(successes, default=0.0)
-    failures = [at for pod in owned if has_failed(job, pod) and (at := ended_at(pod, now)) > last_success]
+    successes = [ended_at(pod) for pod in owned if pods.phase(pod) == "Succeeded"]
+    last_success = max(successes, default=-math.inf)
+    failures = [at for pod in owned if has_failed(job, pod) and (at := ended_at(pod)) > last_success]
     if not failures:
         return 0.0
     wait = min(_BACKOFF_S * 2.0 ** min(len(failures) - 1, 16), _BACKOFF_MOST_S)

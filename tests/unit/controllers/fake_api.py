@@ -8,11 +8,12 @@ from typing import Any
 
 from k3s.api import object as objects
 from k3s.api import times
-from k3s.api.errors import AlreadyExists, ApiError, Conflict, NotFound, OutcomeUnknown
+from k3s.api.errors import AlreadyExists, ApiError, Conflict, Forbidden, NotFound, OutcomeUnknown
 from k3s.api.kinds import REGISTRY, Kind
 from k3s.api.object import Object
 from k3s.base.entropy import SeededEntropy
 from k3s.client.transport import Request, Response, WatchEvent
+from k3s.controllers.known import NAMESPACE
 
 
 def merge(target: Any, patch: Any) -> Any:
@@ -39,6 +40,7 @@ class FakeApi:
         self.entropy = SeededEntropy(seed)
         self.lag_s, self.refuse, self.lose = lag_s, refuse, lose
         self.requests: list[str] = []
+        self.closed: set[str] = set()
         self.created: list[tuple[Kind, str]] = []
 
     def all(self, kind: Kind) -> list[Object]:
@@ -51,10 +53,13 @@ class FakeApi:
         key = objects.key(obj)
         meta = {**obj["metadata"], "resourceVersion": str(self.revision)}
         new = {**obj, "apiVersion": kind.api_version, "kind": kind.kind, "metadata": meta}
-        done = objects.is_deleting(new) and not meta.get("finalizers") and not meta.get("deletionGracePeriodSeconds")
+        held = meta.get("finalizers") or new.get("spec", {}).get("finalizers") or meta.get("deletionGracePeriodSeconds")
+        done = objects.is_deleting(new) and not held
         old = self.objects.get((kind, key))
         if done:
             self.objects.pop((kind, key), None)
+            if kind is NAMESPACE:
+                self.closed.add(key)
             self._tell(kind, WatchEvent("DELETED", new))
         else:
             self.objects[kind, key] = new
@@ -129,9 +134,6 @@ class FakeApi:
         if subresource == "status":
             return self.put(kind, {**old, "status": new.get("status", {})})
         if subresource == "finalize":
-            if not new["spec"].get("finalizers"):
-                self.remove(kind, key)
-                return new
             return self.put(kind, {**old, "spec": new["spec"]})
         grown = old.get("spec") != new.get("spec")
         generation = old["metadata"].get("generation", 1) + grown
@@ -142,6 +144,9 @@ class FakeApi:
         meta = dict(obj["metadata"])
         name = meta.get("name") or meta["generateName"] + self.entropy.suffix()
         key = f"{meta['namespace']}/{name}" if meta.get("namespace") else name
+        space = self.objects.get((NAMESPACE, meta.get("namespace", "")))
+        if meta.get("namespace") in self.closed or (space is not None and objects.is_deleting(space)):
+            raise Forbidden("the namespace is being terminated")
         if (kind, key) in self.objects:
             raise AlreadyExists(f"{key} exists")
         now = times.format(asyncio.get_running_loop().time())
@@ -169,7 +174,7 @@ class FakeApi:
 
     async def watch(self, request: Request) -> AsyncIterator[WatchEvent]:
         """The events after a revision, each delayed by up to `lag_s`, with a bookmark when others wrote."""
-        kind, space, _, _ = self._route(request.path)
+        kind, _, _, _ = self._route(request.path)
         at = 0
         revision = int(request.query["resourceVersion"])
         while True:

@@ -3,73 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
+from tests.unit.controllers.cluster import Cluster
 from tests.unit.controllers.fake_api import FakeApi
 
-from k3s.api.kinds import REGISTRY
 from k3s.api.object import Object, evolve
-from k3s.base.aio import Tasks
-from k3s.base.clock import LoopClock
-from k3s.base.entropy import SeededEntropy
-from k3s.base.story import Story
-from k3s.client.client import Client
 from k3s.controllers import deployment, replicaset
-from k3s.controllers.informers import Informers
 from k3s.controllers.known import DEPLOYMENT, EVENT, POD, REPLICA_SET
-from k3s.controllers.service import Controllers
-from k3s.controllers.spec import ControllerSpec
 from k3s.sim import loop
-
-
-class Cluster:
-    """Controllers over a fake API, with a fake kubelet that makes pods ready and ends deleted ones."""
-
-    def __init__(self, api: FakeApi, specs: tuple[ControllerSpec, ...], kubelet: bool = True) -> None:
-        self.api = api
-        self.client = Client(api)
-        clock, entropy = LoopClock(0.0), SeededEntropy(1)
-        self.story = Story()
-        self.informers = Informers(Client(api), clock, entropy)
-        self.controllers = Controllers(
-            specs, self.informers, lambda account: Client(api), REGISTRY, clock, entropy, self.story
-        )
-        self.errors: list[BaseException] = []
-        self.tasks = Tasks("test", lambda name, error: self.errors.append(error))
-        self._kubelet = kubelet
-
-    async def __aenter__(self) -> Cluster:
-        ready = asyncio.Event()
-        self.tasks.spawn(self.informers.run(lambda: None), "informers")
-        self.tasks.spawn(self.controllers.run(ready.set), "controllers")
-        if self._kubelet:
-            self.tasks.spawn(self._run_pods(), "kubelet")
-        await ready.wait()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.tasks.close()
-        assert not self.errors, self.errors
-
-    async def _run_pods(self) -> None:
-        while True:
-            waiting = self.api.changed
-            for pod in self.api.all(POD):
-                meta = pod["metadata"]
-                if "deletionTimestamp" in meta:
-                    self.api.put(POD, {**pod, "metadata": {**meta, "deletionGracePeriodSeconds": 0}})
-                elif not pod["spec"].get("nodeName"):
-                    status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
-                    self.api.put(POD, {**evolve(pod, ("spec", "nodeName"), "n1"), "status": status})
-            await waiting.wait()
-            await asyncio.sleep(0.02)
-
-    async def until(self, condition: Callable[[], bool], within_s: float = 600.0) -> None:
-        """Waits for a condition on the API's objects."""
-        async with asyncio.timeout(within_s):
-            while not condition():
-                await self.api.changed.wait()
 
 
 def web(replicas: int, image: str = "a") -> Object:
