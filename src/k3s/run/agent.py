@@ -1,0 +1,302 @@
+"""The agent process put together: join, then containers, kubelet, service routing, network and DNS as services."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from k3s import VERSION
+from k3s.api.kinds import Kind, builtin
+from k3s.api.object import Object, encode
+from k3s.base.aio import Tasks
+from k3s.base.clock import Clock
+from k3s.base.entropy import Entropy
+from k3s.client.client import Client
+from k3s.client.https import HttpsTransport
+from k3s.client.informer import Informer
+from k3s.client.tls import Credentials
+from k3s.cluster.fetch import fetch
+from k3s.cluster.join import AgentCredentials, Joiner, Node, node_password
+from k3s.dns.service import Config as DnsConfig
+from k3s.dns.service import Dns
+from k3s.dns.upstream import Upstream
+from k3s.kubelet.authorizer import ApiAuthorizer
+from k3s.kubelet.containerd import Containerd, ContainerdConfig
+from k3s.kubelet.images import Importer, archives, ensure_pause
+from k3s.kubelet.node import Identity
+from k3s.kubelet.runtime.cri import CriRuntime
+from k3s.kubelet.server import PORT, KubeletServer
+from k3s.kubelet.service import Kubelet, KubeletConfig
+from k3s.netfilter.kernel import Kernel
+from k3s.network.address import NodeAddress
+from k3s.network.host import Host
+from k3s.network.plan import Config as NetworkConfig
+from k3s.network.service import Network
+from k3s.proxy.conntrack import Conntrack
+from k3s.proxy.ports import Node as ProxyNode
+from k3s.proxy.service import Proxy
+from k3s.run.prerequisites import cni_folder
+from k3s.run.supervisor import Service
+
+log = logging.getLogger(__name__)
+
+_SERVICE = builtin("v1", "Service")
+_SLICE = builtin("discovery.k8s.io/v1", "EndpointSlice")
+_NODE = builtin("v1", "Node")
+_NODE_FILES = Path("/etc/rancher/node")
+DNS_LINK = "k3s-dns"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """What the agent process has to know; made from the options by `run.settings`."""
+
+    data_dir: Path
+    server: str
+    token: str = field(repr=False)
+    node_name: str
+    node_ip: str = ""
+    node_external_ip: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    taints: tuple[Object, ...] = ()
+    pause_image: str = ""
+    snapshotter: str = "overlayfs"
+    runtime_endpoint: str = ""
+    resolv_conf: str = ""
+    max_pods: int = 110
+    node_args: tuple[str, ...] = ()
+
+    @property
+    def agent_dir(self) -> Path:
+        """`<data-dir>/agent`."""
+        return self.data_dir / "agent"
+
+
+class Agent:
+    """The parts of the agent process."""
+
+    def __init__(self, config: AgentConfig, clock: Clock, entropy: Entropy) -> None:
+        self.config = config
+        self.clock = clock
+        self.entropy = entropy
+        self._host = Host()
+        self._packets = Kernel()
+        self._runtime: CriRuntime | None = None
+        self._kubelet: Kubelet | None = None
+        self._containerd: Containerd | None = None
+
+    async def join(self) -> None:
+        """Finds the node's address and joins the cluster; waits while the server is not there. Raises JoinError."""
+        config = self.config
+        self._address: NodeAddress = await self._host.node_address(config.node_ip)
+        node = Node(config.node_name, node_password(_NODE_FILES, self.entropy), (self._address.address,))
+        self._joiner = Joiner(config.server, config.token, node, config.agent_dir, self.clock, fetch)
+        self.credentials: AgentCredentials = await self._joiner.join()
+        told = self.credentials.config
+        self._cluster_dns = "" if "coredns" in told["disabled"] else str(told["clusterDNS"])
+        self._proxy_client = self._client("client-kube-proxy")
+        self._kubelet_client = self._client("client-kubelet")
+        self._services = self._informer(_SERVICE)
+        self._slices = self._informer(_SLICE)
+        alone = told["flannelBackend"] != "host-gw"
+        self._nodes = self._informer(_NODE, fields=f"metadata.name={config.node_name}" if alone else "")
+
+    def _client(self, name: str) -> Client:
+        cert, key = self.credentials.certificate(name)
+        files = Credentials(ca_file=str(self.credentials.server_ca), cert_file=str(cert), key_file=str(key))
+        return Client(HttpsTransport(self.config.server, files))
+
+    def _informer(self, kind: Kind, fields: str = "") -> Informer:
+        return Informer(self._proxy_client, kind, fields=fields, clock=self.clock, entropy=self.entropy)
+
+    # -- services
+
+    def services(self) -> list[Service]:
+        """The services in the order of starting."""
+        found = [
+            Service("runtime", self._run_runtime),
+            Service("informers", self._run_informers),
+            Service("network", self._run_network, ("informers",)),
+            Service("proxy", self._run_proxy, ("informers",)),
+        ]
+        if self._cluster_dns:
+            found.append(Service("dns", self._run_dns, ("informers",)))
+        return [
+            *found,
+            Service("kubelet", self._run_kubelet, ("runtime",), stop_within_s=15),
+            Service("kubelet-server", self._run_kubelet_server, ("kubelet",)),
+            Service("node-ready", self._run_node_ready, ("kubelet", "network", "proxy")),
+            Service("certificates", self._run_certificates),
+        ]
+
+    async def _run_runtime(self, ready: Callable[[], None]) -> None:
+        """containerd as a child, or the socket that was given; images that have to be there."""
+        config = self.config
+        if config.runtime_endpoint:
+            self._runtime = CriRuntime(config.runtime_endpoint)
+            await self._runtime.version()
+            ready()
+            await asyncio.Event().wait()
+        folder = config.agent_dir
+        self._containerd = Containerd(
+            ContainerdConfig(
+                root=folder / "containerd",
+                config=folder / "etc" / "containerd" / "config.toml",
+                cni_config=folder / "etc" / "cni" / "net.d",
+                cni_bin=cni_folder() or Path("/usr/lib/cni"),
+                sandbox_image=config.pause_image,
+                snapshotter="" if config.snapshotter == "overlayfs" else config.snapshotter,
+            )
+        )
+        try:
+            self._runtime = await self._containerd.start()
+            importer = Importer(self._containerd.config.socket)
+            await ensure_pause(self._runtime, importer, config.pause_image)
+            tasks = Tasks("images")
+            tasks.spawn(_preload(importer, folder / "images"), "preload")
+            ready()
+            code = await self._containerd.wait()
+            raise RuntimeError(f"containerd ended with code {code}; see {folder / 'containerd' / 'containerd.log'}")
+        finally:
+            if self._runtime is not None:
+                await self._runtime.close()
+            await self._containerd.stop()
+
+    async def _run_informers(self, ready: Callable[[], None]) -> None:
+        await self._machine_ready()
+        informers = (self._services, self._slices, self._nodes)
+        left = {informer.kind.plural for informer in informers}
+
+        def synced(plural: str) -> None:
+            left.discard(plural)
+            if not left:
+                ready()
+
+        # Whoever listens subscribes first, so that nothing is missed.
+        self._make_listeners()
+        async with asyncio.TaskGroup() as group:
+            for informer in informers:
+                group.create_task(informer.run(lambda plural=informer.kind.plural: synced(plural)))  # type: ignore[misc]
+
+    async def _machine_ready(self) -> None:
+        if self._cluster_dns:
+            await self._host.ensure_address(DNS_LINK, self._cluster_dns)
+
+    def _make_listeners(self) -> None:
+        told = self.credentials.config
+        cidrs = tuple(str(told["clusterCIDR"]).split(","))
+        skip = frozenset([self._cluster_dns] if self._cluster_dns else [])
+        node = ProxyNode(self.config.node_name, cidrs, skip)
+        self._proxy = Proxy(self._services, self._slices, node, self._packets, Conntrack())
+        network = NetworkConfig(cidrs, str(told["flannelBackend"]), self._address.mtu)
+        folder = self.config.agent_dir / "etc" / "cni" / "net.d"
+        self._network = Network(self._nodes, self.config.node_name, network, folder, self._host, self._packets)
+        if self._cluster_dns:
+            resolv_conf = Path(self.config.resolv_conf or "/etc/resolv.conf")
+            upstream = Upstream(resolv_conf, {self._cluster_dns}, self.entropy)
+            config = DnsConfig((self._cluster_dns,), str(told["clusterDomain"]))
+            self._dns = Dns(config, upstream, self._services, self._slices, self._nodes)
+
+    async def _run_network(self, ready: Callable[[], None]) -> None:
+        await self._network.run(ready)
+
+    async def _run_proxy(self, ready: Callable[[], None]) -> None:
+        await self._proxy.run(ready)
+
+    async def _run_dns(self, ready: Callable[[], None]) -> None:
+        await self._dns.run(ready)
+
+    async def _run_kubelet(self, ready: Callable[[], None]) -> None:
+        assert self._runtime is not None
+        self._kubelet = Kubelet(self._kubelet_config(), self._kubelet_client, self._runtime, self.clock, self.entropy)
+        await self._kubelet.run(ready)
+
+    def _kubelet_config(self) -> KubeletConfig:
+        config, told = self.config, self.credentials.config
+        manifests = config.agent_dir / "pod-manifests"
+        external = (config.node_external_ip,) if config.node_external_ip else ()
+        return KubeletConfig(
+            identity=Identity(
+                name=config.node_name,
+                internal_ips=(self._address.address,),
+                external_ips=external,
+                hostname=config.node_name,
+                labels=dict(config.labels),
+                annotations=_annotations(config, self._address.address),
+                taints=config.taints,
+                provider_id=f"k3s://{config.node_name}",
+                version=VERSION,
+            ),
+            manifests=manifests,
+            cni_folder=config.agent_dir / "etc" / "cni" / "net.d",
+            cluster_dns=(self._cluster_dns,) if self._cluster_dns else (),
+            cluster_domain=str(told["clusterDomain"]),
+            resolv_conf=config.resolv_conf,
+            max_pods=config.max_pods,
+        )
+
+    async def _run_kubelet_server(self, ready: Callable[[], None]) -> None:
+        assert self._kubelet is not None and self._runtime is not None
+        authorize = ApiAuthorizer(self._kubelet_client, self.config.node_name, self.clock)
+        server = KubeletServer(self._kubelet, self._runtime, authorize, self.clock, {})
+        await server.run(ready, "0.0.0.0", self._serving_context(), PORT)
+
+    def _serving_context(self) -> ssl.SSLContext:
+        cert, key = self.credentials.certificate("serving-kubelet")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(cert, key)
+        context.load_verify_locations(self.credentials.client_ca)
+        context.verify_mode = ssl.CERT_OPTIONAL
+        self._kubelet_tls = context
+        return context
+
+    async def _run_node_ready(self, ready: Callable[[], None]) -> None:
+        """Ready once the node is: what the server waits for before it says that the cluster is up."""
+        assert self._kubelet is not None
+        await self._kubelet.became_ready.wait()
+        ready()
+        await asyncio.Event().wait()
+
+    async def _run_certificates(self, ready: Callable[[], None]) -> None:
+        def renewed(credentials: AgentCredentials) -> None:
+            self.credentials = credentials
+            cert, key = credentials.certificate("serving-kubelet")
+            self._kubelet_tls.load_cert_chain(cert, key)
+
+        await self._joiner.renew(ready, renewed)
+
+
+async def _preload(importer: Importer, folder: Path) -> None:
+    """Imports the archives of `agent/images` (air-gap installs)."""
+    for path in archives(folder) if folder.is_dir() else ():
+        try:
+            await importer.load(path)
+            log.info("Images imported", extra={"archive": str(path)})
+        except RuntimeError as error:
+            log.error("%s", error)
+
+
+def _annotations(config: AgentConfig, address: str) -> dict[str, str]:
+    """What k3s notes on its nodes (spec 2.4), secret values masked."""
+    return {
+        "k3s.io/hostname": config.node_name,
+        "k3s.io/internal-ip": address,
+        "k3s.io/node-args": encode(masked(config.node_args)).decode(),
+    }
+
+
+def masked(args: tuple[str, ...]) -> list[str]:
+    """Arguments with the values of tokens replaced by stars."""
+    shown: list[str] = []
+    hide_next = False
+    for word in args:
+        name, equals, _ = word.partition("=")
+        secret = name.lstrip("-") in ("t", "token", "agent-token", "cluster-secret")
+        shown.append("********" if hide_next else f"{name}=********" if secret and equals else word)
+        hide_next = secret and not equals
+    return shown

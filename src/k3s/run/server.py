@@ -1,0 +1,363 @@
+"""The server process put together: every part is made here, handed what it needs, and run as a service.
+
+The order of the services is the order of starting; they stop in reverse (see `run.supervisor`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from k3s import VERSION
+from k3s.api.errors import AlreadyExists
+from k3s.api.kinds import REGISTRY, Registry, builtin
+from k3s.api.object import Object, encode
+from k3s.apiserver import identity, rbac_bootstrap
+from k3s.apiserver.admission import defaults as admission
+from k3s.apiserver.authn import Authenticator, Credentials, parse_token_file
+from k3s.apiserver.authz import Authorizer
+from k3s.apiserver.cache import Cache
+from k3s.apiserver.nodeauthz import NodeAuthorizer
+from k3s.apiserver.nodes import Nodes
+from k3s.apiserver.rbac import Rbac
+from k3s.apiserver.request import Target
+from k3s.apiserver.rsa import Signer
+from k3s.apiserver.server import ApiServer, ApiServerConfig, conversion
+from k3s.apiserver.tokens import Issuer, Verifier
+from k3s.apiserver.tokens import settings as token_settings
+from k3s.apiserver.virtual import Reviews
+from k3s.base.clock import Clock
+from k3s.base.entropy import Entropy
+from k3s.base.message import Answer, Request, Response
+from k3s.base.story import Story
+from k3s.client.client import Client
+from k3s.client.local import LocalTransport
+from k3s.cluster.certs import CLIENT_CA, SERVER_CA, SERVICE_KEY, Certificates, authority_names, client_context
+from k3s.cluster.passwords import NodePasswords
+from k3s.cluster.supervisor import Supervisor as JoinRoutes
+from k3s.cluster.tokens import Secrets
+from k3s.controllers.actions import Emit
+from k3s.controllers.execute import Recorder
+from k3s.controllers.informers import Informers
+from k3s.controllers.runtime import QueueMetrics
+from k3s.controllers.service import Controllers
+from k3s.controllers.table import Settings as ControllerSettings
+from k3s.controllers.table import controllers
+from k3s.run.supervisor import Service, Supervisor
+from k3s.scheduler.service import NAME as SCHEDULER
+from k3s.scheduler.service import Scheduler
+from k3s.store.compaction import Compactor
+from k3s.store.interface import Store
+
+log = logging.getLogger(__name__)
+
+_MANAGER = identity.authenticated("system:kube-controller-manager")
+_SCHEDULER = identity.authenticated("system:kube-scheduler")
+_SERVICE = builtin("v1", "Service")
+DNS_SERVICE = "kube-dns"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """What the server process has to know; made from the options by `run.settings`."""
+
+    data_dir: Path
+    bind_address: str
+    port: int
+    advertise_address: str
+    advertise_port: int
+    cluster_cidr: str
+    service_cidr: str
+    node_ports: tuple[int, int]
+    cluster_dns: str
+    cluster_domain: str
+    flannel_backend: str
+    service_ip: str
+    token_auth_file: str = ""
+    anonymous_auth: bool = False
+    disabled: frozenset[str] = frozenset()
+    scheduler: bool = True
+    controllers: bool = True
+
+    @property
+    def server_dir(self) -> Path:
+        """`<data-dir>/server`."""
+        return self.data_dir / "server"
+
+    def for_agents(self) -> Object:
+        """The document of /v1-k3s/config: what agents have to know about the cluster."""
+        return {
+            "clusterCIDR": self.cluster_cidr,
+            "serviceCIDR": self.service_cidr,
+            "clusterDNS": self.cluster_dns,
+            "clusterDomain": self.cluster_domain,
+            "flannelBackend": self.flannel_backend,
+            "disabled": sorted(self.disabled),
+            "httpsPort": self.port,
+        }
+
+
+class ControlPlane:
+    """The parts of the server process. Certificates and secrets exist already (`run.prepare`)."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        store: Store,
+        certificates: Certificates,
+        secrets: Secrets,
+        clock: Clock,
+        entropy: Entropy,
+    ) -> None:
+        self.config = config
+        self.store = store
+        self.certificates = certificates
+        self.clock = clock
+        self.entropy = entropy
+        self.story = Story()
+        self.supervisor: Supervisor | None = None
+        registry = REGISTRY.copy()
+        cache = Cache(conversion(registry))
+        self._service_key = certificates.read(SERVICE_KEY)
+        self.authenticator = self._authenticator(cache, secrets)
+        self.authorizer = Authorizer(Rbac(cache), NodeAuthorizer(cache, rbac_bootstrap.node_rules()))
+        self.api = self._api_server(registry, cache)
+        self._itself = Client(LocalTransport(self.api.itself()))
+        self._passwords = NodePasswords(self._itself, entropy)
+        self.informers = Informers(self.client(_MANAGER), clock, entropy)
+        self._recorder = Recorder(self.client(_SCHEDULER), SCHEDULER, clock, entropy)
+
+    # -- making
+
+    def _authenticator(self, cache: Cache, secrets: Secrets) -> Authenticator:
+        config = self.config
+        static = parse_token_file(Path(config.token_auth_file).read_text()) if config.token_auth_file else {}
+        credentials = Credentials(
+            authorities=authority_names(self.certificates.path(CLIENT_CA)),
+            static=static,
+            passwords=secrets.passwords(),
+            anonymous=config.anonymous_auth,
+        )
+        tokens = token_settings(config.cluster_domain)
+        self._issuer = Issuer(cache, Signer(self._service_key), tokens, self.clock, self.entropy)
+        verifier = Verifier(cache, [Signer(self._service_key).public], tokens, self.clock)
+        return Authenticator(credentials, cache, self.clock, verifier)
+
+    def _api_server(self, registry: Registry, cache: Cache) -> ApiServer:
+        config = self.config
+        kubelet_tls = client_context(
+            self.certificates.read(SERVER_CA),
+            self.certificates.path("client-kube-apiserver"),
+            self.certificates.path("client-kube-apiserver.key"),
+        )
+        return ApiServer(
+            self.store,
+            ApiServerConfig(
+                addresses=((config.bind_address, config.port),),
+                tls=self.certificates.server_context(),
+                service_cidrs=(config.service_cidr,),
+                node_ports=config.node_ports,
+                advertise=(config.advertise_address, config.advertise_port),
+                version=version_document(),
+            ),
+            self.authenticator,
+            self.authorizer,
+            admission.chain(cache, self.authorizer, self.entropy),
+            self.clock,
+            self.entropy,
+            registry=registry,
+            cache=cache,
+            issuer=self._issuer,
+            nodes=Nodes(cache, kubelet_tls),
+            reviews=Reviews(self.authenticator, self.authorizer, self.clock),
+            checks=self._checks(),
+            debug=self._debug(),
+            routes=self._routes(),
+        )
+
+    def client(self, user: identity.User) -> Client:
+        """A client in this process, with the rights of `user`."""
+        return Client(LocalTransport(self.api.handler(user)))
+
+    def _client_of_account(self, account: str) -> Client:
+        if not account:
+            return self.client(_MANAGER)
+        name = identity.service_account_name("kube-system", account)
+        groups = identity.service_account_groups("kube-system")
+        return self.client(identity.User(name, groups))
+
+    # -- seen from outside
+
+    def _checks(self) -> Mapping[str, Callable[[], str | None]]:
+        return {name: (lambda name=name: self._check(name)) for name in self._names() if name != "apiserver"}  # type: ignore[misc]
+
+    def _check(self, name: str) -> str | None:
+        state = self.supervisor.states.get(name) if self.supervisor else None
+        if state is None:
+            return "not started"
+        return None if state.phase == "ready" else f"{state.phase} {state.error}".strip()
+
+    def _debug(self) -> Mapping[str, Callable[[Mapping[str, str]], bytes]]:
+        def services(query: Mapping[str, str]) -> bytes:
+            return encode(self.supervisor.describe() if self.supervisor else [])
+
+        def story(query: Mapping[str, str]) -> bytes:
+            lines = self.story.lines(query.get("key"), query.get("component"))
+            return encode([line._asdict() for line in lines])
+
+        def tasks(query: Mapping[str, str]) -> bytes:
+            return encode(sorted(task.get_name() for task in asyncio.all_tasks()))
+
+        return {"services": services, "story": story, "tasks": tasks}
+
+    def _routes(self) -> Mapping[str, Callable[[Request, Target], Awaitable[Answer]]]:
+        routes = JoinRoutes(
+            self.certificates,
+            self.clock,
+            config=self.config.for_agents,
+            servers=lambda: [f"{self.config.advertise_address}:{self.config.port}"],
+            is_ready=lambda: self._check("apiserver") is None,
+            check_password=self._check_password,
+        )
+
+        async def answer(request: Request, target: Target) -> Answer:
+            user = self.authenticator.supervisor(request.headers, request.peer)
+            found = await routes.handle(request.method, target.path, request.headers, user, request.body)
+            return Response(found.status, found.body, found.content_type)
+
+        return {"/cacerts": answer, "/ping": answer, "/v1-k3s/": answer}
+
+    async def _check_password(self, node: str, password: str) -> None:
+        await self._passwords.ensure(node, password)
+
+    # -- services
+
+    def _names(self) -> list[str]:
+        names = ["store", "apiserver", "packaged", "informers"]
+        names += ["controllers"] if self.config.controllers else []
+        names += ["scheduler"] if self.config.scheduler else []
+        return [*names, "certificates", "compaction"]
+
+    def services(self) -> list[Service]:
+        """The services in the order of starting."""
+        runs = {
+            "store": Service("store", self._run_store),
+            "apiserver": Service("apiserver", self.api.run, ("store",), stop_within_s=15),
+            "packaged": Service("packaged", self._run_packaged, ("apiserver",)),
+            "informers": Service("informers", self._run_informers, ("apiserver",)),
+            "controllers": Service("controllers", self._run_controllers, ("informers",)),
+            "scheduler": Service("scheduler", self._run_scheduler, ("informers",)),
+            "certificates": Service("certificates", self.certificates.renew, ("apiserver",)),
+            "compaction": Service("compaction", Compactor(self.store).run, ("store",)),
+        }
+        return [runs[name] for name in self._names()]
+
+    async def _run_store(self, ready: Callable[[], None]) -> None:
+        await self.store.open()
+        try:
+            ready()
+            await asyncio.Event().wait()
+        finally:
+            await self.store.close()
+
+    async def _run_packaged(self, ready: Callable[[], None]) -> None:
+        """Makes the packaged objects of k3s that are missing; stays, because no service may end."""
+        if "coredns" not in self.config.disabled:
+            with contextlib.suppress(AlreadyExists):
+                await self._itself.create(_SERVICE, dns_service(self.config))
+        ready()
+        await asyncio.Event().wait()
+
+    async def _run_informers(self, ready: Callable[[], None]) -> None:
+        # Whoever reads informers asks for them here, so that none of the first objects is missed.
+        self._controllers = self._make_controllers() if self.config.controllers else None
+        self._scheduler = self._make_scheduler() if self.config.scheduler else None
+        await self.informers.run(ready)
+
+    def _make_controllers(self) -> Controllers:
+        config = self.config
+        settings = ControllerSettings(
+            root_ca=self.certificates.read(SERVER_CA).decode(),
+            api_addresses=(config.advertise_address,),
+            api_port=config.advertise_port,
+            cluster_cidrs=(config.cluster_cidr,),
+        )
+        return Controllers(
+            controllers(settings, self.api.registry),
+            self.informers,
+            self._client_of_account,
+            self.api.registry,
+            self.clock,
+            self.entropy,
+            self.story,
+            QueueMetrics(self.api.metrics),
+        )
+
+    def _make_scheduler(self) -> Scheduler:
+        def emit(about: Object, type: str, reason: str, message: str) -> None:
+            self._recorder.tell(Emit(about, type, reason, message))
+
+        return Scheduler(self.client(_SCHEDULER), self.informers.of, self.clock, emit, self.story)
+
+    async def _run_controllers(self, ready: Callable[[], None]) -> None:
+        assert self._controllers is not None
+        await self._controllers.run(ready)
+
+    async def _run_scheduler(self, ready: Callable[[], None]) -> None:
+        assert self._scheduler is not None
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._recorder.run())
+            group.create_task(self._scheduler.run(ready))
+
+
+def dns_service(config: ServerConfig) -> Object:
+    """The Service kube-dns: it has no endpoints, because the agent of every node answers at its address itself."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": DNS_SERVICE,
+            "namespace": "kube-system",
+            "labels": {
+                "k8s-app": DNS_SERVICE,
+                "kubernetes.io/cluster-service": "true",
+                "kubernetes.io/name": "CoreDNS",
+            },
+        },
+        "spec": {
+            "clusterIP": config.cluster_dns,
+            "clusterIPs": [config.cluster_dns],
+            "ports": [
+                {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
+                {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53},
+            ],
+            "type": "ClusterIP",
+        },
+    }
+
+
+def version_document() -> dict[str, str]:
+    """What /version answers."""
+    import platform
+    import sys
+
+    major, minor = VERSION.removeprefix("v").split(".")[:2]
+    return {
+        "major": major,
+        "minor": minor,
+        "emulationMajor": major,
+        "emulationMinor": minor,
+        "minCompatibilityMajor": major,
+        "minCompatibilityMinor": str(int(minor) - 1),
+        "gitVersion": VERSION,
+        "gitCommit": "",
+        "gitTreeState": "",
+        "buildDate": "",
+        "goVersion": f"python{'.'.join(map(str, sys.version_info[:3]))}",
+        "compiler": platform.python_implementation().lower(),
+        "platform": f"linux/{({'x86_64': 'amd64', 'aarch64': 'arm64'}).get(platform.machine(), platform.machine())}",
+    }

@@ -1,0 +1,141 @@
+"""From resolved options to what the server and the agent process have to know. Wrong combinations are ConfigErrors."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from k3s.api import names
+from k3s.run.agent import AgentConfig
+from k3s.run.config import ConfigError, Settings, component_args, default_data_dir
+from k3s.run.server import ServerConfig
+
+# Pass-through flags that are honoured, by option.
+API_SERVER_ARGS = {"token-auth-file": "a file", "anonymous-auth": "true or false"}
+KUBELET_ARGS = {"max-pods": "a number"}
+_DNS_POSITION = 10
+
+
+def data_dir(settings: Settings, env: Mapping[str, str]) -> Path:
+    """The folder of all state."""
+    given = settings.text("data-dir")
+    return Path(given) if given else default_data_dir(env, os.geteuid() == 0)
+
+
+def node_name(settings: Settings, node_id: str = "") -> str:
+    """The node's name: as given, else the host's, in lower case. Raises ConfigError for one that no object may have."""
+    name = (settings.text("node-name") or socket.gethostname()).lower()
+    if settings.switch("with-node-id"):
+        name = f"{name}-{node_id}"
+    problems = names.dns_subdomain(name)
+    if problems:
+        raise ConfigError(f"Wrong value {name!r} for --node-name: {problems[0]}")
+    return name
+
+
+def read_token(settings: Settings, kind: str = "token") -> str:
+    """The token as given by flag, environment or file; empty when not given. Raises ConfigError."""
+    text, file = settings.text(kind), settings.text(f"{kind}-file")
+    if text or not file:
+        return text
+    try:
+        return Path(file).read_text().strip()
+    except OSError as error:
+        raise ConfigError(f"Cannot read --{kind}-file={file}: {error.strerror}") from error
+
+
+def server_config(settings: Settings, env: Mapping[str, str], address: str) -> ServerConfig:
+    """The server process's configuration; `address` is the machine's own. Raises ConfigError."""
+    service = ipaddress.ip_network(settings.text("service-cidr"))
+    if service.num_addresses < 2 * _DNS_POSITION:
+        raise ConfigError(f"Wrong value {service} for --service-cidr: use a larger network such as 10.43.0.0/16")
+    cluster = ipaddress.ip_network(settings.text("cluster-cidr"))
+    if cluster.overlaps(service):
+        raise ConfigError(f"Wrong value {cluster} for --cluster-cidr: it overlaps --service-cidr {service}")
+    dns = settings.text("cluster-dns") or str(service[_DNS_POSITION])
+    if ipaddress.ip_address(dns) not in service:
+        raise ConfigError(f"Wrong value {dns} for --cluster-dns: use an address of --service-cidr {service}")
+    endpoint = settings.text("datastore-endpoint")
+    if endpoint not in ("", "sqlite", "sqlite://"):
+        raise ConfigError(
+            f"Option --datastore-endpoint={endpoint.split('://')[0]}://… is refused: only the embedded SQLite "
+            "datastore is built yet. Remove it to go on."
+        )
+    if settings.is_set("server"):
+        raise ConfigError("Option --server is refused for k3s server: several servers are not built yet. Remove it.")
+    low, _, high = settings.text("service-node-port-range").partition("-")
+    api = component_args(settings, "kube-apiserver-arg", API_SERVER_ARGS)
+    for option in ("kube-scheduler-arg", "kube-controller-manager-arg", "kube-cloud-controller-manager-arg"):
+        component_args(settings, option, {})
+    return ServerConfig(
+        data_dir=data_dir(settings, env),
+        bind_address=settings.text("bind-address"),
+        port=settings.number("https-listen-port"),
+        advertise_address=settings.text("advertise-address") or settings.text("node-external-ip") or address,
+        advertise_port=settings.number("advertise-port") or settings.number("https-listen-port"),
+        cluster_cidr=str(cluster),
+        service_cidr=str(service),
+        node_ports=(int(low), int(high)),
+        cluster_dns=dns,
+        cluster_domain=settings.text("cluster-domain"),
+        flannel_backend=settings.text("flannel-backend"),
+        service_ip=str(service[1]),
+        token_auth_file=_existing(api.get("token-auth-file", "")),
+        anonymous_auth=api.get("anonymous-auth", "false") == "true",
+        disabled=frozenset(settings.items("disable")),
+        scheduler=not settings.switch("disable-scheduler"),
+        controllers=not settings.switch("disable-controller-manager"),
+    )
+
+
+def _existing(path: str) -> str:
+    if path and not Path(path).is_file():
+        raise ConfigError(f"Wrong value {path!r} for --kube-apiserver-arg=token-auth-file: the file does not exist")
+    return path
+
+
+def agent_config(settings: Settings, env: Mapping[str, str], name: str, token: str) -> AgentConfig:
+    """The agent process's configuration. Raises ConfigError."""
+    url = settings.text("server")
+    if not url or not token:
+        missing = "--server" if not url else "--token"
+        raise ConfigError(f"Option {missing} is needed by k3s agent: --server https://host:6443 --token TOKEN")
+    component_args(settings, "kube-proxy-arg", {})
+    kubelet = component_args(settings, "kubelet-arg", KUBELET_ARGS)
+    if not kubelet.get("max-pods", "110").isdecimal():
+        raise ConfigError(f"Wrong value {kubelet['max-pods']!r} for --kubelet-arg=max-pods: use a number")
+    return AgentConfig(
+        data_dir=data_dir(settings, env),
+        server=url,
+        token=token,
+        node_name=name,
+        node_ip=settings.text("node-ip"),
+        node_external_ip=settings.text("node-external-ip"),
+        labels=tuple(_label(item) for item in settings.items("node-label")),
+        taints=tuple(_taint(item) for item in settings.items("node-taint")),
+        pause_image=settings.text("pause-image"),
+        snapshotter=settings.text("snapshotter"),
+        runtime_endpoint=settings.text("container-runtime-endpoint").removeprefix("unix://"),
+        resolv_conf=settings.text("resolv-conf"),
+        max_pods=int(kubelet.get("max-pods", "110")),
+        node_args=settings.args,
+    )
+
+
+def _label(item: str) -> tuple[str, str]:
+    key, equals, value = item.partition("=")
+    problems = names.label_key(key) + names.label_value(value)
+    if not equals or problems:
+        raise ConfigError(f"Wrong value {item!r} for --node-label: use key=value; {'; '.join(problems)}".rstrip("; "))
+    return key, value
+
+
+def _taint(item: str) -> dict[str, str]:
+    pair, colon, effect = item.rpartition(":")
+    key, _, value = pair.partition("=")
+    if not colon or effect not in ("NoSchedule", "PreferNoSchedule", "NoExecute") or names.label_key(key):
+        raise ConfigError(f"Wrong value {item!r} for --node-taint: use key=value:NoSchedule|PreferNoSchedule|NoExecute")
+    return {"key": key, "effect": effect, **({"value": value} if value else {})}
