@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from k3s.netfilter.fake import FakeFilter
 from k3s.netfilter.interface import FilterError, PacketFilter
-from k3s.netfilter.kernel import KernelFilter
+from k3s.netfilter.kernel import Kernel
 from k3s.netfilter.ruleset import (
     DROP,
     Chain,
@@ -51,7 +52,7 @@ def packets(request: pytest.FixtureRequest) -> Iterator[PacketFilter]:
         return
     subprocess.run(["ip", "netns", "add", NAMESPACE], check=True)
     try:
-        yield KernelFilter(("ip", "netns", "exec", NAMESPACE, "nft"))
+        yield Kernel(("ip", "netns", "exec", NAMESPACE, "nft"))
     finally:
         subprocess.run(["ip", "netns", "delete", NAMESPACE], check=True)
 
@@ -183,6 +184,58 @@ def test_rules_that_are_not_as_expected_are_an_error(packets: PacketFilter, run:
         chains = {name: chain for name, chain in old.chains.items() if name != "filter-forward"}
         with pytest.raises(FilterError):
             await packets.apply((old,), (replace(old, chains=chains),))
+
+    run(scenario())
+
+
+REMOVALS = """
+import asyncio, sys
+from k3s.netfilter.kernel import Kernel
+from k3s.netfilter.ruleset import Table
+
+async def main():
+    kernel, told, changed = Kernel(), [], asyncio.Event()
+    end = kernel.subscribe(lambda *table: (told.append(table), changed.set()))
+    one, two = Table("ip", "one"), Table("ip6", "two")
+    await kernel.apply((), (one, two))
+    await kernel.delete("ip", "one")
+    await kernel.apply(None, (two,))
+    await kernel.delete("ip6", "two")
+    while len(told) < 3:
+        changed.clear()
+        await changed.wait()
+    end()
+    print(told)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.root
+def test_removals_are_told_by_the_kernel(packets: PacketFilter) -> None:
+    """Deleting and replacing a table is noticed. The socket is of the process's namespace, so the process moves."""
+    if isinstance(packets, Kernel):
+        words = ["ip", "netns", "exec", NAMESPACE, sys.executable, "-c", REMOVALS]
+        done = subprocess.run(words, capture_output=True, timeout=20, check=True)
+        assert done.stdout.decode().strip() == str([("ip", "one"), ("ip6", "two"), ("ip6", "two")])
+
+
+def test_removals_are_told_by_the_fake(run: Run) -> None:
+    """The same sequence as the kernel's."""
+
+    async def scenario() -> None:
+        fake = FakeFilter()
+        told: list[tuple[str, str]] = []
+        end = fake.subscribe(lambda family, name: told.append((family, name)))
+        one, two = Table("ip", "one"), Table("ip6", "two")
+        await fake.apply((), (one, two))
+        await fake.delete("ip", "one")
+        await fake.apply(None, (two,))
+        await fake.delete("ip6", "two")
+        end()
+        await fake.apply((), (one,))
+        await fake.delete("ip", "one")
+        assert told == [("ip", "one"), ("ip6", "two"), ("ip6", "two")]
 
     run(scenario())
 

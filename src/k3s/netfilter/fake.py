@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from k3s.netfilter.interface import FilterError
 from k3s.netfilter.ruleset import Ruleset, Table, problems
 
@@ -13,6 +15,7 @@ class FakeFilter:
 
     def __init__(self) -> None:
         self._tables: dict[_Name, Table] = {}
+        self._subscribers: list[Callable[[str, str], None]] = []
         self.applied = 0
 
     @property
@@ -34,11 +37,24 @@ class FakeFilter:
                 raise FilterError(f"Cannot change packet rules: {'; '.join(wrong)}")
         if old == new:
             return
-        for table in old or ():
-            del self._tables[(table.family, table.name)]
-        self._tables |= {(table.family, table.name): table for table in new}
+        after = {(table.family, table.name): table for table in new}
+        gone = [name for name in self._tables if name in after] if old is None else []
+        gone += [(table.family, table.name) for table in old or () if (table.family, table.name) not in after]
+        self._tables = {name: table for name, table in self._tables.items() if name not in gone} | after
         self.applied += 1
+        self._tell(gone)
 
     async def delete(self, family: str, name: str) -> None:
         """See PacketFilter.delete."""
-        self._tables.pop((family, name), None)
+        if self._tables.pop((family, name), None) is not None:
+            self._tell([(family, name)])
+
+    def subscribe(self, removed: Callable[[str, str], None]) -> Callable[[], None]:
+        """See PacketFilter.subscribe."""
+        self._subscribers.append(removed)
+        return lambda: self._subscribers.remove(removed)
+
+    def _tell(self, gone: list[_Name]) -> None:
+        for family, name in gone:
+            for each in list(self._subscribers):
+                each(family, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from k3s.netfilter.ruleset import Ruleset, Table
@@ -25,3 +26,9 @@ class PacketFilter(Protocol):
 
     async def delete(self, family: str, name: str) -> None:
         """Deletes a whole table; nothing happens when it is not there."""
+
+    def subscribe(self, removed: Callable[[str, str], None]) -> Callable[[], None]:
+        """Calls `removed(family, name)` after any table was deleted, by us or by others; the result ends that.
+
+        When too much happened at once to be told, it calls with empty strings: look at everything.
+        """

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Callable
 
-from k3s.netfilter import diff, text
+from k3s.netfilter import diff, notices, text
 from k3s.netfilter.interface import FilterError
 from k3s.netfilter.ruleset import Ruleset, Table
 
 
-class KernelFilter:
+class Kernel:
     """Implements `interface.PacketFilter`. `command` may enter a network namespace first (tests do)."""
 
     def __init__(self, command: tuple[str, ...] = ("nft",)) -> None:
@@ -38,6 +40,30 @@ class KernelFilter:
         """See PacketFilter.delete."""
         # "add" first: deleting a table that is not there is an error.
         await self._nft(f"add table {family} {name}\ndelete table {family} {name}\n")
+
+    def subscribe(self, removed: Callable[[str, str], None]) -> Callable[[], None]:
+        """See PacketFilter.subscribe. The notices are those of this process's own network namespace."""
+        loop = asyncio.get_running_loop()
+        channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, notices.NETLINK_NETFILTER)
+        channel.bind((0, 1 << (notices.GROUP - 1)))
+
+        def receive() -> None:
+            try:
+                data = channel.recv(notices.LONGEST)
+            except BlockingIOError:
+                return
+            except OSError:  # ENOBUFS: the kernel had to drop notices
+                removed("", "")
+                return
+            for family, name in notices.deleted_tables(data):
+                removed(family, name)
+
+        def end() -> None:
+            loop.remove_reader(channel)
+            channel.close()
+
+        loop.add_reader(channel, receive)
+        return end
 
     async def _nft(self, script: str) -> str:
         try:

@@ -11,6 +11,7 @@ from k3s.base.aio import Mailbox, debounced
 from k3s.base.files import write_changed
 from k3s.client.informer import Informer
 from k3s.netfilter.interface import FilterError, PacketFilter
+from k3s.netfilter.ruleset import Table
 from k3s.network import cni, masquerade
 from k3s.network.diff import diff
 from k3s.network.interface import HostError, Machine
@@ -51,15 +52,23 @@ class Network:
         """Runs until cancelled; ready once pods can get an address. Leaves everything in place for a restart."""
         for problem in await self._machine.prepare(ipv6=any(":" in each for each in self._config.cluster_cidrs)):
             log.error(problem)
-        await self._persist(self._masquerade)
-        await self._nodes.wait_seen(1)
-        is_ready = False
-        self._changed.put(self._me)
-        async for _ in debounced(self._changed, _QUIET_S, _AT_MOST_S):
-            written = await self._sync()
-            if written and not is_ready:
-                is_ready = True
-                ready()
+        end = self._packets.subscribe(self._table_removed)
+        try:
+            await self._persist(self._masquerade)
+            await self._nodes.wait_seen(1)
+            is_ready = False
+            self._changed.put(self._me)
+            async for _ in debounced(self._changed, _QUIET_S, _AT_MOST_S):
+                written = await self._sync()
+                if written and not is_ready:
+                    is_ready = True
+                    ready()
+        finally:
+            end()
+
+    def _table_removed(self, _family: str, name: str) -> None:
+        if name in (masquerade.TABLE, ""):
+            self._changed.put(self._me)
 
     async def _sync(self) -> bool:
         """Brings files and routes up to date; false while the node has no pod range yet."""
@@ -78,6 +87,7 @@ class Network:
                 self._config.backend,
                 extra={"node": other},
             )
+        await self._persist(self._masquerade)
         await self._persist(self._routes)
         return True
 
@@ -86,8 +96,17 @@ class Network:
         await self._machine.apply(diff(await self._machine.observe(), desired))
 
     async def _masquerade(self) -> None:
-        if self._config.backend != "none":
-            await self._packets.apply(None, masquerade.ruleset(self._config.cluster_cidrs))
+        if self._config.backend == "none":
+            return
+        wanted = masquerade.ruleset(self._config.cluster_cidrs)
+        if [await self._observed(table) for table in wanted] != list(wanted):
+            await self._packets.apply(None, wanted)
+
+    async def _observed(self, table: Table) -> Table | None:
+        try:
+            return await self._packets.observe(table.family, table.name)
+        except FilterError:
+            return None  # not of our making, or of another release
 
     async def _persist(self, action: Callable[[], Awaitable[None]]) -> None:
         while True:

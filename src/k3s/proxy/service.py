@@ -72,11 +72,21 @@ class Proxy:
         """Runs until cancelled; ready once the first rules are in the kernel."""
         await self._services.wait_seen(1)
         await self._slices.wait_seen(1)
-        await self._sync(self._services.objects)
-        self._open_localhost()
-        ready()
-        async for names in debounced(self._changed, _QUIET_S, _AT_MOST_S):
-            await self._sync(names)
+        end = self._packets.subscribe(self._table_removed)
+        try:
+            await self._sync(self._services.objects)
+            self._open_localhost()
+            ready()
+            async for names in debounced(self._changed, _QUIET_S, _AT_MOST_S):
+                await self._sync(names)
+        finally:
+            end()
+
+    def _table_removed(self, _family: str, name: str) -> None:
+        """Somebody flushed the ruleset, or we replaced it: look at what is there."""
+        if name in (rules.TABLE, ""):
+            self._applied = None
+            self._changed.put("")
 
     def _slice_changed(self, _name: str, old: Object | None, new: Object | None) -> None:
         for each in (old, new):
@@ -118,9 +128,10 @@ class Proxy:
         )
         while True:
             try:
-                if self._applied is None:
-                    self._applied = await self._observe()
-                await self._packets.apply(self._applied, wanted)
+                known = self._applied if self._applied is not None else await self._observe()
+                # Set first: a table that is removed meanwhile makes it None again.
+                self._applied = wanted
+                await self._packets.apply(known, wanted)
             except FilterError as error:
                 wait = _RETRY_S[min(self.failures, len(_RETRY_S) - 1)]
                 self.failures += 1
@@ -130,7 +141,6 @@ class Proxy:
                 continue
             break
         self.failures = 0
-        self._applied = wanted
 
     async def _observe(self) -> Ruleset | None:
         """The rules that an earlier run left; `None` when they are not of our making and have to go."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from k3s.netfilter.kernel import KernelFilter
+from k3s.netfilter.kernel import Kernel
 from k3s.netfilter.ruleset import Ruleset
 from k3s.network import masquerade
 from k3s.network.host import Host
@@ -110,7 +110,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     made = Lab(tmp_path_factory.mktemp("lab"))
     try:
         made.build()
-        asyncio.run(KernelFilter(made.command("node", "nft")).apply((), rules()))
+        asyncio.run(Kernel(made.command("node", "nft")).apply((), rules()))
         yield made
     finally:
         made.tear_down()
@@ -134,7 +134,7 @@ def rules(*endpoints: str, **spec: Any) -> Ruleset:
 
 def apply(lab: Lab, new: Ruleset) -> None:
     """Makes the rules those of the kernel, whatever was there."""
-    asyncio.run(KernelFilter(lab.command("node", "nft")).apply(None, new))
+    asyncio.run(Kernel(lab.command("node", "nft")).apply(None, new))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_nobody_else_reaches_localhost(lab: Lab) -> None:
         pass
     lab.run("client", "sysctl -qw net.ipv4.conf.all.route_localnet=1")
     lab.run("client", "ip route replace 127.0.0.1/32 via 192.0.2.2 dev eth0 src 192.0.2.9")
-    asyncio.run(KernelFilter(lab.command("node", "nft")).delete("ip", "k3s"))
+    asyncio.run(Kernel(lab.command("node", "nft")).delete("ip", "k3s"))
     assert lab.get("client", "127.0.0.1:8080") == "pod-5", "the danger is not there, so the test shows nothing"
     apply(lab, rules())
     assert lab.get("node", "127.0.0.1:8080") == "pod-5"

@@ -88,9 +88,11 @@ def test_it_waits_for_the_pod_range(tmp_path: Path) -> None:
             await bench.ready.wait()
             assert bench.subnet() == "10.42.0.0/24"
             assert bench.packets.ruleset[0].name == "k3s-pods"
+            await bench.packets.delete("ip", "k3s-pods")
             await bench.objects.put(NODE, node(1, "10.42.9.0/24"))
             await asyncio.sleep(1)
             assert bench.subnet() == "10.42.9.0/24"
+            assert bench.packets.ruleset
         assert bench.path.exists() and bench.packets.ruleset
         await uninstall(bench.packets)
         assert bench.packets.ruleset == ()
