@@ -59,7 +59,7 @@ def test_links_with_an_address(machine: Machine, run: Run) -> None:
 
     async def scenario() -> None:
         await machine.ensure_address("k3s-dns", "10.43.0.10/32")
-        await machine.ensure_address("k3s-dns", "10.43.0.10/32")
+        await machine.ensure_address("k3s-dns", "10.43.0.10")
         await machine.ensure_address("k3s-dns", "10.43.0.11/32")
         await machine.remove_link("k3s-dns")
         await machine.remove_link("k3s-dns")

@@ -76,7 +76,9 @@ class Host:
             log.info("Kernel module not loaded", extra={"module": module, "reason": str(error)})
 
     async def ensure_address(self, link: str, wanted: str) -> None:
-        """Makes a link that carries exactly this address (with prefix length) and sets it up. Raises HostError."""
+        """Makes a link that carries exactly this address and sets it up. Raises HostError."""
+        if "/" not in wanted:
+            wanted += "/128" if ":" in wanted else "/32"
         # A bridge without ports serves as the place for an address: every node that runs pods has bridges,
         # while dummy links are a kernel option of their own.
         await self.apply([AddLink(Link(link, "bridge", (wanted,)))])

@@ -19,7 +19,7 @@ class Machine(Protocol):
         """Turns on forwarding and rules for bridged packets; answers what could not be done, for people to read."""
 
     async def ensure_address(self, link: str, wanted: str) -> None:
-        """Makes a link that carries exactly this address (with prefix length) and sets it up. Raises HostError."""
+        """Makes a link that carries exactly this address (alone, or with prefix length). Raises HostError."""
 
     async def remove_link(self, link: str) -> None:
         """Removes a link of ours; nothing happens when it is not there."""
