@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from k3s.api.kinds import REGISTRY, Kind
+from k3s.api import schema
+from k3s.api.kinds import REGISTRY, Kind, builtin
 from k3s.api.object import Object, decode, encode
 
 _METRICS = "autoscaling.alpha.kubernetes.io/metrics"
@@ -118,7 +119,10 @@ def _autoscaler_to_v2(obj: Object) -> Object:
     conditions = _read(notes, _CONDITIONS)
     if conditions:
         status["conditions"] = conditions
-    return _with(obj, "autoscaling/v2", spec, status, {})
+    # The second version has defaults of its own (a metric), and an object is complete in the version it is stored in.
+    return schema.defaults(
+        builtin("autoscaling/v2", "HorizontalPodAutoscaler"), _with(obj, "autoscaling/v2", spec, status, {})
+    )
 
 
 def _with(obj: Object, api_version: str, spec: Object, status: Object, notes: dict[str, str]) -> Object:

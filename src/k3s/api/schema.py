@@ -50,6 +50,7 @@ class Node:
         "_fields",
         "_items",
         "_lookup",
+        "_omits",
         "_plan",
         "default",
         "definition",
@@ -85,6 +86,7 @@ class Node:
         self._fields: dict[str, Node] | None = None
         self._items: Node | None = None
         self._plan: tuple[tuple[str, Any], ...] | None = None
+        self._omits: frozenset[str] | None = None
 
     def __repr__(self) -> str:
         return f"Node({self.definition or self.type})"
@@ -164,7 +166,78 @@ class Node:
                 plan.append((name, value))
         return plan
 
+    @property
+    def omits(self) -> frozenset[str]:
+        """The optional fields that are left out when they are empty text, false or zero, as the API does not tell those
+        values from no value; none of a custom schema."""
+        if self._omits is None:
+            properties = self.raw.get("properties", {}) if self.definition else {}
+            self._omits = frozenset(
+                name
+                for name, raw in properties.items()
+                if name not in self.required
+                and "default" not in raw
+                and (name not in _MEANT_EMPTY if raw.get("type") == "string" else name in _ZERO_IS_NOTHING)
+            )
+        return self._omits
 
+
+# Optional texts in which empty means something else than missing.
+_MEANT_EMPTY = frozenset(
+    {
+        "apiGroup",
+        "appProtocol",
+        "fieldPath",
+        "holderIdentity",
+        "ingressClassName",
+        "internalTrafficPolicy",
+        "loadBalancerClass",
+        "localhostProfile",
+        "preferredHolder",
+        "runtimeClassName",
+        "storageClassName",
+        "timeZone",
+        "type",
+        "url",
+        "volumeAttributesClassName",
+        "zone",
+    }
+)
+# Optional flags and counts in which false and zero are the same as missing.
+_ZERO_IS_NOTHING = frozenset(
+    {
+        "active",
+        "availableReplicas",
+        "currentReplicas",
+        "failed",
+        "fullyLabeledReplicas",
+        "generation",
+        "globalDefault",
+        "healthCheckNodePort",
+        "hostIPC",
+        "hostNetwork",
+        "hostPID",
+        "hostPort",
+        "initialDelaySeconds",
+        "insecureSkipTLSVerify",
+        "minReadySeconds",
+        "nodePort",
+        "numberAvailable",
+        "numberUnavailable",
+        "paused",
+        "publishNotReadyAddresses",
+        "readOnly",
+        "readyReplicas",
+        "stdin",
+        "stdinOnce",
+        "succeeded",
+        "tty",
+        "unavailableReplicas",
+        "unschedulable",
+        "updatedNumberScheduled",
+        "updatedReplicas",
+    }
+)
 # Optional fields with a zero default that is nevertheless not sent: names of references, and one number.
 _OMITTED_ZEROS = frozenset({"name", "minReadySeconds"})
 

@@ -84,7 +84,7 @@ class _Pruner:
                     out[key] = None
                 continue
             new = self.value(child, inner, f"{path}.{key}" if path else key)
-            if not new and new.__class__ in (dict, list) and child.type in ("map", "array") and node.definition:
+            if not new and _is_nothing(node, child, key, new):
                 changed = True
                 continue
             changed = changed or new is not inner
@@ -141,6 +141,13 @@ class _Pruner:
 
 class _Refused(Exception):
     """A value that cannot be decoded."""
+
+
+def _is_nothing(node: Node, child: Node, field: str, value: Any) -> bool:
+    """Whether an empty value is the same as none: lists and maps of the API, and some flags, counts and texts."""
+    if value.__class__ in (dict, list):
+        return child.type in ("map", "array") and bool(node.definition)
+    return field in node.omits
 
 
 def _ranged(pruner: _Pruner, node: Node, value: int, path: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from k3s.api import convert
+from k3s.api import convert, schema
 from k3s.api.kinds import builtin
 
 V1 = builtin("autoscaling/v1", "HorizontalPodAutoscaler")
@@ -14,13 +14,16 @@ OLD, NEW = builtin("v1", "Event"), builtin("events.k8s.io/v1", "Event")
 
 def test_cpu_percentage_is_a_metric() -> None:
     """What v1 says in one field v2 says in a list."""
-    obj = {"apiVersion": "autoscaling/v1", "kind": V1.kind, "metadata": {"name": "x"}, "spec": {"maxReplicas": 3}}
-    obj["spec"] = {"maxReplicas": 3, "targetCPUUtilizationPercentage": 50}
+    spec = {"maxReplicas": 3, "minReplicas": 1, "scaleTargetRef": {"kind": "Deployment", "name": "d"}}
+    obj = {"apiVersion": "autoscaling/v1", "kind": V1.kind, "metadata": {"name": "x"}, "spec": spec}
+    obj = schema.defaults(V1, obj | {"spec": spec | {"targetCPUUtilizationPercentage": 50}})
     new = convert.convert(obj, V1, V2)
     target = {"type": "Utilization", "averageUtilization": 50}
     assert new["spec"]["metrics"] == [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
     assert new["apiVersion"] == "autoscaling/v2"
-    assert convert.convert(new, V2, V1) == obj
+    assert schema.defaults(V1, schema.prune(V1, convert.convert(new, V2, V1))[0]) == obj
+    bare = convert.convert({"apiVersion": "autoscaling/v1", "metadata": {"name": "x"}, "spec": spec}, V1, V2)
+    assert bare["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"] == 80
 
 
 def test_what_v1_cannot_say_travels_in_annotations() -> None:
@@ -49,7 +52,7 @@ def test_what_v1_cannot_say_travels_in_annotations() -> None:
     assert old["spec"]["targetCPUUtilizationPercentage"] == 5
     assert "metrics" not in old["spec"]
     assert old["metadata"]["annotations"]["mine"] == "1"
-    assert convert.convert(old, V1, V2) == obj
+    assert convert.convert(old, V1, V2) == schema.defaults(V2, obj)
 
 
 def test_events_change_their_field_names() -> None:

@@ -104,3 +104,26 @@ def test_custom_resources_without_a_schema_keep_everything() -> None:
     pruned, unknown = schema.prune(kind, thing)
     assert unknown == ["metadata.zz"]
     assert pruned == {"metadata": {"name": "x"}, "spec": {"a": None}}
+
+
+def test_nothing_is_written_in_one_way() -> None:
+    """False, zero and empty text vanish where the API does not tell them from a missing value, and only there."""
+    pod = {
+        "spec": {
+            "hostNetwork": False,
+            "nodeName": "",
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "", "tty": False, "env": [{"name": "A", "value": ""}]}],
+        }
+    }
+    pruned, _ = schema.prune(POD, pod)
+    assert pruned["spec"] == {
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "", "env": [{"name": "A"}]}],
+    }
+    claim, _ = schema.prune(
+        builtin("v1", "PersistentVolumeClaim"), {"spec": {"storageClassName": "", "volumeName": ""}}
+    )
+    assert claim["spec"] == {"storageClassName": ""}
