@@ -1,0 +1,311 @@
+"""Server-side apply: who owns which field (metadata.managedFields), and what follows from it.
+
+    apply(node, live, patch, …)          merges a configuration, takes and gives up fields, finds conflicts
+    track_update(node, old, new, …)      writes down who changed what, for every other create, update and patch
+
+An update takes what it changes; an apply has to force what another manager owns with another value. A field that the
+last manager gives up by leaving it out of its configuration is removed. Source: KEP-555 and the field manager of the
+API server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from k3s.api import times
+from k3s.api.errors import ApiError, BadRequest, Conflict
+from k3s.api.fieldset import (
+    FieldSetError,
+    Path,
+    Paths,
+    SchemaNode,
+    compare,
+    from_fields,
+    merge,
+    of_value,
+    order,
+    shown,
+    to_fields,
+    without,
+    zero,
+)
+from k3s.api.object import Object, evolve, remove
+
+APPLY, UPDATE = "Apply", "Update"
+MAX_UPDATE_MANAGERS = 10
+_ANCIENT = "ancient-changes"
+_BEFORE_FIRST_APPLY = "before-first-apply"
+
+#: Fields that belong to nobody: the server writes them, or they name the object.
+_UNOWNED: Paths = frozenset(
+    {("f:apiVersion",), ("f:kind",), ("f:metadata",)}
+    | {
+        ("f:metadata", "f:" + name)
+        for name in (
+            "name",
+            "namespace",
+            "creationTimestamp",
+            "selfLink",
+            "uid",
+            "clusterName",
+            "generation",
+            "managedFields",
+            "resourceVersion",
+        )
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One entry of managedFields."""
+
+    manager: str
+    operation: str
+    api_version: str
+    subresource: str
+    paths: Paths
+    time: str = ""
+
+    @property
+    def identity(self) -> tuple[str, str, str, str]:
+        """What makes two entries one: an applier stays the same across versions."""
+        version = "" if self.operation == APPLY else self.api_version
+        return self.manager, self.operation, version, self.subresource
+
+    def to_object(self) -> Object:
+        """The entry as managedFields has it."""
+        entry: Object = {"manager": self.manager, "operation": self.operation, "apiVersion": self.api_version}
+        if self.time:
+            entry["time"] = self.time
+        entry |= {"fieldsType": "FieldsV1", "fieldsV1": to_fields(self.paths)}
+        if self.subresource:
+            entry["subresource"] = self.subresource
+        return entry
+
+    def describe(self) -> str:
+        """The manager as conflicts name it."""
+        text = f'"{self.manager}"'
+        if self.subresource:
+            text += f' with subresource "{self.subresource}"'
+        return text if self.operation == APPLY else f"{text} using {self.api_version}"
+
+
+def _read(obj: Object | None) -> list[_Entry]:
+    entries = []
+    for entry in _entries(obj or {}):
+        if entry.get("operation") not in (APPLY, UPDATE) or entry.get("fieldsType") != "FieldsV1":
+            raise ValueError(f"managedFields has an entry of {entry.get('manager')!r} that says nothing")
+        paths = from_fields(entry.get("fieldsV1") or {})
+        entries.append(
+            _Entry(
+                entry.get("manager", ""),
+                entry.get("operation", ""),
+                entry.get("apiVersion", ""),
+                entry.get("subresource", ""),
+                paths,
+                entry.get("time", ""),
+            )
+        )
+    return entries
+
+
+def _sort_key(entry: _Entry) -> tuple[str, str, str, str, str]:
+    return entry.operation, entry.time, entry.manager, entry.api_version, entry.subresource
+
+
+def _write(obj: Object, entries: Iterable[_Entry]) -> Object:
+    """The object with the entries that own something, in the API's order."""
+    kept = sorted((entry for entry in entries if entry.paths), key=_sort_key)
+    if not kept:
+        return remove(obj, ("metadata", "managedFields"))
+    return evolve(obj, ("metadata", "managedFields"), [entry.to_object() for entry in _capped(kept)])
+
+
+def _capped(entries: list[_Entry]) -> list[_Entry]:
+    """At most ten update managers: the oldest are put together as ancient changes of their version."""
+    updates = [entry for entry in entries if entry.operation == UPDATE and not entry.subresource]
+    excess = len(updates) - MAX_UPDATE_MANAGERS
+    if excess <= 0:
+        return entries
+    buckets: dict[str, _Entry] = {}
+    gone: set[int] = set()
+    for entry in updates:
+        if excess <= 0 and entry.manager != _ANCIENT:
+            break
+        bucket = buckets.get(entry.api_version)
+        if bucket is None:
+            buckets[entry.api_version] = replace(entry, manager=_ANCIENT)
+        else:
+            paths = bucket.paths | entry.paths
+            buckets[entry.api_version] = replace(bucket, paths=paths, time=max(bucket.time, entry.time))
+            excess -= 1
+        gone.add(id(entry))
+    kept = [entry for entry in entries if id(entry) not in gone]
+    return sorted([*kept, *buckets.values()], key=_sort_key)
+
+
+def same_but_times(old: Object, new: Object) -> bool:
+    """Whether two versions differ in nothing but when managers last wrote: then there is nothing to store."""
+    mine, theirs = ([{**entry, "time": ""} for entry in _entries(obj)] for obj in (old, new))
+    return mine == theirs and _bare(old) == _bare(new)
+
+
+def _entries(obj: Object) -> list[Object]:
+    return (obj.get("metadata") or {}).get("managedFields") or []
+
+
+def _bare(obj: Object) -> Object:
+    return remove(obj, ("metadata", "managedFields"))
+
+
+def _ignored(path: Path, ignored: Collection[Path]) -> bool:
+    return any(path[: len(prefix)] == prefix for prefix in ignored)
+
+
+def _owned(paths: Paths, ignored: Collection[Path]) -> Paths:
+    """What of a set may be owned."""
+    paths = paths - _UNOWNED
+    return frozenset(path for path in paths if not _ignored(path, ignored)) if ignored else paths
+
+
+# --- every write but apply ---
+
+
+def track_update(
+    node: SchemaNode,
+    old: Object | None,
+    new: Object,
+    manager: str,
+    *,
+    subresource: str = "",
+    now: float,
+    ignored: Collection[Path] = (),
+    operation: str = UPDATE,
+) -> Object:
+    """`new` with managedFields that say what `manager` changed from `old` (None: it creates the object).
+
+    To be called after defaulting and before the server allocates anything: only what the client asked for is its own.
+    `ignored` are path prefixes that this way of writing cannot change, such as `("f:status",)`.
+    """
+    given = (new.get("metadata") or {}).get("managedFields")
+    if given is not None and (not given or given == [{}]):
+        # The client asks to forget the owners; it starts again with the next apply.
+        return _bare(new)
+    try:
+        entries = _read(new) or _read(old)
+    except (AttributeError, TypeError, ValueError):
+        entries = _read(old)
+    if not entries and old is not None:
+        return _bare(new)
+    comparison = compare(node, _bare(old) if old is not None else _empty(node, new), _bare(new))
+    if comparison.is_same:
+        return _write(new, entries) if given is None and old is not None else new
+    changed = comparison.modified | comparison.added
+    taken = changed | comparison.removed
+    entries = [replace(entry, paths=entry.paths - taken) for entry in entries]
+    mine = _Entry(manager, operation, new.get("apiVersion", ""), subresource, _owned(changed, ignored))
+    if mine.paths:
+        previous = next((entry for entry in entries if entry.identity == mine.identity), None)
+        if previous is not None:
+            entries.remove(previous)
+            mine = replace(mine, paths=mine.paths | previous.paths)
+        entries.append(replace(mine, time=times.format(now)))
+    return _write(new, entries)
+
+
+def _empty(node: SchemaNode, like: Object) -> Object:
+    base = zero(node)
+    return {**base, **{key: like[key] for key in ("apiVersion", "kind") if key in like}}
+
+
+# --- apply ---
+
+
+def apply(
+    node: SchemaNode,
+    live: Object | None,
+    patch: Object,
+    manager: str,
+    *,
+    force: bool = False,
+    subresource: str = "",
+    now: float,
+    ignored: Collection[Path] = (),
+) -> Object:
+    """The object after `manager` applied the configuration `patch` to `live` (None: it creates the object).
+
+    Nulls and empty containers may be in the result: it goes through pruning and defaulting next. Raises Conflict when
+    another manager owns a field with another value and `force` is not given, and errors for what is no configuration.
+    """
+    if (patch.get("metadata") or {}).get("managedFields") is not None:
+        raise BadRequest("metadata.managedFields must be nil")
+    config = _bare(patch)
+    try:
+        wanted = _owned(of_value(node, config), ignored)
+    except FieldSetError as error:
+        raise _untyped(patch, str(error)) from error
+    start = _bare(live) if live is not None else {}
+    entries = _read(live)
+    if live is not None and not entries:
+        existing = compare(node, _empty(node, live), start).added
+        version, paths = live.get("apiVersion", ""), _owned(existing, ignored)
+        entries = [_Entry(_BEFORE_FIRST_APPLY, UPDATE, version, "", paths, times.format(now))]
+    mine = _Entry(manager, APPLY, patch.get("apiVersion", ""), subresource, wanted)
+    last = next((entry for entry in entries if entry.identity == mine.identity), None)
+    others = [entry for entry in entries if entry is not last]
+    if last is not None:
+        mine = replace(mine, time=last.time)
+    merged = merge(node, start, config)
+    if last is not None:
+        merged = _given_up(node, merged, last, [*others, mine])
+    comparison = compare(node, start if live is not None else _empty(node, patch), merged)
+    changed = comparison.modified | comparison.added
+    if not force:
+        _raise_conflicts([(entry, entry.paths & changed) for entry in others])
+    taken = changed | comparison.removed
+    others = [replace(entry, paths=entry.paths - taken) for entry in others]
+    if live is None or not comparison.is_same:
+        mine = replace(mine, time=times.format(now))
+    return _write(merged, [*others, mine])
+
+
+def _given_up(node: SchemaNode, merged: Object, last: _Entry, owners: list[_Entry]) -> Object:
+    """The object without the fields of the last configuration that nobody owns any more."""
+    kept: set[Path] = set()
+    for entry in owners:
+        for path in entry.paths:
+            kept.update(path[:i] for i in range(1, len(path) + 1))
+    gone = last.paths - kept - _UNOWNED
+    if not gone:
+        return merged
+    return without(node, merged, gone) or {}
+
+
+def _raise_conflicts(found: list[tuple[_Entry, Paths]]) -> None:
+    conflicts = sorted(((e, p) for e, p in found if p), key=lambda conflict: conflict[0].describe())
+    if not conflicts:
+        return
+    causes: list[Object] = []
+    texts: list[str] = []
+    for entry, paths in conflicts:
+        who = entry.describe()
+        names = [shown(path) for path in sorted(paths, key=order)]
+        causes += [
+            {"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": name} for name in names
+        ]
+        if len(names) == 1:
+            texts.append(f"conflict with {who}: {names[0]}")
+        else:
+            texts.append(f"conflicts with {who}:\n" + "\n".join(f"- {name}" for name in names))
+    count = f"{len(causes)} conflict" + ("" if len(causes) == 1 else "s")
+    raise Conflict(f"Apply failed with {count}: " + "\n".join(texts), {"causes": causes})
+
+
+def _untyped(patch: Object, why: str) -> ApiError:
+    meta: dict[str, Any] = patch.get("metadata") or {}
+    group, _, version = patch.get("apiVersion", "").rpartition("/")
+    what = f"{meta.get('namespace', '')}/{meta.get('name', '')}; {group}/{version}, Kind={patch.get('kind', '')}"
+    return ApiError(f"failed to create typed patch object ({what}): {why}", code=500)

@@ -1,0 +1,361 @@
+"""Sets of fields of an object, as managedFields has them, and how they come about.
+
+A path is a tuple of elements, written as in FieldsV1: `f:spec`, `k:{"name":"web"}` (an element of a list by its keys),
+`v:"x"` (an element of a set). Source: KEP-555 (server-side apply) and the structured merge diff rules: lists and maps
+marked atomic have one owner, other maps belong field by field, other lists element by element.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
+
+Path = tuple[str, ...]
+Paths = frozenset[Path]
+
+
+class SchemaNode(Protocol):
+    """What ownership depends on; `api.schema.Node` is one."""
+
+    type: str
+    definition: str
+    default: Any
+    required: frozenset[str]
+    list_type: str
+    list_map_keys: tuple[str, ...]
+    map_type: str
+    merge_key: str
+    preserve_unknown: bool
+    raw: Mapping[str, Any]
+
+    @property
+    def patch_strategies(self) -> Collection[str]:
+        """Some of merge, replace and retainKeys."""
+
+    @property
+    def fields(self) -> Mapping[str, SchemaNode]:
+        """The named fields of an object."""
+
+    def child(self, field: str) -> SchemaNode | None:
+        """The place of one field."""
+
+    def items(self) -> SchemaNode | None:
+        """The place of list elements or map values."""
+
+
+class FieldSetError(ValueError):
+    """A value that has no place in the schema; `path` is where."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{shown(path)}: {why}")
+
+
+_MISSING: Any = object()
+
+
+# --- the FieldsV1 form ---
+
+
+def to_fields(paths: Collection[Path]) -> dict[str, Any]:
+    """The FieldsV1 tree of a set of paths."""
+    tree: dict[str, Any] = {}
+    for path in sorted(paths):
+        node = tree
+        for element in path:
+            node = node.setdefault(element, {})
+        node["."] = {}
+    return _folded(tree)
+
+
+def _folded(tree: dict[str, Any]) -> dict[str, Any]:
+    # A dot says that the field itself is a member; where nothing is below, an empty tree says the same.
+    return {} if tree.keys() == {"."} else {key: _folded(inner) if key != "." else {} for key, inner in tree.items()}
+
+
+def from_fields(tree: Mapping[str, Any]) -> Paths:
+    """The paths of a FieldsV1 tree."""
+    return frozenset(_walk(tree, ()))
+
+
+def _walk(tree: Mapping[str, Any], path: Path) -> Iterator[Path]:
+    for key, inner in tree.items():
+        if key == ".":
+            yield path
+        elif inner:
+            yield from _walk(inner, (*path, key))
+        else:
+            yield (*path, key)
+
+
+def shown(path: Path) -> str:
+    """A path as messages have it: `.spec.containers[name="web"].image`."""
+    out = []
+    for element in path:
+        kind, text = element[0], element[2:]
+        if kind == "f":
+            out.append("." + text)
+        elif kind == "k":
+            keys = json.loads(text)
+            out.append("[" + ",".join(f"{key}={json.dumps(value)}" for key, value in sorted(keys.items())) + "]")
+        else:
+            out.append(f"[={text}]" if kind == "v" else f"[{text}]")
+    return "".join(out)
+
+
+def order(path: Path) -> tuple[Any, ...]:
+    """The sort key of paths in messages: members of a level before what is deeper."""
+    return tuple((len(path) - i > 1, element) for i, element in enumerate(path))
+
+
+# --- the shape of a value ---
+
+
+def is_atomic(node: SchemaNode | None, value: Any) -> bool:
+    """Whether a map or list has one owner as a whole."""
+    if isinstance(value, dict):
+        if node is None:
+            return False
+        return node.map_type == "atomic" or (node.type == "any" and bool(node.definition))
+    if isinstance(value, list):
+        return node is None or not _associative(node)
+    return True
+
+
+def _associative(node: SchemaNode) -> bool:
+    if node.type != "array":
+        return False
+    return node.list_type in ("map", "set") or (not node.list_type and "merge" in node.patch_strategies)
+
+
+def _keys(node: SchemaNode) -> tuple[str, ...]:
+    if node.list_type == "map":
+        return node.list_map_keys
+    return (node.merge_key,) if not node.list_type and node.merge_key else ()
+
+
+def element_of(node: SchemaNode, value: Any, path: Path = ()) -> str:
+    """The path element of one element of a list that merges; raises FieldSetError when it names no key."""
+    keys = _keys(node)
+    if not keys:
+        return "v:" + json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    items = node.items()
+    found: dict[str, Any] = {}
+    for key in sorted(keys):
+        inner = value.get(key) if isinstance(value, dict) else None
+        if inner is None:
+            child = items.child(key) if items is not None else None
+            inner = child.default if child is not None else None
+        if inner is not None:
+            found[key] = inner
+    if not found:
+        names = ", ".join(keys)
+        raise FieldSetError(path, f"associative list with keys has an element that omits key field {names!r}")
+    return "k:" + json.dumps(found, separators=(",", ":"), ensure_ascii=False)
+
+
+def child_of(node: SchemaNode | None, field: str) -> SchemaNode | None:
+    """The schema of a field; None where the value decides."""
+    return node.child(field) if node is not None else None
+
+
+def elements(node: SchemaNode, value: list[Any], path: Path) -> dict[str, Any]:
+    """The elements of a list that merges by their path element; of equal ones the first."""
+    out: dict[str, Any] = {}
+    for inner in value:
+        out.setdefault(element_of(node, inner, path), inner)
+    return out
+
+
+# --- sets of values ---
+
+
+def of_value(node: SchemaNode, value: Any) -> Paths:
+    """The fields that an applied configuration names; raises FieldSetError for one that the schema does not know."""
+    out: set[Path] = set()
+    _collect(node, value, (), out)
+    return frozenset(out)
+
+
+def _collect(node: SchemaNode | None, value: Any, path: Path, out: set[Path]) -> None:
+    if value is None or is_atomic(node, value):
+        out.add(path)
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            below = (*path, "f:" + key)
+            child = child_of(node, key)
+            if child is None and node is not None and not node.preserve_unknown:
+                raise FieldSetError(below, "field not declared in schema")
+            _collect(child, inner, below, out)
+            if inner is None or inner == {} or not (node is not None and key in node.fields):
+                out.add(below)
+    elif node is not None:
+        for element, inner in elements(node, value, path).items():
+            _collect(node.items(), inner, (*path, element), out)
+            out.add((*path, element))
+
+
+class Comparison(NamedTuple):
+    """How a value became another one."""
+
+    modified: Paths
+    added: Paths
+    removed: Paths
+
+    @property
+    def is_same(self) -> bool:
+        """True when nothing differs."""
+        return not (self.modified or self.added or self.removed)
+
+
+def compare(node: SchemaNode, old: Any, new: Any) -> Comparison:
+    """The fields that differ; parts that are one and the same object are not looked into."""
+    walker = _Compare()
+    walker.walk(node, old, new, ())
+    return Comparison(frozenset(walker.modified), frozenset(walker.added), frozenset(walker.removed))
+
+
+class _Compare:
+    def __init__(self) -> None:
+        self.modified: set[Path] = set()
+        self.added: set[Path] = set()
+        self.removed: set[Path] = set()
+
+    def walk(self, node: SchemaNode | None, old: Any, new: Any, path: Path) -> None:
+        if old is new:
+            return
+        value = new if new is not _MISSING and new is not None else old
+        if value is _MISSING or is_atomic(node, value) or _different_shapes(old, new) or not (old or new):
+            self.leaf(old, new, path)
+            return
+        if isinstance(value, dict):
+            if (old is _MISSING or not old) and (new is _MISSING or not new):
+                self.leaf(old, new, path)
+                return
+            self.maps(node, _or_empty(old, {}), _or_empty(new, {}), path)
+        elif node is not None:
+            lists = [elements(node, _or_empty(side, []), path) for side in (old, new)]
+            if not lists[0] and not lists[1]:
+                self.leaf(old, new, path)
+                return
+            for element in lists[0] | lists[1]:
+                sides = (lists[0].get(element, _MISSING), lists[1].get(element, _MISSING))
+                self.walk(node.items(), *sides, (*path, element))
+        if old is _MISSING:
+            self.added.add(path)
+        elif new is _MISSING:
+            self.removed.add(path)
+
+    def maps(self, node: SchemaNode | None, old: Any, new: Any, path: Path) -> None:
+        for key in old | new:
+            left, right = old.get(key, _MISSING), new.get(key, _MISSING)
+            if left is not right:
+                self.walk(child_of(node, key), left, right, (*path, "f:" + key))
+
+    def leaf(self, old: Any, new: Any, path: Path) -> None:
+        if old is _MISSING:
+            self.added.add(path)
+        elif new is _MISSING:
+            self.removed.add(path)
+        elif old != new or type(old) is not type(new):
+            self.modified.add(path)
+
+
+def _or_empty(value: Any, empty: Any) -> Any:
+    return empty if value is _MISSING or value is None else value
+
+
+def _different_shapes(old: Any, new: Any) -> bool:
+    if old is _MISSING or new is _MISSING or old is None or new is None:
+        return False
+    return isinstance(old, dict) is not isinstance(new, dict) or isinstance(old, list) is not isinstance(new, list)
+
+
+def zero(node: SchemaNode) -> dict[str, Any]:
+    """What is always there even in an empty object of this schema: what a creation is compared with."""
+    out: dict[str, Any] = {}
+    for name, raw in node.raw.get("properties", {}).items():
+        child, default = node.fields[name], raw.get("default")
+        if child.type == "object" and default == {}:
+            out[name] = zero(child)
+        elif name in node.required:
+            out[name] = None if child.type in ("object", "array", "map") else default
+        elif default is not None and default in ("", 0, False):
+            out[name] = default
+    return out
+
+
+# --- merging and removing ---
+
+
+def merge(node: SchemaNode | None, live: Any, config: Any) -> Any:
+    """The live value with the configuration in it: granular parts merge, atomic ones are replaced."""
+    if live is None or config is None or is_atomic(node, config) or _different_shapes(live, config):
+        return config
+    if isinstance(config, dict):
+        out = dict(live)
+        for key, inner in config.items():
+            out[key] = merge(child_of(node, key), live.get(key), inner)
+        return out if out != live else live
+    return _merge_lists(node, live, config) if node is not None else config
+
+
+def _merge_lists(node: SchemaNode, live: list[Any], config: list[Any]) -> list[Any]:
+    """Elements in the order of the configuration, those that only live has where they stood."""
+    left, right = elements(node, live, ()), elements(node, config, ())
+    waiting = list(left)
+    places = {element: i for i, element in enumerate(waiting)}
+    out: list[Any] = []
+    at = 0
+
+    def take_until(end: int) -> None:
+        nonlocal at
+        while at < end:
+            if waiting[at] not in right:
+                out.append(left[waiting[at]])
+            at += 1
+
+    for element, inner in right.items():
+        place = places.get(element)
+        if place is not None:
+            take_until(place)
+            at = max(at, place + 1)
+            out.append(merge(node.items(), left[element], inner))
+            continue
+        while at < len(waiting) and waiting[at] not in right:
+            take_until(at + 1)
+        out.append(inner)
+    take_until(len(waiting))
+    return out
+
+
+def without(node: SchemaNode | None, value: Any, paths: Collection[Path]) -> Any:
+    """The value without fields and elements; what becomes empty by that goes too (None)."""
+    if not paths or not isinstance(value, dict | list):
+        return value
+    here: dict[str, list[Path]] = {}
+    for path in paths:
+        here.setdefault(path[0], []).append(path[1:])
+    if isinstance(value, dict):
+        out: dict[str, Any] = {}
+        for key, inner in value.items():
+            below = here.get("f:" + key)
+            if below is None:
+                out[key] = inner
+            elif () not in below:
+                left = without(child_of(node, key), inner, below)
+                if left is not None:
+                    out[key] = left
+        return out or None
+    if node is None:
+        return value
+    kept: list[Any] = []
+    for inner in value:
+        below = here.get(element_of(node, inner))
+        if below is None:
+            kept.append(inner)
+        elif () not in below:
+            left = without(node.items(), inner, below)
+            if left is not None:
+                kept.append(left)
+    return kept or None
