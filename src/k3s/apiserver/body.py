@@ -123,11 +123,14 @@ def _refuse(given_version: str, given_kind: str, api_version: str, name: str, re
             f'{given_kind} in version "{version}" cannot be handled as a {name}: no kind "{given_kind}" is registered '
             f'for version "{given_version}" in scheme "pkg/api/legacyscheme/scheme.go:30"'
         )
+    if given_kind == name:
+        raise BadRequest(
+            f"the API version in the data ({given_version}) does not match the expected API version ({api_version})"
+        )
+    package = split_api_version(api_version)[0].partition(".")[0] or "core"
     raise BadRequest(
-        f"the API version in the data ({given_version}) does not match the expected API version ({api_version})"
-        if given_kind == name
-        else f'{given_kind} in version "{version}" cannot be handled as a {name}: converting '
-        f"({given_kind}) to ({name}): unknown conversion"
+        f'{given_kind} in version "{version}" cannot be handled as a {name}: '
+        f"converting ({version}.{given_kind}) to ({package}.{name}): unknown conversion"
     )
 
 

@@ -408,6 +408,11 @@ class Cache:
         self._waiting.append((revision, future))
         await future
 
+    async def appeared(self, kind: Kind, namespace: str, name: str) -> None:
+        """Waits until an object exists."""
+        while self.bucket(kind).get(namespace, name) is None:
+            await self.reached(self.revision + 1)
+
     def _wake(self) -> None:
         still = []
         for revision, future in self._waiting:

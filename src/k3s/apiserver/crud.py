@@ -15,6 +15,7 @@ from k3s.api.kinds import Kind, builtin
 from k3s.api.object import Object
 from k3s.api.validation import validate_create, validate_update
 from k3s.apiserver import deletion
+from k3s.apiserver.admission.chain import NotYet
 from k3s.apiserver.admits import AdmissionRequest, Admits
 from k3s.apiserver.cache import Bucket, Cache, Item, serialise
 from k3s.apiserver.strategy import Cause, Context, Strategy
@@ -25,6 +26,8 @@ Mutate = Callable[["Object | None"], "Object | None"]
 # How often a write that others got ahead of is tried again before the client has to.
 _ATTEMPTS = 32
 _NAME_ATTEMPTS = 8
+# How long a create waits for an object that a controller is about to make.
+_NOT_YET_S = 2.0
 # A generated name is cut so that the random end still fits into a DNS label.
 _PREFIX_LIMIT = 58
 MODIFIED_MEANWHILE = "the object has been modified; please apply your changes to the latest version and try again"
@@ -161,7 +164,7 @@ class Crud:
             cleanups: list[Callable[[], None]] = []
             context.cleanups = cleanups
             try:
-                return await self._create(context, strategy, obj)
+                return await self._create_when_ready(context, strategy, obj)
             except ApiError as error:
                 if error.reason != "AlreadyExists" or not prefix or attempt == _NAME_ATTEMPTS - 1:
                     raise
@@ -169,6 +172,17 @@ class Crud:
                 for cleanup in cleanups:
                     cleanup()
         raise AssertionError("unreachable")
+
+    async def _create_when_ready(self, context: Context, strategy: Strategy, obj: Object) -> Outcome:
+        """A pod may come before its namespace's service account, which a controller is about to make: wait once."""
+        try:
+            return await self._create(context, strategy, obj)
+        except NotYet as early:
+            try:
+                await asyncio.wait_for(self.cache.appeared(*early.awaited), _NOT_YET_S)
+            except asyncio.TimeoutError:
+                raise early from None
+        return await self._create(context, strategy, obj)
 
     async def _create(self, context: Context, strategy: Strategy, obj: Object) -> Outcome:
         kind = context.kind
@@ -291,8 +305,16 @@ class Crud:
 
     # --- delete
 
-    async def delete(self, context: Context, options: deletion.DeleteOptions) -> Outcome:
-        """Deletes an object, or begins to. The outcome's object is how it looked last. Raises NotFound, Conflict."""
+    async def delete(
+        self,
+        context: Context,
+        options: deletion.DeleteOptions,
+        touch: Callable[[Object], Object] | None = None,
+    ) -> Outcome:
+        """Deletes an object, or begins to. The outcome's object is how it looked last. Raises NotFound, Conflict.
+
+        `touch` changes the object in the same write, for those who watch its end.
+        """
         kind = context.kind
         strategy = self.strategies(kind)
         last: list[Object] = []
@@ -313,7 +335,8 @@ class Crud:
                 context.options,
             )
             self._admission.validate(request)
-            new, looked = deletion.decide(strategy, context, old, options)
+            touched = touch(old) if touch is not None else old
+            new, looked = deletion.decide(strategy, context, touched, options)
             last[:] = [looked]
             return new
 
@@ -382,7 +405,9 @@ def check_revision(context: Context, strategy: Strategy, old: Object, new: Objec
         if strategy.conditional_update and context.verb == "update":
             text = "Invalid value: 0: must be specified for an update"
             cause = {"reason": "FieldValueInvalid", "message": text, "field": "metadata.resourceVersion"}
-            raise invalid(kind.group, kind.kind, context.name, [cause])
+            raise invalid(kind.group, kind.plural, context.name, [cause])
+    elif not revision.isdigit():
+        raise ApiError(f'strconv.ParseUint: parsing "{revision}": invalid syntax', code=500)
     elif revision != before.get("resourceVersion"):
         raise conflict(kind.group, kind.plural, context.name, MODIFIED_MEANWHILE)
     uid = meta.get("uid")

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 Route = Callable[[Request, Target], Awaitable[Answer]]
 Plain = Callable[[Request, Target, User], "Answer | Awaitable[Answer] | None"]
+# Kinds whose every use is answered with a warning.
+_DEPRECATED = {("", "endpoints"): "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"}
 _STREAMING = (Response, Stream, Chunks, Upgrade)
 _NOT_FOUND_TEXT = Response(404, b"404 page not found\n", TEXT)
 
@@ -91,6 +93,9 @@ class Pipeline:
                 headers.get("accept", ""), target.query.get("pretty"), headers.get("user-agent", "")
             )
             call = Call(request, target, user, self._kind(target), media)
+            deprecated = _DEPRECATED.get((call.kind.group, call.kind.plural)) if not call.kind.group else None
+            if deprecated is not None:
+                call.warnings.append(deprecated)
             result = self._dispatch(call)
             if isinstance(result, (One, Many, Watching)) or isinstance(result, _STREAMING):
                 return self._seen(self._form(call, result), target, began)

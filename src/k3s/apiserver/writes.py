@@ -34,6 +34,7 @@ class Answers(Protocol):
 
 # Deletions of one collection that are under way at the same time: enough for the store's group commit.
 _TOGETHER = 64
+_MANAGER_LIMIT = 128
 
 
 class Writes:
@@ -270,13 +271,22 @@ def check_type(kind: Kind, new: Object, registry: Registry) -> None:
 
 def _dry_run(pairs: tuple[tuple[str, str], ...], verb: str) -> bool:
     values = [value for key, value in pairs if key == "dryRun"]
-    for value in values:
-        if value != "All":
-            _refuse_option(verb, "dryRun", f'Unsupported value: "{value}": supported values: "All"')
+    if any(value != "All" for value in values):
+        _refuse_option(verb, "dryRun", f'Unsupported value: {encode(values).decode()}: supported values: "All"')
     return bool(values)
 
 
-def _refuse_option(verb: str, field: str, message: str) -> None:
+def _check_manager(verb: str, manager: str) -> None:
+    if len(manager) > _MANAGER_LIMIT:
+        _refuse_option(
+            verb, "fieldManager", f"Too long: may not be more than {_MANAGER_LIMIT} bytes", "FieldValueTooLong"
+        )
+    if not manager.isprintable():
+        text = f'Invalid value: "{manager}": should only contain printable characters'
+        _refuse_option(verb, "fieldManager", text, "FieldValueInvalid")
+
+
+def _refuse_option(verb: str, field: str, message: str, reason: str = "FieldValueNotSupported") -> None:
     kind = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}.get(verb, "DeleteOptions")
-    cause = {"reason": "FieldValueNotSupported", "message": message, "field": field}
+    cause = {"reason": reason, "message": message, "field": field}
     raise invalid("meta.k8s.io", kind, "", [cause])

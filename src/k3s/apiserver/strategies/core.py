@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from k3s.api import times
 from k3s.api.object import Object
 from k3s.apiserver.strategy import Context, Strategy
 
@@ -29,10 +30,12 @@ class NamespaceStrategy(Strategy):
         return _labelled(new)
 
     def marked(self, context: Context, obj: Object) -> Object:
-        status = obj.get("status") or {}
-        if status.get("phase") == "Terminating":
-            return obj
-        return {**obj, "status": {**status, "phase": "Terminating"}}
+        """A namespace has no grace period: it ends when it is empty."""
+        meta, status = obj["metadata"], obj.get("status") or {}
+        if "deletionGracePeriodSeconds" in meta:
+            meta = {k: v for k, v in meta.items() if k != "deletionGracePeriodSeconds"}
+            obj = {**obj, "metadata": meta}
+        return obj if status.get("phase") == "Terminating" else {**obj, "status": {**status, "phase": "Terminating"}}
 
     def holds(self, obj: Object) -> bool:
         return bool((obj.get("spec") or {}).get("finalizers"))
@@ -53,6 +56,48 @@ def _labelled(obj: Object) -> Object:
 
 
 class NodeStrategy(Strategy):
-    """A node registers with its status."""
+    """A node registers with its status; what it can allocate is its capacity unless it says less."""
 
     keeps_status = True
+
+    def prepare_create(self, context: Context, obj: Object) -> Object:
+        return _allocatable(_networks(obj))
+
+    def prepare_update(self, context: Context, old: Object, new: Object) -> Object:
+        return _allocatable(_networks(new))
+
+
+def _networks(node: Object) -> Object:
+    spec = node.get("spec") or {}
+    if spec.get("podCIDR") and not spec.get("podCIDRs"):
+        return {**node, "spec": {**spec, "podCIDRs": [spec["podCIDR"]]}}
+    return node
+
+
+def _allocatable(node: Object) -> Object:
+    status = node.get("status") or {}
+    if status.get("capacity") and not status.get("allocatable"):
+        return {**node, "status": {**status, "allocatable": status["capacity"]}}
+    return node
+
+
+class VolumeStrategy(Strategy):
+    """A volume remembers when its phase changed."""
+
+    def prepare_create(self, context: Context, obj: Object) -> Object:
+        return {**obj, "status": {"phase": "Pending", "lastPhaseTransitionTime": times.format(context.now)}}
+
+    def prepare_update(self, context: Context, old: Object, new: Object) -> Object:
+        before, status = old.get("status") or {}, new.get("status") or {}
+        if status.get("phase") == before.get("phase"):
+            return new
+        if status.get("lastPhaseTransitionTime") != before.get("lastPhaseTransitionTime"):
+            return new
+        return {**new, "status": {**status, "lastPhaseTransitionTime": times.format(context.now)}}
+
+
+class ClaimStrategy(Strategy):
+    """A claim begins pending."""
+
+    def prepare_create(self, context: Context, obj: Object) -> Object:
+        return {**obj, "status": {"phase": "Pending"}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from k3s.api import quantity
+from k3s.api import quantity, times
 from k3s.api.object import Object
 from k3s.apiserver.strategy import Context, Strategy
 
@@ -15,8 +15,7 @@ class PodStrategy(Strategy):
     def prepare_create(self, context: Context, obj: Object) -> Object:
         status: Object = {"phase": "Pending", "qosClass": qos_class(obj)}
         if obj["spec"].get("schedulingGates"):
-            waits = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}
-            status["conditions"] = [{**waits, "message": "Scheduling is blocked due to non-empty scheduling gates"}]
+            status["conditions"] = [_gated(context.now)]
         return {**obj, "status": status}
 
     def reset_update(self, context: Context, old: Object, new: Object) -> Object:
@@ -56,6 +55,17 @@ class PodStrategy(Strategy):
         if status.get("hostIP") and not status.get("hostIPs"):
             status = {**status, "hostIPs": [{"ip": status["hostIP"]}]}
         return new if status is new.get("status") else {**new, "status": status}
+
+
+def _gated(now: float) -> Object:
+    return {
+        "type": "PodScheduled",
+        "status": "False",
+        "lastProbeTime": None,
+        "lastTransitionTime": times.format(now),
+        "reason": "SchedulingGated",
+        "message": "Scheduling is blocked due to non-empty scheduling gates",
+    }
 
 
 def _same_revision(old: Object, new: Object) -> Object:

@@ -48,7 +48,8 @@ class ServiceStrategy(Strategy):
         before, spec = old.get("spec") or {}, new.get("spec") or {}
         spec = self._carried(before, spec)
         spec = self._families(spec)
-        spec = self._with_address(context, spec, before)
+        if not _moved(before, spec):
+            spec = self._with_address(context, spec, before)
         spec = self._with_ports(context, spec, before)
         return {**new, "spec": spec}
 
@@ -62,6 +63,9 @@ class ServiceStrategy(Strategy):
             return spec
         if before.get("type") == "ExternalName":
             return spec
+        address = spec.get("clusterIP")
+        if address and address != before.get("clusterIP") and spec.get("clusterIPs") == before.get("clusterIPs"):
+            spec = {**spec, "clusterIPs": [address, *(spec.get("clusterIPs") or [])[1:]]}
         for key in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
             if not spec.get(key) and before.get(key):
                 spec = {**spec, key: before[key]}
@@ -128,15 +132,11 @@ class ServiceStrategy(Strategy):
         except ValueError:
             return  # the kind's validation says what is wrong with it
         network = next((n for n in self._networks if n.version == address.version), None)
-        if network is None or address not in network:
-            listed = network or self._networks[0]
-            self._refuse(
-                context,
-                text,
-                f"failed to allocate IP {text}: the provided network does not match the current range"
-                if network is None
-                else f"failed to allocate IP {text}: the provided IP is not in the valid range. The range of valid IPs is {listed}",
-            )
+        if network is None:
+            self._refuse(context, text, f"failed to allocate IP {text}: the provided network has no such addresses")
+        elif address not in network:
+            why = f"the provided IP ({text}) is not in the valid range. The range of valid IPs is {network}"
+            self._refuse(context, text, why)
         if self._taken(text):
             self._refuse(context, text, "failed to allocate IP " + text + ": provided IP is already allocated")
         self._choose(context, text)
@@ -237,15 +237,20 @@ class ServiceStrategy(Strategy):
         before, spec = old.get("spec") or {}, new.get("spec") or {}
         if before.get("type") == "ExternalName" or spec.get("type") == "ExternalName":
             return []
-        was, now = before.get("clusterIPs") or [], spec.get("clusterIPs") or []
-        if was and now and was[0] != now[0]:
-            text = f"Invalid value: {_listed(now)}: may not change once set"
-            return [{"reason": "FieldValueInvalid", "message": text, "field": "spec.clusterIPs[0]"}]
-        return []
+        if not _moved(before, spec):
+            return []
+        text = f"Invalid value: {_listed(spec['clusterIPs'])}: may not change once set"
+        return [{"reason": "FieldValueInvalid", "message": text, "field": "spec.clusterIPs[0]"}]
 
 
 def _listed(values: Iterable[Any]) -> str:
     return "[" + ",".join(f'"{value}"' for value in values) + "]"
+
+
+def _moved(before: Object, spec: Object) -> bool:
+    """Whether an update asks for another address than the service has."""
+    was, now = before.get("clusterIPs") or [], spec.get("clusterIPs") or []
+    return bool(was and now and was[0] != now[0] and spec.get("type") != "ExternalName")
 
 
 def _needs_check(spec: Object) -> bool:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from k3s.apiserver.strategies.core import NamespaceStrategy, NodeStrategy
+from k3s.apiserver.strategies.core import ClaimStrategy, NamespaceStrategy, NodeStrategy, VolumeStrategy
+from k3s.apiserver.strategies.others import DaemonSetStrategy, PriorityClassStrategy, SigningRequestStrategy
 from k3s.apiserver.strategies.pod import PodStrategy
 from k3s.apiserver.strategy import Strategy
 
 ROWS: dict[tuple[str, str], type[Strategy]] = {
     ("", "Namespace"): NamespaceStrategy,
     ("", "Node"): NodeStrategy,
+    ("", "PersistentVolume"): VolumeStrategy,
+    ("", "PersistentVolumeClaim"): ClaimStrategy,
     ("", "Pod"): PodStrategy,
+    ("apps", "DaemonSet"): DaemonSetStrategy,
+    ("certificates.k8s.io", "CertificateSigningRequest"): SigningRequestStrategy,
+    ("scheduling.k8s.io", "PriorityClass"): PriorityClassStrategy,
 }

@@ -1,4 +1,4 @@
-"""`/eviction`: a delete that disruption budgets may refuse. Source: "API-initiated eviction", Kubernetes documentation."""
+"""`/eviction`: a delete that disruption budgets may refuse. Source: "API-initiated Eviction" in the documentation."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Eviction:
         if pod is not None and not _free(pod):
             await self._count_down(context, pod)
         context.subresource = ""
-        await crud.delete(context, options)
+        await crud.delete(context, options, lambda pod: disrupted(pod, context.now))
         return One(None, None, CREATED, 201)
 
     async def _count_down(self, context: Context, pod: Object) -> None:
@@ -103,6 +103,21 @@ def counted_down(budget: Object, pod: Object, now: float) -> Object:
         raise _refuse(f"The disruption budget {name} needs {needed} healthy pods and has {now_healthy} currently", None)
     disrupted = {**disrupted, pod["metadata"]["name"]: times.format(now)}
     return {**budget, "status": {**status, "disruptionsAllowed": allowed - 1, "disruptedPods": disrupted}}
+
+
+def disrupted(pod: Object, now: float) -> Object:
+    """The pod with the condition that says why it ends."""
+    status = pod.get("status") or {}
+    others = [c for c in status.get("conditions") or () if c.get("type") != "DisruptionTarget"]
+    condition = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "lastProbeTime": None,
+        "lastTransitionTime": times.format(now),
+        "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting",
+    }
+    return {**pod, "status": {**status, "conditions": [*others, condition]}}
 
 
 def _ready(pod: Object) -> bool:

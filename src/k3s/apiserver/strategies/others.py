@@ -1,0 +1,89 @@
+"""Specials of kinds outside the core group."""
+
+from __future__ import annotations
+
+from k3s.api import times
+from k3s.api.errors import forbidden
+from k3s.api.object import Object
+from k3s.apiserver.strategy import Context, Strategy
+
+_TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+_DECISIONS = ("Approved", "Denied")
+
+
+class DaemonSetStrategy(Strategy):
+    """Counts changes of its template in an annotation that old clients read."""
+
+    def prepare_create(self, context: Context, obj: Object) -> Object:
+        return _with_generation(obj, 1)
+
+    def prepare_update(self, context: Context, old: Object, new: Object) -> Object:
+        if context.subresource:
+            return new
+        notes = old["metadata"].get("annotations") or {}
+        count = int(notes.get(_TEMPLATE_GENERATION) or 0)
+        changed = old["spec"].get("template") != new["spec"].get("template")
+        return _with_generation(new, count + 1 if changed else count)
+
+
+def _with_generation(obj: Object, count: int) -> Object:
+    meta = obj["metadata"]
+    notes = {**(meta.get("annotations") or {}), _TEMPLATE_GENERATION: str(count)}
+    return {**obj, "metadata": {**meta, "annotations": notes}}
+
+
+class PriorityClassStrategy(Strategy):
+    """A value that never changes; the system's own classes stay."""
+
+    def changed_spec(self, context: Context, old: Object, new: Object) -> bool:
+        return False
+
+    def check_delete(self, context: Context, obj: Object) -> None:
+        name = obj["metadata"]["name"]
+        if name.startswith("system-"):
+            why = "this is a system priority class and cannot be deleted"
+            raise forbidden(context.kind.group, context.kind.plural, name, why)
+
+
+class SigningRequestStrategy(Strategy):
+    """The server writes down who asks; decisions come through /approval, certificates through /status."""
+
+    def prepare_create(self, context: Context, obj: Object) -> Object:
+        user = context.user
+        spec = {k: v for k, v in obj["spec"].items() if k not in ("username", "uid", "groups", "extra")}
+        spec["username"] = user.name
+        if user.uid:
+            spec["uid"] = user.uid
+        if user.groups:
+            spec["groups"] = list(user.groups)
+        if user.extra:
+            spec["extra"] = {key: list(values) for key, values in user.extra.items()}
+        return {**obj, "spec": spec}
+
+    def reset_update(self, context: Context, old: Object, new: Object) -> Object:
+        status, before = new.get("status") or {}, old.get("status") or {}
+        if context.subresource == "approval":
+            merged = {**before, "conditions": _timed(status.get("conditions"), before, context.now)}
+        elif context.subresource == "status":
+            kept = [c for c in before.get("conditions") or () if c.get("type") in _DECISIONS]
+            others = [c for c in status.get("conditions") or () if c.get("type") not in _DECISIONS]
+            merged = {**status, "conditions": _timed([*kept, *others], before, context.now)}
+        else:
+            return {**new, "spec": old["spec"], "status": before}
+        if not merged["conditions"]:
+            del merged["conditions"]
+        return {**new, "spec": old["spec"], "status": merged}
+
+
+def _timed(conditions: list[Object] | None, before: Object, now: float) -> list[Object]:
+    """Conditions with the times that their writer left out."""
+    known = {c.get("type"): c for c in before.get("conditions") or ()}
+    stamp = times.format(now)
+    done = []
+    for condition in conditions or ():
+        old = known.get(condition.get("type"))
+        same = old is not None and old.get("status") == condition.get("status")
+        transition = old["lastTransitionTime"] if same and old and old.get("lastTransitionTime") else stamp
+        filled = {"lastUpdateTime": stamp, "lastTransitionTime": transition}
+        done.append({**condition, **{k: v for k, v in filled.items() if not condition.get(k)}})
+    return done
