@@ -18,9 +18,8 @@ from k3s.base.clock import Clock
 from k3s.base.entropy import Entropy
 from k3s.client.client import Client
 from k3s.kubelet import containers, environment, launch, resources, signals
-from k3s.kubelet.cgroups import Cgroups
 from k3s.kubelet.environment import VariableError
-from k3s.kubelet.files import PodFiles
+from k3s.kubelet.host import Host
 from k3s.kubelet.images import ImageFailure, Images
 from k3s.kubelet.launch import ConfigError, NodeFacts
 from k3s.kubelet.prober import Prober, Target
@@ -52,10 +51,8 @@ class Shared:
     facts: Callable[[], NodeFacts]
     services: Callable[[], Iterable[Object]]
     sandbox_slots: asyncio.Semaphore
-    root: Path
+    host: Host
     logs: Path
-    links: Path
-    cgroups: Cgroups | None = None
     claims: Callable[[str, str], None] = lambda container_id, pod_uid: None
 
 
@@ -66,7 +63,7 @@ class PodActions:
         self._shared = shared
         self._pod = pod
         self._send = send
-        self.files = PodFiles(shared.client, shared.sources, shared.root, shared.logs, shared.links)
+        self.files = shared.host.files(shared.client, shared.sources)
         self.sandbox: Sandbox | None = None
         self.token_due: float | None = None
         self.refreshed: Callable[[], None] = lambda: None
@@ -98,8 +95,7 @@ class PodActions:
             await shared.sources.need(pod)
             now = shared.clock.now()
             await self.files.prepare(pod, shared.facts(), self.node_fields(), now)
-            if shared.cgroups is not None:
-                shared.cgroups.ensure(resources.cgroup_parent(pod), resources.pod_limits(pod))
+            shared.host.ensure_cgroup(resources.cgroup_parent(pod), resources.pod_limits(pod))
         except (VolumeError, ApiError, OutcomeUnknown, OSError) as error:
             self.tell("Warning", "FailedMount", str(error))
             self._send(signals.SetupFailed())
@@ -180,7 +176,7 @@ class PodActions:
             self.tell("Warning", "Failed", f"Error: {failure.message}", name)
             self._send(signals.StartFailed(name, "CreateContainerError", failure.message))
             return
-        self.tell("Normal", "Created", f"Container created: {name}", name)
+        self.tell("Normal", "Created", f"Created container: {name}", name)
         await self._start(container, container_id)
 
     async def _image(self, container: Object) -> Image:
@@ -265,7 +261,7 @@ class PodActions:
                 )
             self._send(signals.StartFailed(name, "RunContainerError", failure.message, left))
             return
-        self.tell("Normal", "Started", f"Container started: {name}", name)
+        self.tell("Normal", "Started", f"Started container {name}", name)
         try:
             running = await runtime.container_status(container_id)
         except RuntimeFailure as failure:
@@ -401,8 +397,7 @@ class PodActions:
                 await runtime.stop_pod_sandbox(sandbox.id)
                 await runtime.remove_pod_sandbox(sandbox.id)
             self.files.remove(pod, left)
-            if self._shared.cgroups is not None:
-                self._shared.cgroups.remove(resources.cgroup_parent(pod))
+            self._shared.host.remove_cgroup(resources.cgroup_parent(pod))
         except (RuntimeFailure, OSError) as error:
             log.warning("Pod is not removed yet", extra={"pod": key(pod), "reason": str(error)})
             self._send(signals.DeleteFailed())

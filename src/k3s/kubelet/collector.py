@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from k3s.base.clock import Clock
-from k3s.kubelet import images, machine, mounts
-from k3s.kubelet.cgroups import Cgroups
+from k3s.kubelet import images
+from k3s.kubelet.host import Host
 from k3s.kubelet.runtime import interface as cri
 from k3s.kubelet.runtime.interface import Container, Runtime, RuntimeFailure, Sandbox
 
@@ -24,10 +22,10 @@ class Collector:
     """Removes what is not needed. `images_changed` is called after an image was removed."""
 
     def __init__(
-        self, runtime: Runtime, clock: Clock, root: Path, high: int, low: int, images_changed: Callable[[], None]
+        self, runtime: Runtime, clock: Clock, host: Host, high: int, low: int, images_changed: Callable[[], None]
     ) -> None:
         self.period_s = _PERIOD_S
-        self._runtime, self._clock, self._root = runtime, clock, root
+        self._runtime, self._clock, self._host = runtime, clock, host
         self._high, self._low = high, low
         self._images_changed = images_changed
         self._first_seen: dict[str, float] = {}
@@ -48,7 +46,7 @@ class Collector:
         for times in (self._first_seen, self._last_used):
             for gone in times.keys() - there:
                 del times[gone]
-        disk = machine.disk(self._root)
+        disk = self._host.disk()
         over = images.bytes_over(disk.capacity, disk.capacity - disk.available, self._high, self._low)
         chosen = images.to_collect(stored, in_use, self._first_seen, self._last_used, over, now)
         for image in chosen:
@@ -68,7 +66,6 @@ class Collector:
     async def orphans(
         self,
         left: Mapping[str, tuple[list[Sandbox], list[Container]]],
-        cgroups: Cgroups | None,
         known: set[str],
     ) -> None:
         """Ends and removes what the runtime and the disk hold for pods that do not exist any more."""
@@ -84,15 +81,7 @@ class Collector:
                 log.info("Pod that is gone was removed", extra={"uid": pod_uid})
             except RuntimeFailure as failure:
                 log.warning("Pod that is gone is left behind", extra={"uid": pod_uid, "reason": failure.message})
-        folder = self._root / "pods"
-        for path in list(folder.iterdir()) if folder.is_dir() else []:
-            if path.name not in known:
-                try:
-                    mounts.remove_folder(str(path))
-                except OSError as error:
-                    log.warning("Folder is left behind", extra={"path": str(path), "reason": str(error)})
-        if cgroups is not None:
-            for cgroup in cgroups.pods():
-                if cgroup.rpartition("/pod")[2] not in known:
-                    with contextlib.suppress(OSError):
-                        cgroups.remove(cgroup)
+        try:
+            self._host.remove_orphans(known)
+        except OSError as error:
+            log.warning("Files of a pod that is gone are left behind", extra={"reason": str(error)})

@@ -209,6 +209,11 @@ class Containerd:
             f"see {self.config.root / 'containerd.log'}"
         )
 
+    @property
+    def running(self) -> bool:
+        """Whether the child is there."""
+        return self._process is not None and self._process.returncode is None
+
     async def wait(self) -> int:
         """Waits until containerd has ended; answers its exit code."""
         assert self._process is not None

@@ -84,10 +84,14 @@ class PodFiles:
                     node=node,
                     allocatable=facts.allocatable,
                 )
-                mounts.write_files(plan.path, content, group=plan.group, owner=volumes.owner(pod))
+                self.write(plan, content, pod)
             except (OSError, VolumeError, VariableError) as error:
                 raise VolumeError(f'MountVolume.SetUp failed for volume "{plan.name}" : {error}') from None
         return min((known.refresh_at for known in self.tokens.values()), default=None)
+
+    def write(self, plan: volumes.Plan, content: Mapping[str, volumes.File], pod: Object) -> None:
+        """Makes a volume show exactly these files. Raises VolumeError, OSError."""
+        mounts.write_files(plan.path, content, group=plan.group, owner=volumes.owner(pod))
 
     async def _token(self, pod: Object, wanted: Token, now: float) -> None:
         key = (wanted.audience, wanted.path)
@@ -113,7 +117,7 @@ class PodFiles:
         self,
         pod: Object,
         container: Object,
-        environment: Mapping[str, str],
+        variables: Mapping[str, str],
         addresses: tuple[str, ...],
         facts: NodeFacts,
     ) -> list[Mount]:
@@ -125,7 +129,7 @@ class PodFiles:
             if plan is None:
                 raise VolumeError(f'container "{container["name"]}" mounts the unknown volume "{mount["name"]}"')
             source = plan.path
-            sub = mount.get("subPath") or expand(mount.get("subPathExpr") or "", environment)
+            sub = mount.get("subPath") or expand(mount.get("subPathExpr") or "", variables)
             if sub:
                 target = self.folder(pod) / "volume-subpaths" / plan.name / container["name"] / str(index)
                 source = mounts.bind_subpath(plan.path, sub, str(target))

@@ -16,9 +16,9 @@ from k3s.base.clock import Clock
 from k3s.base.entropy import Entropy
 from k3s.base.inotify import FolderWatch
 from k3s.client.client import Client
-from k3s.kubelet import eviction, machine, node
+from k3s.kubelet import eviction, node
 from k3s.kubelet.eviction import Signal
-from k3s.kubelet.machine import Machine
+from k3s.kubelet.host import Host
 from k3s.kubelet.node import Identity, Room
 from k3s.kubelet.runtime.interface import Image, Readiness, Runtime, RuntimeFailure, Version
 
@@ -33,11 +33,10 @@ _LOOK_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatConfig:
-    """What the node says of itself, and where to look. `disk` is the folder whose file system counts as the node's."""
+    """What the node says of itself, and where to look. `cni_folder` is watched."""
 
     identity: Identity
     room: Room
-    disk: Path
     cni_folder: Path | None = None
     thresholds: tuple[tuple[str, str], ...] = tuple(eviction.DEFAULT.items())
 
@@ -46,10 +45,11 @@ class Heartbeat:
     """Keeps the Node object true. `now_ready` is called when the node becomes Ready for the first time."""
 
     def __init__(
-        self, config: HeartbeatConfig, facts: Machine, client: Client, runtime: Runtime, clock: Clock, entropy: Entropy
+        self, config: HeartbeatConfig, host: Host, client: Client, runtime: Runtime, clock: Clock, entropy: Entropy
     ) -> None:
         self._config = config
-        self._machine = facts
+        self._host = host
+        self._machine = host.machine()
         self._client = client
         self._runtime = runtime
         self._clock = clock
@@ -126,10 +126,10 @@ class Heartbeat:
 
     def signals(self) -> dict[str, Signal]:
         """What the eviction thresholds are compared with."""
-        disk = machine.disk(self._config.disk)
-        limit, used = machine.pids()
+        disk = self._host.disk()
+        limit, used = self._host.pids()
         return {
-            "memory.available": Signal(self._machine.memory_bytes, machine.memory_available()),
+            "memory.available": Signal(self._machine.memory_bytes, self._host.memory_available()),
             "nodefs.available": Signal(disk.capacity, disk.available),
             "nodefs.inodesFree": Signal(disk.inodes, disk.inodes_free),
             "imagefs.available": Signal(disk.capacity, disk.available),

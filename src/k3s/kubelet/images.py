@@ -204,15 +204,10 @@ class Importer:
         if process.returncode != 0:
             raise RuntimeError(f"Cannot import image archive {source}: {errors.decode(errors='replace').strip()}")
 
-    async def load_folder(self, folder: Path) -> None:
-        """Imports every archive of a folder in order of names; one that is broken is told and skipped."""
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if path.name.endswith(_ARCHIVES):
-                try:
-                    await self.load(path)
-                    log.info("Image archive imported", extra={"path": str(path)})
-                except (RuntimeError, OSError) as error:
-                    log.error("Image archive was not imported", extra={"path": str(path), "reason": str(error)})
+
+def archives(folder: Path) -> list[Path]:
+    """The image archives of a folder, in order of names."""
+    return sorted(path for path in folder.iterdir() if path.name.endswith(_ARCHIVES))
 
 
 def listed_images(folder: Path) -> list[str]:

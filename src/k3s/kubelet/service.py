@@ -23,11 +23,11 @@ from k3s.base.clock import Clock
 from k3s.base.entropy import Entropy
 from k3s.client.client import Client
 from k3s.client.informer import Informer
-from k3s.kubelet import containers, eviction, machine, node, resources, signals
+from k3s.kubelet import containers, eviction, node, resources, signals
 from k3s.kubelet.actions import Shared
-from k3s.kubelet.cgroups import Cgroups
 from k3s.kubelet.collector import Collector
 from k3s.kubelet.heartbeat import Heartbeat, HeartbeatConfig
+from k3s.kubelet.host import Host, LinuxHost
 from k3s.kubelet.images import Images
 from k3s.kubelet.launch import NodeFacts
 from k3s.kubelet.node import Identity, Room
@@ -66,7 +66,6 @@ class KubeletConfig:
     image_gc_high: int = 85
     image_gc_low: int = 80
     seccomp_default: bool = False
-    use_cgroups: bool = True
     # Several sandboxes at once fill the processors; more only get in each other's way.
     parallel_sandboxes: int = 0
 
@@ -82,12 +81,13 @@ class Kubelet:
         clock: Clock,
         entropy: Entropy,
         *,
-        facts: machine.Machine | None = None,
+        host: Host | None = None,
     ) -> None:
         self.config = config
         self.runtime = runtime
         self.became_ready = asyncio.Event()
-        self.machine = facts or machine.read()
+        self.host = host or LinuxHost(config.root, config.logs, config.links)
+        self.machine = self.host.machine()
         self._client, self._clock, self._entropy = client, clock, entropy
         self._failure: asyncio.Future[None] | None = None
         self._tasks = Tasks("kubelet", self._failed)
@@ -106,7 +106,7 @@ class Kubelet:
         self._heartbeat = self._make_heartbeat()
         self._shared = self._make_shared()
         self._collector = Collector(
-            runtime, clock, config.root, config.image_gc_high, config.image_gc_low, self._heartbeat.images_changed
+            runtime, clock, self.host, config.image_gc_high, config.image_gc_low, self._heartbeat.images_changed
         )
 
     # ── what others may see of it (server, logs, exec) ──
@@ -148,7 +148,7 @@ class Kubelet:
 
     def _node_facts(self) -> NodeFacts:
         config = self.config
-        resolver = machine.resolver(config.resolv_conf)
+        resolver = self.host.resolver(config.resolv_conf)
         amounts = node.amounts(node.allocatable(self.machine, self._room()))
         return NodeFacts(
             name=config.identity.name,
@@ -164,17 +164,14 @@ class Kubelet:
         )
 
     def _room(self) -> Room:
-        self.config.root.mkdir(parents=True, exist_ok=True)
-        size = machine.disk(self.config.root).capacity
+        size = self.host.disk().capacity
         kept = self.config.eviction_hard.get("nodefs.available", "0")
         return Room(self.config.max_pods, size, eviction.threshold(kept, size), self.config.reserved)
 
     def _make_heartbeat(self) -> Heartbeat:
         config = self.config
-        made = HeartbeatConfig(
-            config.identity, self._room(), config.root, config.cni_folder, tuple(config.eviction_hard.items())
-        )
-        return Heartbeat(made, self.machine, self._client, self.runtime, self._clock, self._entropy)
+        made = HeartbeatConfig(config.identity, self._room(), config.cni_folder, tuple(config.eviction_hard.items()))
+        return Heartbeat(made, self.host, self._client, self.runtime, self._clock, self._entropy)
 
     def _make_shared(self) -> Shared:
         slots = self.config.parallel_sandboxes or max(2, self.machine.cpus)
@@ -191,10 +188,8 @@ class Kubelet:
             facts=lambda: self._facts,
             services=self._services.values,
             sandbox_slots=asyncio.Semaphore(slots),
-            root=self.config.root,
+            host=self.host,
             logs=self.config.logs,
-            links=self.config.links,
-            cgroups=Cgroups() if self.config.use_cgroups else None,
             claims=self._owners.__setitem__,
         )
 
@@ -253,7 +248,7 @@ class Kubelet:
             known = by_pod.pop(uid(one), ([], []))
             await self._begin_adopted(one, *known)
         self._pods.subscribe(self._pod_changed)
-        self._tasks.spawn(self._collector.orphans(by_pod, self._shared.cgroups, set(self._workers)), "orphans")
+        self._tasks.spawn(self._collector.orphans(by_pod, set(self._workers)), "orphans")
 
     async def _begin_adopted(self, one: Object, sandboxes: list[Sandbox], found: list[Container]) -> None:
         detailed: list[Container] = []
@@ -410,10 +405,7 @@ class Kubelet:
         return kept
 
     def _share_burstable(self) -> None:
-        cgroups = self._shared.cgroups
-        if cgroups is None:
-            return
         live: Iterable[Object] = [w.state.pod for w in self._workers.values() if w.state.phase is Phase.SYNC]
         shares = resources.burstable_shares(list(live))
-        cgroups.ensure(f"{resources.ROOT}/burstable", {"cpu_shares": shares})
-        cgroups.ensure(f"{resources.ROOT}/besteffort", {"cpu_shares": 2})
+        self.host.ensure_cgroup(f"{resources.ROOT}/burstable", {"cpu_shares": shares})
+        self.host.ensure_cgroup(f"{resources.ROOT}/besteffort", {"cpu_shares": 2})

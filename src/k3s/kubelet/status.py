@@ -46,7 +46,9 @@ def pod_status(pod: Object, runs: Mapping[str, Run], facts: Facts, now: float, o
         group = "init" if kind in (INIT, SIDECAR) else "main" if kind == MAIN else "ephemeral"
         groups[group].append(_container_status(pod, kind, container, run, facts, now))
     chosen = FAILED if facts.failed and facts.terminal else phase(pod, groups["init"], groups["main"], facts.terminal)
-    # A pod that has ended does not come back to life.
+    # A pod has ended only when nothing of it runs any more, sidecars included; and then it does not come back.
+    if chosen in (SUCCEEDED, FAILED) and not facts.terminal:
+        chosen = old.get("phase") or PENDING
     if old.get("phase") in (SUCCEEDED, FAILED):
         chosen = old["phase"]
     generation = pod["metadata"].get("generation")
