@@ -37,6 +37,9 @@ from k3s.netfilter.ruleset import (
     goto,
     jump,
 )
+from k3s.network import masquerade
+from k3s.proxy.ports import Node, service_ports
+from k3s.proxy.rules import ruleset
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 NAMESPACE = f"k3s-test-{os.getpid()}"
@@ -266,5 +269,53 @@ def test_any_sequence_of_changes_ends_at_the_last(packets: PacketFilter, run: Ru
             await packets.apply(before, after)
             before = after
         assert await packets.observe("ip", "k3s-test") == before[0]
+
+    run(scenario())
+
+
+DUAL = Node("node-1", ("10.42.0.0/16", "fd00:42::/56"))
+
+
+def dual_stack() -> tuple[Table, ...]:
+    """The tables of a service with two families, a balancer with source ranges, and one without endpoints."""
+    port = {"name": "dns", "port": 53, "nodePort": 30053, "protocol": "UDP"}
+    spec = {
+        "type": "LoadBalancer",
+        "clusterIP": "10.43.0.20",
+        "clusterIPs": ["10.43.0.20", "fd00:43::20"],
+        "ports": [port],
+        "externalTrafficPolicy": "Local",
+        "sessionAffinity": "ClientIP",
+        "externalIPs": ["2001:db8::7", "203.0.113.7"],
+        "loadBalancerSourceRanges": ["2001:db8:1::/48", "2001:db8:2::5/128", "198.51.100.0/24"],
+    }
+    status = {"loadBalancer": {"ingress": [{"ip": "2001:db8::8"}, {"ip": "203.0.113.8"}]}}
+    service = {"metadata": {"namespace": "ns", "name": "dns"}, "spec": spec, "status": status}
+    slices = [
+        {
+            "addressType": family,
+            "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}],
+            "endpoints": [{"addresses": [address], "nodeName": "node-1"} for address in addresses],
+        }
+        for family, addresses in (("IPv4", ("10.42.0.5", "10.42.0.6")), ("IPv6", ("fd00:42::5", "fd00:42::6")))
+    ]
+    none = {
+        "metadata": {"namespace": "ns", "name": "none"},
+        "spec": {**spec, "clusterIPs": ["10.43.0.21", "fd00:43::21"]},
+    }
+    ports = (*service_ports(service, slices, DUAL), *service_ports(none, [], DUAL))
+    return (*ruleset(ports, DUAL), *masquerade.ruleset(DUAL.cluster_cidrs))
+
+
+def test_the_rules_of_services_and_pods(packets: PacketFilter, run: Run) -> None:
+    """What the proxy and the network make is taken and comes back the same, in both families."""
+
+    async def scenario() -> None:
+        await packets.apply((), dual_stack())
+        for table in dual_stack():
+            assert await packets.observe(table.family, table.name) == table
+        await packets.apply(dual_stack(), ruleset((), DUAL))
+        for table in ruleset((), DUAL):
+            assert await packets.observe(table.family, table.name) == table
 
     run(scenario())

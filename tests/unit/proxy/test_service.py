@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from k3s.base.aio import Tasks
 from k3s.netfilter.fake import FakeFilter
 from k3s.netfilter.ruleset import DROP, Chain, Table
 from k3s.netfilter.trace import Machine, Packet, follow
+from k3s.proxy.fake import FakeConnections
 from k3s.proxy.flows import Flow
 from k3s.proxy.ports import Node
 from k3s.proxy.service import Proxy, uninstall
@@ -23,23 +24,6 @@ from k3s.sim.loop import run as simulate
 SERVICE = builtin("v1", "Service")
 SLICE = builtin("discovery.k8s.io/v1", "EndpointSlice")
 NODE = Node("node-1", ("10.42.0.0/16",))
-
-
-class FakeConnections:
-    """The kernel's UDP flows in memory."""
-
-    def __init__(self) -> None:
-        self.flows: set[Flow] = set()
-        self.listed = 0
-
-    async def udp(self, family: str) -> set[Flow]:
-        """See Connections.udp."""
-        self.listed += 1
-        return {each for each in self.flows if each.family == family}
-
-    async def forget(self, flows: Iterable[Flow]) -> None:
-        """See Connections.forget."""
-        self.flows -= set(flows)
 
 
 class Bench:
