@@ -124,7 +124,7 @@ def _command_line(personality: str, args: Sequence[str], by_flag: Mapping[str, O
 def _config_files(personality: str, path: Path, explicit: bool, by_flag: Mapping[str, Option]) -> dict[str, list[str]]:
     folder = path.with_name(path.name + ".d")
     extra = sorted(p for p in folder.glob("*") if p.suffix in (".yaml", ".yml")) if folder.is_dir() else []
-    if not path.is_file():
+    if not path.exists():
         if explicit:
             raise ConfigError(f"Cannot read config file {path}: it does not exist; correct --config or K3S_CONFIG_FILE")
         files = extra

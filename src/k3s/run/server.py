@@ -6,14 +6,13 @@ The order of the services is the order of starting; they stop in reverse (see `r
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from k3s import VERSION
-from k3s.api.errors import AlreadyExists
+from k3s.api import object as objects
 from k3s.api.kinds import REGISTRY, Registry, builtin
 from k3s.api.object import Object, encode
 from k3s.apiserver import identity, rbac_bootstrap
@@ -266,9 +265,10 @@ class ControlPlane:
 
     async def _run_packaged(self, ready: Callable[[], None]) -> None:
         """Makes the packaged objects of k3s that are missing; stays, because no service may end."""
-        if "coredns" not in self.config.disabled:
-            with contextlib.suppress(AlreadyExists):
-                await self._itself.create(_SERVICE, dns_service(self.config))
+        wanted = [] if "coredns" in self.config.disabled else [dns_service(self.config)]
+        for service in wanted:
+            if self.api.reader.get(_SERVICE, objects.namespace(service), objects.name(service)) is None:
+                await self._itself.create(_SERVICE, service)
         ready()
         await asyncio.Event().wait()
 
