@@ -72,7 +72,8 @@ class Codec:
                 out += _tag(number, _VARINT) + _varint(code)
         elif kind == "bytes":
             if item:
-                out += _tag(number, _BYTES) + _varint(len(item)) + item
+                data = item.encode() if isinstance(item, str) else item
+                out += _tag(number, _BYTES) + _varint(len(data)) + data
         elif kind == "double":
             out += _tag(number, _FIXED64) + struct.pack("<d", item)
         else:
