@@ -85,6 +85,23 @@ def _unparsed(expected: str, why: str, data: bytes | str) -> ApiError:
     return BadRequest(f"the object provided is unrecognized{of}: {why} ({shown})")
 
 
+def apply_value(data: bytes) -> Any:
+    """The value of an apply configuration (YAML or JSON). Raises BadRequest."""
+    if data.lstrip()[:1] == b"{":
+        try:
+            return decode(data)
+        except msgspec.DecodeError:
+            pass  # flow mappings of YAML look like JSON, too
+    import yaml as parser
+
+    try:
+        return parser.load(data, Loader=getattr(parser, "CSafeLoader", parser.SafeLoader))
+    except parser.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+        place = f"line {mark.line + 1}: " if mark is not None else ""
+        raise BadRequest(f"error decoding YAML: error converting YAML to JSON: yaml: {place}{problem}") from None
+
+
 def of_kind(value: Any, kind: Kind, registry: Registry, wanted: tuple[str, str] | None = None) -> Object:
     """The body as an object of `kind` (or of the (apiVersion, kind) that a subresource takes). Raises BadRequest."""
     api_version, name = wanted or (kind.api_version, kind.kind)

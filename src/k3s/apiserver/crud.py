@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from k3s.api import apply as fields
 from k3s.api import schema, times
 from k3s.api.errors import ApiError, BadRequest, Conflict, already_exists, conflict, forbidden, invalid, not_found
 from k3s.api.kinds import Kind, builtin
@@ -156,6 +157,8 @@ class Crud:
         strategy = self.strategies(kind)
         obj = with_namespace(context, obj)
         obj = schema.defaults(kind, strategy.reset_create(obj))
+        if not context.applied:
+            obj = tracked(context, None, obj)
         prefix = "" if obj["metadata"].get("name") else obj["metadata"].get("generateName", "")
         for attempt in range(_NAME_ATTEMPTS if prefix else 1):
             if prefix:
@@ -275,6 +278,8 @@ class Crud:
         check_revision(context, strategy, old, new)
         new = strategy.reset_update(context, old, new)
         new = with_kept_metadata(schema.defaults(kind, new), old)
+        if not context.applied:
+            new = tracked(context, old, new)
         if new == old:
             return old
         request = AdmissionRequest(
@@ -301,7 +306,7 @@ class Crud:
         if causes:
             raise invalid(kind.group, kind.kind, context.name, causes)
         self._admission.validate(request.with_object(new))
-        return old if new == old else new
+        return old if new == old or fields.same_but_times(old, new) else new
 
     # --- delete
 
@@ -365,7 +370,6 @@ _SERVER_OWNED = frozenset(
         "generation",
         "resourceVersion",
         "selfLink",
-        "managedFields",
     }
 )
 
@@ -421,9 +425,6 @@ def with_kept_metadata(new: Object, old: Object) -> Object:
     before = old["metadata"]
     meta = dict(new["metadata"])
     meta.pop("selfLink", None)
-    meta.pop("managedFields", None)
-    if "managedFields" in before:
-        meta["managedFields"] = before["managedFields"]
     for key in ("uid", "deletionTimestamp", "deletionGracePeriodSeconds"):
         if not meta.get(key) and key in before:
             meta[key] = before[key]
@@ -433,6 +434,20 @@ def with_kept_metadata(new: Object, old: Object) -> Object:
         else:
             meta.pop(key, None)
     return {**new, "metadata": meta}
+
+
+def tracked(context: Context, old: Object | None, new: Object) -> Object:
+    """The object with the record of who changed which field; the record of before when nobody keeps one."""
+    manager = context.field_manager
+    if not manager:
+        before = (old or {}).get("metadata", {}).get("managedFields")
+        meta = new["metadata"]
+        if meta.get("managedFields") == before:
+            return new
+        kept = {k: v for k, v in meta.items() if k != "managedFields"}
+        return {**new, "metadata": {**kept, "managedFields": before} if before else kept}
+    node = schema.definition_of(context.kind)
+    return fields.track_update(node, old, new, manager, subresource=context.subresource, now=context.now)
 
 
 def metadata_causes(old: Object, new: Object) -> list[Cause]:

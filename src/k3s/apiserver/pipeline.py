@@ -96,8 +96,11 @@ class Pipeline:
             deprecated = _DEPRECATED.get((call.kind.group, call.kind.plural)) if not call.kind.group else None
             if deprecated is not None:
                 call.warnings.append(deprecated)
-            result = self._dispatch(call)
-            if isinstance(result, (One, Many, Watching)) or isinstance(result, _STREAMING):
+            try:
+                result = self._dispatch(call)
+            except ApiError as error:
+                return self._seen(self._failed(error, call), target, began)
+            if isinstance(result, (One, Many, Watching, *_STREAMING)):
                 return self._seen(self._form(call, result), target, began)
             return self._guard(self._later(call, result), target, media, began)
         except ApiError as error:
@@ -106,7 +109,16 @@ class Pipeline:
             return self._seen(self._broken(target), target, began)
 
     async def _later(self, call: Call, work: Awaitable[Result]) -> Answer:
-        return self._form(call, await work)
+        try:
+            return self._form(call, await work)
+        except ApiError as error:
+            return self._failed(error, call)
+
+    def _failed(self, error: ApiError, call: Call) -> Response:
+        answer = self._renderer.error(error, call.media)
+        if call.warnings:
+            _warn(answer, call.warnings)
+        return answer
 
     async def _guard(self, work: Awaitable[Answer], target: Target, media: Media, began: float) -> Answer:
         """The boundary for what takes time: every error becomes an answer."""
@@ -289,8 +301,7 @@ class Pipeline:
         else:
             answer = result
         if call.warnings and isinstance(answer, Response):
-            warned = tuple(("Warning", f'299 - "{_quoted(text)}"') for text in dict.fromkeys(call.warnings))
-            answer.headers = (*answer.headers, *warned)
+            _warn(answer, call.warnings)
         return answer
 
 
@@ -302,6 +313,11 @@ def _path_name(target: Target) -> bool:
         and target.path.rstrip("/").endswith(info.name)
         and info.verb not in ("list", "deletecollection")
     )
+
+
+def _warn(answer: Response, warnings: list[str]) -> None:
+    warned = tuple(("Warning", f'299 - "{_quoted(text)}"') for text in dict.fromkeys(warnings))
+    answer.headers = (*answer.headers, *warned)
 
 
 def _quoted(text: str) -> str:

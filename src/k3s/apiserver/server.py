@@ -84,7 +84,7 @@ class Local:
 class ApiServer:
     """Serves the API from a store. Everything it depends on is handed in.
 
-    `cache` is given by whoever needs it before the server is there (authentication, authorization and admission read it).
+    `cache` is given by whoever needs it before the server is there: authentication, authorization, admission read it.
     """
 
     def __init__(

@@ -92,6 +92,7 @@ class Context:
     verb: str = "create"
     subresource: str = ""
     dry_run: bool = False
+    #: Who changes fields, for metadata.managedFields; empty: nobody keeps a record.
     field_manager: str = ""
     field_validation: str = "Warn"
     force: bool = False
@@ -99,6 +100,8 @@ class Context:
     warnings: list[str] = field(default_factory=list)
     #: What has to be done once the write took effect or failed.
     cleanups: list[Callable[[], None]] = field(default_factory=list)
+    #: The write is an apply: managedFields are the caller's work.
+    applied: bool = False
 
 
 class Strategy:

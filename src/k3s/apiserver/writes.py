@@ -10,7 +10,7 @@ from k3s.api.errors import ApiError, MethodNotAllowed, NotFound, UnsupportedMedi
 from k3s.api.kinds import Kind, Registry
 from k3s.api.object import Object, encode
 from k3s.apiserver import body as bodies
-from k3s.apiserver import deletion
+from k3s.apiserver import deletion, identity
 from k3s.apiserver.call import Call
 from k3s.apiserver.crud import Crud, Outcome
 from k3s.apiserver.identity import User
@@ -109,11 +109,12 @@ class Writes:
         dry_run = _dry_run(call.target.pairs, info.verb)
         validation = query.get("fieldValidation") or "Warn"
         if validation not in ("Ignore", "Warn", "Strict"):
+            listed = '"", "Ignore", "Strict", "Warn"'
             _refuse_option(
-                info.verb,
-                "fieldValidation",
-                f'Unsupported value: "{validation}": supported values: "Ignore", "Strict", "Warn"',
+                info.verb, "fieldValidation", f'Unsupported value: "{validation}": supported values: {listed}'
             )
+        if "fieldManager" in query:
+            _check_manager(info.verb, query["fieldManager"])
         return Context(
             kind or call.kind,
             call.namespace,
@@ -123,9 +124,9 @@ class Writes:
             info.verb,
             info.subresource,
             dry_run,
-            query.get("fieldManager", ""),
+            manager_of(call),
             validation,
-            query.get("force") == "true",
+            query.get("force") in ("true", "1"),
             query,
             call.warnings,
         )
@@ -161,7 +162,8 @@ class Writes:
         if produce is None:
             from k3s.apiserver.applying import apply
 
-            return await apply(self, call, context)
+            outcome, created = await apply(self.crud, call, context)
+            return self._one(call, outcome, 201 if created else 200)
 
         def shaped(old: Object) -> Object:
             new = produce(old)
@@ -274,6 +276,19 @@ def _dry_run(pairs: tuple[tuple[str, str], ...], verb: str) -> bool:
     if any(value != "All" for value in values):
         _refuse_option(verb, "dryRun", f'Unsupported value: {encode(values).decode()}: supported values: "All"')
     return bool(values)
+
+
+def manager_of(call: Call) -> str:
+    """Who changes fields: as the request says, or the program's name; nobody for this process's own and for nodes.
+
+    Components write status after status; a record of who owns what in it would cost more than the writes.
+    """
+    name = call.target.query.get("fieldManager", "")
+    if name or call.request.value is not None or identity.node_of(call.user):
+        return name
+    if bodies.PATCHES.get(bodies.media_type(call.request)) == "apply":
+        return ""
+    return call.request.headers.get("user-agent", "").partition("/")[0][:_MANAGER_LIMIT] or "unknown"
 
 
 def _check_manager(verb: str, manager: str) -> None:

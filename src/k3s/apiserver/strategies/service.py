@@ -6,15 +6,13 @@ chosen; so there is no allocator's state to repair. Source: Service API referenc
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Any
 
 from k3s.api.errors import InternalError, invalid
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
 from k3s.apiserver.cache import Cache
-from k3s.apiserver.strategy import Cause, Context, Strategy
+from k3s.apiserver.strategy import Context, Strategy
 from k3s.base.entropy import Entropy
 
 _WITH_PORTS = ("NodePort", "LoadBalancer")
@@ -103,9 +101,8 @@ class ServiceStrategy(Strategy):
                 families = [f"IPv{self._networks[0].version}"]
                 if spec["ipFamilyPolicy"] != "SingleStack" and len(self._networks) > 1:
                     families = [f"IPv{network.version}" for network in self._networks]
-                elif address == "None" and not spec.get("selector") and len(self._networks) == 1:
-                    if spec["ipFamilyPolicy"] == "RequireDualStack":
-                        families = ["IPv4", "IPv6"]
+                elif address == "None" and not spec.get("selector") and spec["ipFamilyPolicy"] == "RequireDualStack":
+                    families = ["IPv4", "IPv6"]
             spec = {**spec, "ipFamilies": families}
         return spec
 
@@ -229,22 +226,6 @@ class ServiceStrategy(Strategy):
 
     def _port_taken(self, key: str) -> bool:
         return key in self._chosen or bool(self._cache.bucket(self._kind).index("nodePorts", _ports_of).get(key))
-
-    def validate(self, context: Context, old: Object | None, new: Object) -> list[Cause]:
-        """An address, once given, stays."""
-        if old is None or context.subresource == "status":
-            return []
-        before, spec = old.get("spec") or {}, new.get("spec") or {}
-        if before.get("type") == "ExternalName" or spec.get("type") == "ExternalName":
-            return []
-        if not _moved(before, spec):
-            return []
-        text = f"Invalid value: {_listed(spec['clusterIPs'])}: may not change once set"
-        return [{"reason": "FieldValueInvalid", "message": text, "field": "spec.clusterIPs[0]"}]
-
-
-def _listed(values: Iterable[Any]) -> str:
-    return "[" + ",".join(f'"{value}"' for value in values) + "]"
 
 
 def _moved(before: Object, spec: Object) -> bool:

@@ -1,0 +1,67 @@
+"""Server-side apply as a verb: a PATCH that creates what is not there. The merge itself is `api.apply`. Source: KEP-555."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from k3s.api import apply as fields
+from k3s.api import jsontext
+from k3s.api.errors import BadRequest, invalid
+from k3s.api.kinds import Kind
+from k3s.api.object import Object, remove
+from k3s.api.schema import definition_of
+from k3s.apiserver import body as bodies
+from k3s.apiserver.call import Call
+from k3s.apiserver.crud import Crud, Outcome
+from k3s.apiserver.strategy import Context
+from k3s.base.message import Request
+
+
+def configuration(request: Request, kind: Kind) -> Object:
+    """The configuration in a request's body. Raises BadRequest."""
+    value: Any = request.value
+    if value is None:
+        bodies.check_size(request)
+        value = bodies.apply_value(request.body)
+    if not isinstance(value, dict):
+        why = f"json: cannot unmarshal {jsontext.kind_of(value)} into Go value of type map[string]interface {{}}"
+        raise BadRequest(f"error decoding YAML: error unmarshaling JSON: while decoding JSON: {why}")
+    if value.get("apiVersion") != kind.api_version or value.get("kind") != kind.kind:
+        version = value.get("apiVersion") or "/"
+        shown = version if "/" in version else f"/{version}"
+        raise BadRequest(f"invalid object type: {shown}, Kind={value.get('kind') or ''}")
+    return value
+
+
+async def apply(crud: Crud, call: Call, context: Context) -> tuple[Outcome, bool]:
+    """Applies the body of a call; tells whether the object was created. Raises Conflict, BadRequest, Invalid."""
+    kind = call.kind
+    if not context.field_manager:
+        text = "Required value: is required for apply patch"
+        cause = {"reason": "FieldValueRequired", "message": text, "field": "fieldManager"}
+        raise invalid("meta.k8s.io", "PatchOptions", "", [cause])
+    config = configuration(call.request, kind)
+    given = (config.get("metadata") or {}).get("name", "")
+    if given and given != context.name:
+        raise BadRequest(f"the name of the object ({given}) does not match the name on the URL ({context.name})")
+    node = definition_of(kind)
+    context.applied = True
+
+    def produce(old: Object | None) -> Object:
+        merged = fields.apply(
+            node,
+            old,
+            config,
+            context.field_manager,
+            force=context.force,
+            subresource=context.subresource,
+            now=context.now,
+        )
+        return bodies.shaped(kind, merged, "Ignore", context.warnings)
+
+    if crud.cache.get(kind, context.namespace, context.name) is None and not context.subresource:
+        made = remove(produce(None), ("metadata", "resourceVersion"))
+        made = {**made, "metadata": {**made["metadata"], "name": context.name}}
+        return await crud.create(context, made), True
+    outcome, _ = await crud.update(context, produce)
+    return outcome, False
