@@ -191,7 +191,7 @@ class Agent:
         cidrs = tuple(str(told["clusterCIDR"]).split(","))
         skip = frozenset([self._cluster_dns] if self._cluster_dns else [])
         node = ProxyNode(self.config.node_name, cidrs, skip)
-        self._proxy = Proxy(self._services, self._slices, node, self._packets, Conntrack())
+        self._proxy = Proxy(self._services, self._slices, node, self._packets, Conntrack(), self._host.open_localhost)
         network = NetworkConfig(cidrs, str(told["flannelBackend"]), self._address.mtu)
         folder = self.config.agent_dir / "etc" / "cni" / "net.d"
         self._network = Network(self._nodes, self.config.node_name, network, folder, self._host, self._packets)
