@@ -10,7 +10,7 @@ API server.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from k3s.api.fieldset import (
     Paths,
     SchemaNode,
     compare,
+    contains,
     from_fields,
     merge,
     of_value,
@@ -60,14 +61,15 @@ _UNOWNED: Paths = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One entry of managedFields."""
+    """One entry of managedFields; `tree` is its FieldsV1, and `raw` the entry itself while it is unchanged."""
 
     manager: str
     operation: str
     api_version: str
     subresource: str
-    paths: Paths
+    tree: Mapping[str, Any]
     time: str = ""
+    raw: Object | None = None
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
@@ -75,12 +77,28 @@ class _Entry:
         version = "" if self.operation == APPLY else self.api_version
         return self.manager, self.operation, version, self.subresource
 
+    @property
+    def paths(self) -> Paths:
+        """The fields that the entry owns."""
+        return from_fields(self.tree)
+
+    def owning(self, paths: Collection[Path], time: str) -> _Entry:
+        """The entry with other fields, written at `time`."""
+        return replace(self, tree=to_fields(paths), time=time, raw=None)
+
+    def minus(self, taken: Collection[Path]) -> _Entry:
+        """The entry without fields that somebody else took; most writes take nothing from most managers."""
+        hits = [path for path in taken if contains(self.tree, path)]
+        return self.owning(self.paths.difference(hits), self.time) if hits else self
+
     def to_object(self) -> Object:
         """The entry as managedFields has it."""
+        if self.raw is not None:
+            return self.raw
         entry: Object = {"manager": self.manager, "operation": self.operation, "apiVersion": self.api_version}
         if self.time:
             entry["time"] = self.time
-        entry |= {"fieldsType": "FieldsV1", "fieldsV1": to_fields(self.paths)}
+        entry |= {"fieldsType": "FieldsV1", "fieldsV1": self.tree}
         if self.subresource:
             entry["subresource"] = self.subresource
         return entry
@@ -94,21 +112,13 @@ class _Entry:
 
 
 def _read(obj: Object | None) -> list[_Entry]:
+    """The entries of an object; raises ValueError for one that says nothing."""
     entries = []
-    for entry in _entries(obj or {}):
-        if entry.get("operation") not in (APPLY, UPDATE) or entry.get("fieldsType") != "FieldsV1":
-            raise ValueError(f"managedFields has an entry of {entry.get('manager')!r} that says nothing")
-        paths = from_fields(entry.get("fieldsV1") or {})
-        entries.append(
-            _Entry(
-                entry.get("manager", ""),
-                entry.get("operation", ""),
-                entry.get("apiVersion", ""),
-                entry.get("subresource", ""),
-                paths,
-                entry.get("time", ""),
-            )
-        )
+    for raw in _entries(obj or {}):
+        if raw.get("operation") not in (APPLY, UPDATE) or raw.get("fieldsType") != "FieldsV1":
+            raise ValueError(f"managedFields has an entry of {raw.get('manager')!r} that says nothing")
+        names = (raw.get("manager", ""), raw["operation"], raw.get("apiVersion", ""), raw.get("subresource", ""))
+        entries.append(_Entry(*names, raw.get("fieldsV1") or {}, raw.get("time", ""), raw))
     return entries
 
 
@@ -118,7 +128,7 @@ def _sort_key(entry: _Entry) -> tuple[str, str, str, str, str]:
 
 def _write(obj: Object, entries: Iterable[_Entry]) -> Object:
     """The object with the entries that own something, in the API's order."""
-    kept = sorted((entry for entry in entries if entry.paths), key=_sort_key)
+    kept = sorted((entry for entry in entries if entry.tree), key=_sort_key)
     if not kept:
         return remove(obj, ("metadata", "managedFields"))
     return evolve(obj, ("metadata", "managedFields"), [entry.to_object() for entry in _capped(kept)])
@@ -137,10 +147,10 @@ def _capped(entries: list[_Entry]) -> list[_Entry]:
             break
         bucket = buckets.get(entry.api_version)
         if bucket is None:
-            buckets[entry.api_version] = replace(entry, manager=_ANCIENT)
+            buckets[entry.api_version] = replace(entry, manager=_ANCIENT, raw=None)
         else:
             paths = bucket.paths | entry.paths
-            buckets[entry.api_version] = replace(bucket, paths=paths, time=max(bucket.time, entry.time))
+            buckets[entry.api_version] = bucket.owning(paths, max(bucket.time, entry.time))
             excess -= 1
         gone.add(id(entry))
     kept = [entry for entry in entries if id(entry) not in gone]
@@ -201,19 +211,23 @@ def track_update(
     if not entries and old is not None:
         return _bare(new)
     comparison = compare(node, _bare(old) if old is not None else _empty(node, new), _bare(new))
+    if comparison.is_same and old is not None and given is not None and given is _entries(old):
+        return new
     if comparison.is_same:
-        return _write(new, entries) if given is None and old is not None else new
+        return _write(new, entries)
     changed = comparison.modified | comparison.added
     taken = changed | comparison.removed
-    entries = [replace(entry, paths=entry.paths - taken) for entry in entries]
-    mine = _Entry(manager, operation, new.get("apiVersion", ""), subresource, _owned(changed, ignored))
-    if mine.paths:
-        previous = next((entry for entry in entries if entry.identity == mine.identity), None)
-        if previous is not None:
-            entries.remove(previous)
-            mine = replace(mine, paths=mine.paths | previous.paths)
-        entries.append(replace(mine, time=times.format(now)))
-    return _write(new, entries)
+    mine = _Entry(manager, operation, new.get("apiVersion", ""), subresource, {})
+    previous = next((entry for entry in entries if entry.identity == mine.identity), None)
+    rest = [entry.minus(taken) for entry in entries if entry is not previous]
+    owned = _owned(changed, ignored)
+    if owned and previous is not None:
+        owned |= previous.paths - taken
+    if owned:
+        rest.append(mine.owning(owned, times.format(now)))
+    elif previous is not None:
+        rest.append(previous.minus(taken))
+    return _write(new, rest)
 
 
 def _empty(node: SchemaNode, like: Object) -> Object:
@@ -251,9 +265,9 @@ def apply(
     entries = _read(live)
     if live is not None and not entries:
         existing = compare(node, _empty(node, live), start).added
-        version, paths = live.get("apiVersion", ""), _owned(existing, ignored)
-        entries = [_Entry(_BEFORE_FIRST_APPLY, UPDATE, version, "", paths, times.format(now))]
-    mine = _Entry(manager, APPLY, patch.get("apiVersion", ""), subresource, wanted)
+        first = _Entry(_BEFORE_FIRST_APPLY, UPDATE, live.get("apiVersion", ""), "", {})
+        entries = [first.owning(_owned(existing, ignored), times.format(now))]
+    mine = _Entry(manager, APPLY, patch.get("apiVersion", ""), subresource, to_fields(wanted))
     last = next((entry for entry in entries if entry.identity == mine.identity), None)
     others = [entry for entry in entries if entry is not last]
     if last is not None:
@@ -264,9 +278,9 @@ def apply(
     comparison = compare(node, start if live is not None else _empty(node, patch), merged)
     changed = comparison.modified | comparison.added
     if not force:
-        _raise_conflicts([(entry, entry.paths & changed) for entry in others])
+        _raise_conflicts([(e, [path for path in changed if contains(e.tree, path)]) for e in others])
     taken = changed | comparison.removed
-    others = [replace(entry, paths=entry.paths - taken) for entry in others]
+    others = [entry.minus(taken) for entry in others]
     if live is None or not comparison.is_same:
         mine = replace(mine, time=times.format(now))
     return _write(merged, [*others, mine])
@@ -284,7 +298,7 @@ def _given_up(node: SchemaNode, merged: Object, last: _Entry, owners: list[_Entr
     return without(node, merged, gone) or {}
 
 
-def _raise_conflicts(found: list[tuple[_Entry, Paths]]) -> None:
+def _raise_conflicts(found: list[tuple[_Entry, list[Path]]]) -> None:
     conflicts = sorted(((e, p) for e, p in found if p), key=lambda conflict: conflict[0].describe())
     if not conflicts:
         return

@@ -58,19 +58,19 @@ _MISSING: Any = object()
 
 
 def to_fields(paths: Collection[Path]) -> dict[str, Any]:
-    """The FieldsV1 tree of a set of paths."""
+    """The FieldsV1 tree of a set of paths, in the order of their elements."""
     tree: dict[str, Any] = {}
+    members: list[dict[str, Any]] = []
     for path in sorted(paths):
         node = tree
         for element in path:
             node = node.setdefault(element, {})
-        node["."] = {}
-    return _folded(tree)
-
-
-def _folded(tree: dict[str, Any]) -> dict[str, Any]:
-    # A dot says that the field itself is a member; where nothing is below, an empty tree says the same.
-    return {} if tree.keys() == {"."} else {key: _folded(inner) if key != "." else {} for key, inner in tree.items()}
+        members.append(node)
+    for node in members:
+        if node:
+            # A member with others below it is marked by a dot; alone, an empty tree says the same.
+            node["."] = {}
+    return tree
 
 
 def from_fields(tree: Mapping[str, Any]) -> Paths:
@@ -86,6 +86,16 @@ def _walk(tree: Mapping[str, Any], path: Path) -> Iterator[Path]:
             yield from _walk(inner, (*path, key))
         else:
             yield (*path, key)
+
+
+def contains(tree: Mapping[str, Any], path: Path) -> bool:
+    """Whether a path is a member of a FieldsV1 tree."""
+    node: Any = tree
+    for element in path:
+        node = node.get(element)
+        if node is None:
+            return False
+    return not node or "." in node
 
 
 def shown(path: Path) -> str:
