@@ -73,6 +73,7 @@ class Cgroups:
 
     def remove(self, path: str) -> None:
         """Removes a pod's cgroup and the empty ones below it; what still has processes stays and is told."""
+        busy = False
         for hierarchy in self._hierarchies():
             top = hierarchy / path.lstrip("/")
             for folder, _folders, _files in os.walk(top, topdown=False):
@@ -81,10 +82,11 @@ class Cgroups:
                 except FileNotFoundError:
                     pass
                 except OSError as error:
-                    if error.errno == errno.EBUSY:
-                        log.warning("Cgroup is still in use", extra={"path": folder})
-                    else:
+                    if error.errno != errno.EBUSY:
                         raise
+                    busy = True
+        if busy:
+            log.warning("Cgroup is still in use", extra={"path": path})
 
     def pods(self) -> set[str]:
         """The paths of all pod cgroups that exist."""

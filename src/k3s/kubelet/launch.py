@@ -308,7 +308,8 @@ def container_config(
         "command": [expand(text, variables) for text in container.get("command") or ()],
         "args": [expand(text, variables) for text in container.get("args") or ()],
         "working_dir": container.get("workingDir", ""),
-        "envs": [{"key": key, "value": value} for key, value in variables.items()],
+        # Secrets may hold bytes that are no text: they reach the container as they are.
+        "envs": [{"key": k, "value": v.encode(errors="surrogateescape")} for k, v in variables.items()],
         "mounts": [
             {
                 "container_path": mount.container_path,

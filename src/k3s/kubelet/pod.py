@@ -215,7 +215,7 @@ def _fold(state: State, event: Event, now: float) -> State:
 def _fold_container(state: State, event: Event, now: float) -> State:
     match event:
         case Started(name, container):
-            return _put(state, name, _began(state, name, container, now))
+            return _put(state, name, _began(state, name, container))
         case StartFailed(name, reason, message, container):
             return _put(state, name, _start_failed(state.runs.get(name, Run()), reason, message, container, now))
         case Observed(container):
@@ -244,13 +244,15 @@ def _put(state: State, name: str, run: Run) -> State:
     return replace(state, runs={**state.runs, name: run})
 
 
-def _began(state: State, name: str, container: Container, now: float) -> Run:
+def _began(state: State, name: str, container: Container) -> Run:
     old = state.runs.get(name, Run())
+    if old.current is not None and old.current.id == container.id and old.exited:
+        # It has ended before its start was told.
+        return replace(old, starting=False, waiting=None, failures=0)
     probe = containers.probe_of(state.pod, name, "startup")
     readiness = containers.probe_of(state.pod, name, "readiness")
-    base = containers.after_start(old, now)
     return replace(
-        base,
+        old,
         current=container,
         last=old.current if old.exited else old.last,
         waiting=None,
@@ -279,7 +281,7 @@ def _start_failed(run: Run, reason: str, message: str, container: Container | No
     if container is not None:
         # It was made and did not run: it counts as one that ended, with the back-off of a crash.
         made = replace(
-            containers.after_start(made, now),
+            made,
             current=container,
             last=run.current if run.exited else run.last,
             restarts=container.attempt,
@@ -398,7 +400,7 @@ def _sync(state: State, now: float) -> tuple[State, list[Command]]:
             case Start(name, kind, attempt) if not busy:
                 busy = True
                 commands.append(StartContainer(name, kind, attempt))
-                runs[name] = replace(run, starting=True)
+                runs[name] = replace(containers.after_start(run, now), starting=True)
             case containers.Wait(name, until, crashed):
                 runs[name], told = _wait(state, run, name, until, crashed, now)
                 commands += told

@@ -362,7 +362,8 @@ class Kubelet:
         sandbox = worker.state.sandbox
         if sandbox is not None and sandbox.id == container_id:
             worker.send(signals.SandboxDied(container_id))
-        elif any(run.current is not None and run.current.id == container_id for run in worker.state.runs.values()):
+        else:
+            # Also one that we have not heard of yet: it may end before its start is told.
             self._tasks.spawn(worker.actions.check(container_id), f"check {container_id[:12]}")
 
     async def _look_at_all(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -158,7 +159,7 @@ def test_a_crash_loop_backs_off(simulate):
         assert w.state()["lastState"]["terminated"]["exitCode"] == 2
         await asyncio.sleep(130)
         starts = sorted(c.started_at for c in await w.runtime.list_containers())
-        gaps = [round(b - a) for a, b in zip(starts, starts[1:], strict=False)]
+        gaps = [round(b - a) for a, b in pairwise(starts)]
         assert gaps[-3:] == [11, 21, 41] or gaps[-2:] == [11, 21], gaps
         assert w.events("BackOff")
 
@@ -347,7 +348,7 @@ def test_force_deletion_and_a_new_pod_of_the_same_name(simulate):
 
 
 def test_the_node_speaks(simulate):
-    """Node and Lease exist; the Lease is renewed every ten seconds, the status hardly ever, Ready follows the network."""
+    """The Lease is renewed every ten seconds, the status hardly ever; Ready follows the network."""
 
     async def body(w: World) -> None:
         node = w.api.get("nodes", "", "n1")
