@@ -9,6 +9,7 @@ if ! cmp -s requirements-dev.lock "$stamp"; then
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
     cp requirements-dev.lock "$stamp"
 fi
+./packaging/clients.sh
 missing=""
 for package in containerd runc containernetworking-plugins nftables conntrack iptables iproute2 catatonit busybox-static; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q "ok installed" || missing="$missing $package"
