@@ -17,7 +17,7 @@ from k3s.api import times
 from k3s.api.object import Object, evolve
 from k3s.controllers import job_pods, pods
 from k3s.controllers.actions import NOTHING, Action, Create, Decision, Emit, Parallel, Patch, Update, delete, earliest
-from k3s.controllers.claims import claim, selector_of
+from k3s.controllers.claims import claim
 from k3s.controllers.job_ending import condition, ending, finished, with_condition
 from k3s.controllers.job_pods import is_indexed, is_tracked
 from k3s.controllers.known import JOB, POD
@@ -60,7 +60,7 @@ def decide(key: str, world: World, now: float) -> Decision:
     if job is None or job["spec"].get("managedBy", _CONTROLLER) != _CONTROLLER:
         return NOTHING
     owned = world.owned(POD, objects.uid(job))
-    claims = claim(POD, job, selector_of(job), owned, world.orphans(POD, space))
+    claims = claim(POD, job, job_pods.selector_of(job), owned, world.orphans(POD, space))
     if claims:
         return Decision(claims)
     if finished(job) or objects.is_deleting(job):

@@ -8,15 +8,30 @@ from collections.abc import Iterable, Sequence
 from k3s.api import object as objects
 from k3s.api import times
 from k3s.api.object import Object, evolve
-from k3s.controllers import pods
+from k3s.api.selectors import LabelSelector, from_labels
+from k3s.controllers import claims, pods
 
 #: Holds a pod until the Job has counted how it ended.
 FINALIZER = "batch.kubernetes.io/job-tracking"
 INDEX = "batch.kubernetes.io/job-completion-index"
 JOB_NAME = "batch.kubernetes.io/job-name"
+CONTROLLER_UID = "batch.kubernetes.io/controller-uid"
 
 # After failures in a row a new pod waits 10 s, 20 s, 40 s … at most 10 minutes (DefaultJobPodFailureBackOff).
 _BACKOFF_S, _BACKOFF_MOST_S = 10.0, 600.0
+
+
+def labels_of(job: Object) -> dict[str, str]:
+    """The labels that tie pods to their Job; the API server writes the same into the template, unless told not to."""
+    if job["spec"].get("manualSelector"):
+        return {}
+    uid, name = objects.uid(job), objects.name(job)
+    return {"controller-uid": uid, CONTROLLER_UID: uid, "job-name": name, JOB_NAME: name}
+
+
+def selector_of(job: Object) -> LabelSelector:
+    """The Job's selector; without one, its pods are known by its uid."""
+    return claims.selector_of(job) if job["spec"].get("selector") else from_labels({CONTROLLER_UID: objects.uid(job)})
 
 
 def is_tracked(pod: Object) -> bool:
@@ -53,13 +68,14 @@ def pod(job: Object, index: int | None) -> Object:
     """A pod of the Job's template, for an index when the Job is indexed."""
     template = job["spec"]["template"]
     if index is None:
-        return pods.from_template(template, job, finalizers=[FINALIZER])
+        return pods.from_template(template, job, labels=labels_of(job), finalizers=[FINALIZER])
     note = {INDEX: str(index)}
     spec = {**template["spec"], "hostname": f"{objects.name(job)}-{index}"}
     for part in ("initContainers", "containers"):
         if spec.get(part):
             spec[part] = [_with_index(container) for container in spec[part]]
-    made = pods.from_template(template, job, labels=note, annotations=note, finalizers=[FINALIZER], spec=spec)
+    labels = {**labels_of(job), **note}
+    made = pods.from_template(template, job, labels=labels, annotations=note, finalizers=[FINALIZER], spec=spec)
     return evolve(made, ("metadata", "generateName"), f"{objects.name(job)}-{index}-"[-58:])
 
 

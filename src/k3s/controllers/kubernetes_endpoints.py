@@ -5,11 +5,13 @@ Upstream's API server writes them itself; here `run/` gives the addresses and th
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 
 from k3s.api import object as objects
+from k3s.api.kinds import Kind
 from k3s.api.object import Object
-from k3s.controllers.actions import Action, Create, Decision, Update
+from k3s.controllers.actions import NOTHING, Create, Decision, Update
 from k3s.controllers.known import ENDPOINT_SLICE, ENDPOINTS
 from k3s.controllers.spec import ControllerSpec, Watch
 from k3s.controllers.world import SERVICE_NAME, World
@@ -41,34 +43,39 @@ def wanted(addresses: Sequence[str], port: int) -> tuple[Object, Object]:
 
 
 def specs(addresses: Sequence[str], port: int) -> tuple[ControllerSpec, ...]:
-    """The controller that publishes API servers at these addresses; its account may write endpoints anywhere."""
-    endpoints, piece = wanted(addresses, port)
+    """The controllers that publish API servers at these addresses; none when only this machine reaches them."""
+    reached = [address for address in addresses if not ipaddress.ip_address(address).is_loopback]
+    if not reached:
+        return ()
+    endpoints, piece = wanted(reached, port)
+    return (
+        _publisher("endpoint-controller", ENDPOINTS, endpoints, ("subsets",)),
+        _publisher("endpointslice-controller", ENDPOINT_SLICE, piece, ("addressType", "endpoints", "ports")),
+    )
+
+
+def _publisher(account: str, kind: Kind, want: Object, fields: Sequence[str]) -> ControllerSpec:
+    """Keeps one object true; it borrows the account that may write such objects anyway."""
+    labels = objects.labels(want)
 
     def decide(key: str, world: World, now: float) -> Decision:
         """Decides default/kubernetes."""
-        actions: list[Action] = []
-        for kind, want, fields in (
-            (ENDPOINTS, endpoints, ("subsets",)),
-            (ENDPOINT_SLICE, piece, ("addressType", "endpoints", "ports")),
-        ):
-            found = world.get(kind, KEY)
-            labels = objects.labels(want)
-            if found is None:
-                actions.append(Create(kind, want))
-            elif any(found.get(f) != want[f] for f in fields) or not labels.items() <= objects.labels(found).items():
-                meta = {**found["metadata"], "labels": {**objects.labels(found), **labels}}
-                actions.append(Update(kind, {**found, **want, "metadata": meta}))
-        return Decision(actions)
+        found = world.get(kind, KEY)
+        if found is None:
+            return Decision([Create(kind, want)])
+        if all(found.get(f) == want[f] for f in fields) and labels.items() <= objects.labels(found).items():
+            return NOTHING
+        meta = {**found["metadata"], "labels": {**objects.labels(found), **labels}}
+        return Decision([Update(kind, {**found, **want, "metadata": meta})])
 
     def only(old: Object | None, new: Object | None, world: World) -> Sequence[str]:
         obj = new or old
         return (KEY,) if obj is not None and objects.key(obj) == KEY else ()
 
-    return (
-        ControllerSpec(
-            name="kubernetes-endpoints",
-            decide=decide,
-            watches=(Watch(ENDPOINTS, only), Watch(ENDPOINT_SLICE, only)),
-            start_keys=(KEY,),
-        ),
+    return ControllerSpec(
+        name=f"kubernetes-{kind.plural}",
+        decide=decide,
+        watches=(Watch(kind, only),),
+        account=account,
+        start_keys=(KEY,),
     )
