@@ -1,0 +1,126 @@
+"""A real API server in the test's process, with a store in memory and everything allowed to the admin."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from k3s.api.kinds import REGISTRY
+from k3s.api.object import Object, decode, encode
+from k3s.apiserver import identity, rbac_bootstrap
+from k3s.apiserver.admission.defaults import chain
+from k3s.apiserver.authn import Authenticator, Credentials
+from k3s.apiserver.authz import Authorizer
+from k3s.apiserver.cache import Cache
+from k3s.apiserver.identity import User
+from k3s.apiserver.nodeauthz import NodeAuthorizer
+from k3s.apiserver.rbac import Rbac
+from k3s.apiserver.server import ApiServer, ApiServerConfig, conversion
+from k3s.apiserver.virtual import Reviews
+from k3s.base.clock import SystemClock
+from k3s.base.entropy import SeededEntropy
+from k3s.store.memory import MemoryStore
+
+ADMIN = User("admin", (identity.MASTERS, identity.AUTHENTICATED), "admin-uid")
+ALICE = User("alice", (identity.AUTHENTICATED,), "alice-uid")
+
+
+def build(store: MemoryStore, **more: Any) -> ApiServer:
+    """A server on a free port of the loopback address, without TLS; tokens `adm` and `ali`."""
+    clock, entropy = SystemClock(), SeededEntropy(1)
+    registry = REGISTRY.copy()
+    cache = Cache(conversion(registry))
+    authenticator = Authenticator(Credentials(static={"adm": ADMIN, "ali": ALICE}, anonymous=True), cache, clock)
+    authorizer = Authorizer(Rbac(cache), NodeAuthorizer(cache, rbac_bootstrap.node_rules()))
+    return ApiServer(
+        store,
+        ApiServerConfig(addresses=(("127.0.0.1", 0),)),
+        authenticator,
+        authorizer,
+        chain(cache, authorizer, entropy),
+        clock,
+        entropy,
+        registry=registry,
+        cache=cache,
+        reviews=Reviews(authenticator, authorizer, clock),
+        **more,
+    )
+
+
+@asynccontextmanager
+async def serving(**more: Any) -> AsyncIterator[ApiServer]:
+    """A started server, stopped at the end."""
+    store = MemoryStore()
+    await store.open()
+    server = build(store, **more)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+        await store.close()
+
+
+class Caller:
+    """A bare HTTP/1.1 client on one connection, so that tests see exactly what is on the wire."""
+
+    def __init__(self, port: int, token: str = "adm") -> None:
+        self._port = port
+        self._token = token
+        self.reader: asyncio.StreamReader | None = None
+        self.writer: asyncio.StreamWriter | None = None
+
+    async def open(self) -> Caller:
+        """Connects."""
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self._port)
+        return self
+
+    def head(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
+        """The bytes of a request."""
+        lines = {"Host": "test", "Content-Length": str(len(body)), "Authorization": f"Bearer {self._token}", **headers}
+        return "\r\n".join([f"{method} {path} HTTP/1.1", *(f"{k}: {v}" for k, v in lines.items()), "", ""]).encode()
+
+    async def send(self, method: str, path: str, body: Any = b"", **headers: str) -> None:
+        """Writes a request. Header names are given with underscores."""
+        if self.writer is None:
+            await self.open()
+        assert self.writer is not None
+        data = body if isinstance(body, bytes) else encode(body)
+        given = {k.replace("_", "-"): v for k, v in headers.items()}
+        if data and "Content-Type" not in given:
+            given["Content-Type"] = "application/json"
+        self.writer.write(self.head(method, path, data, given) + data)
+
+    async def answer(self) -> tuple[int, dict[str, str], bytes]:
+        """Reads one answer with a known length."""
+        status, headers = await self.answer_head()
+        assert self.reader is not None
+        return status, headers, await self.reader.readexactly(int(headers["content-length"]))
+
+    async def answer_head(self) -> tuple[int, dict[str, str]]:
+        """Reads status and headers."""
+        assert self.reader is not None
+        first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        return int(first.split()[1]), {
+            k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines if line)
+        }
+
+    async def call(self, method: str, path: str, body: Any = b"", **headers: str) -> tuple[int, Object]:
+        """Sends and reads; the body decoded."""
+        await self.send(method, path, body, **headers)
+        status, _, data = await self.answer()
+        return status, decode(data) if data else {}
+
+    async def event(self) -> Object:
+        """Reads one chunk of a watch, which has to hold one event."""
+        assert self.reader is not None
+        size = int(await self.reader.readuntil(b"\r\n"), 16)
+        data = await self.reader.readexactly(size + 2)
+        return decode(data[:-2]) if size else {}
+
+    def close(self) -> None:
+        """Hangs up."""
+        if self.writer is not None:
+            self.writer.close()

@@ -1,0 +1,111 @@
+"""What a DELETE does to an object."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from k3s.api.errors import Conflict, Invalid
+from k3s.api.kinds import builtin
+from k3s.api.object import Object
+from k3s.apiserver import deletion
+from k3s.apiserver.deletion import DeleteOptions
+from k3s.apiserver.identity import User
+from k3s.apiserver.strategies.core import NamespaceStrategy
+from k3s.apiserver.strategies.pod import PodStrategy
+from k3s.apiserver.strategy import Context, Strategy
+
+POD, MAP, SPACE = builtin("v1", "Pod"), builtin("v1", "ConfigMap"), builtin("v1", "Namespace")
+NOW = 1_800_000_000.0
+
+
+def context(kind: Any = POD) -> Context:
+    return Context(kind, "d", "x", User("u"), NOW, "delete")
+
+
+def pod(node: str = "n", **meta: Any) -> Object:
+    spec = {"terminationGracePeriodSeconds": 30, **({"nodeName": node} if node else {})}
+    return {"metadata": {"name": "x", "uid": "u1", "resourceVersion": "7", "generation": 1, **meta}, "spec": spec}
+
+
+def test_pod_on_a_node_gets_its_grace() -> None:
+    """A running pod stays, marked, with the time that it has; the mark is a new generation."""
+    stored, last = deletion.decide(PodStrategy(POD), context(), pod(), DeleteOptions())
+    assert stored is last
+    assert last["metadata"]["deletionGracePeriodSeconds"] == 30
+    assert last["metadata"]["deletionTimestamp"] == "2027-01-15T08:00:30Z"
+    assert last["metadata"]["generation"] == 2
+
+
+def test_pod_without_a_node_goes_at_once() -> None:
+    """Nobody has to stop anything."""
+    stored, last = deletion.decide(PodStrategy(POD), context(), pod(node=""), DeleteOptions())
+    assert stored is None
+    assert last["metadata"]["deletionGracePeriodSeconds"] == 0
+
+
+def test_grace_can_only_shrink() -> None:
+    """A second delete may shorten the time, not lengthen it; none at all removes the pod."""
+    strategy = PodStrategy(POD)
+    marked, _ = deletion.decide(strategy, context(), pod(), DeleteOptions(grace_s=20))
+    assert marked is not None
+    same, _ = deletion.decide(strategy, context(), marked, DeleteOptions(grace_s=40))
+    assert same is marked
+    shorter, _ = deletion.decide(strategy, context(), marked, DeleteOptions(grace_s=5))
+    assert shorter is not None
+    assert shorter["metadata"]["deletionTimestamp"] == "2027-01-15T08:00:05Z"
+    assert deletion.decide(strategy, context(), marked, DeleteOptions(grace_s=0))[0] is None
+
+
+def test_finalizers_hold() -> None:
+    """An object with finalizers stays until an update takes the last one away."""
+    strategy = Strategy(MAP)
+    obj = {"metadata": {"name": "x", "uid": "u1", "finalizers": ["a/b"]}}
+    stored, _ = deletion.decide(strategy, context(MAP), obj, DeleteOptions())
+    assert stored is not None
+    free = {**stored, "metadata": {k: v for k, v in stored["metadata"].items() if k != "finalizers"}}
+    assert not deletion.finished(strategy, stored, stored)
+    assert deletion.finished(strategy, stored, free)
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (DeleteOptions(propagation="Foreground"), ["a/b", "foregroundDeletion"]),
+        (DeleteOptions(propagation="Orphan"), ["a/b", "orphan"]),
+        (DeleteOptions(orphan=True), ["a/b", "orphan"]),
+        (DeleteOptions(propagation="Background"), ["a/b"]),
+    ],
+)
+def test_propagation(options: DeleteOptions, wanted: list[str]) -> None:
+    """The garbage collector is told by finalizers."""
+    assert deletion.collector_finalizers(["a/b"], options) == wanted
+
+
+def test_background_takes_foreground_back() -> None:
+    """A delete in the background after one in the foreground does not wait for dependents."""
+    assert deletion.collector_finalizers(["foregroundDeletion"], DeleteOptions(propagation="Background")) == []
+
+
+def test_preconditions() -> None:
+    """uid and resourceVersion have to be those of the object."""
+    for options in (DeleteOptions(uid="other"), DeleteOptions(revision="1")):
+        with pytest.raises(Conflict, match="does not match"):
+            deletion.decide(PodStrategy(POD), context(), pod(), options)
+
+
+def test_namespace_terminates() -> None:
+    """A namespace stays until its spec has no finalizers, and says so in its phase."""
+    obj = {"metadata": {"name": "x", "uid": "u"}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}
+    stored, last = deletion.decide(NamespaceStrategy(SPACE), context(SPACE), obj, DeleteOptions())
+    assert stored is last
+    assert last["status"] == {"phase": "Terminating"}
+    assert "deletionGracePeriodSeconds" not in last["metadata"]
+
+
+def test_options_are_checked() -> None:
+    """Unknown policies, and old and new words for the same together, are refused."""
+    for body in ({"propagationPolicy": "Sideways"}, {"propagationPolicy": "Orphan", "orphanDependents": True}):
+        with pytest.raises(Invalid):
+            deletion.parse(body, {})
