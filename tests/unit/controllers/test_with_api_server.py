@@ -30,6 +30,7 @@ from k3s.controllers import table
 from k3s.controllers.informers import Informers
 from k3s.controllers.known import (
     CONFIG_MAP,
+    DAEMON_SET,
     DEPLOYMENT,
     ENDPOINT_SLICE,
     ENDPOINTS,
@@ -40,6 +41,7 @@ from k3s.controllers.known import (
     REPLICA_SET,
     SERVICE,
     SERVICE_ACCOUNT,
+    STATEFUL_SET,
 )
 from k3s.controllers.service import Controllers
 from k3s.sim import loop
@@ -244,3 +246,59 @@ def test_nodes_get_networks_and_jobs_end(quiet: Callable[[], None]) -> None:
             quiet()
 
     loop.run(3, main())
+
+
+def test_sets_roll_and_settle(quiet: Callable[[], None]) -> None:
+    """Daemon and stateful sets run, roll to a new template, and then nothing is written for an hour."""
+
+    async def main() -> None:
+        async with Plane(4) as plane:
+            await plane.until(lambda: bool(plane.all(SERVICE_ACCOUNT, "default")))
+            for name in ("a", "b"):
+                await plane.root.create(NODE, {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
+
+            def body(image: str, label: str) -> Object:
+                template = {
+                    "metadata": {"labels": {"app": label}},
+                    "spec": {"containers": [{"name": "c", "image": image}], "hostNetwork": label == "agent"},
+                }
+                return {"selector": {"matchLabels": {"app": label}}, "template": template}
+
+            claim = {
+                "metadata": {"name": "data"},
+                "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+            }
+            more = {"replicas": 2, "serviceName": "db", "volumeClaimTemplates": [claim]}
+            meta = {"name": "agent", "namespace": "default"}
+            daemon = {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": meta, "spec": body("1", "agent")}
+            meta = {"name": "db", "namespace": "default"}
+            stateful = {
+                "apiVersion": "apps/v1",
+                "kind": "StatefulSet",
+                "metadata": meta,
+                "spec": body("1", "db") | more,
+            }
+            await plane.root.create(DAEMON_SET, daemon)
+            await plane.root.create(STATEFUL_SET, stateful)
+
+            def settled(image: str) -> bool:
+                pods = plane.all(POD)
+                same = {pod["spec"]["containers"][0]["image"] for pod in pods} == {image}
+                one = plane.cache.get(DAEMON_SET, "default", "agent") or {}
+                two = plane.cache.get(STATEFUL_SET, "default", "db") or {}
+                updated = [one["status"].get("updatedNumberScheduled"), two["status"].get("updatedReplicas")]
+                return same and len(pods) == 4 and updated == [2, 2] and two["status"].get("availableReplicas") == 2
+
+            await plane.until(lambda: settled("1"))
+            for kind, name in ((DAEMON_SET, "agent"), (STATEFUL_SET, "db")):
+                live = await plane.root.get(kind, "default", name)
+                containers = ("spec", "template", "spec", "containers")
+                await plane.root.update(kind, evolve(live, containers, [{"name": "c", "image": "2"}]))
+            await plane.until(lambda: settled("2"))
+            await asyncio.sleep(300)
+            before = len(plane.story.lines())
+            await asyncio.sleep(3600)
+            assert plane.story.lines()[before:] == []
+            quiet()
+
+    loop.run(4, main())

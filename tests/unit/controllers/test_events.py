@@ -1,0 +1,109 @@
+"""Events: counted up or told anew; and what carries actions out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from tests.unit.controllers.fake_api import FakeApi
+from tests.unit.controllers.worlds import node, pod
+
+from k3s.api.errors import Forbidden
+from k3s.api.object import Object
+from k3s.client.client import Client
+from k3s.client.transport import Request, Response
+from k3s.controllers import job_pods
+from k3s.controllers.actions import Create, Emit, Parallel, Patch
+from k3s.controllers.events import event, record
+from k3s.controllers.execute import Executor, Written
+from k3s.controllers.hashes import fnv1a, safe, template_hash
+from k3s.controllers.known import CONFIG_MAP
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+def test_the_same_event_is_counted() -> None:
+    """The second of the same kind is a patch of the first; an hour later it is a new one."""
+    emit = Emit(pod("a"), "Normal", "Pulled", "image is there")
+    create, seen = record(None, emit, "kubelet", 1000.0, "x1")
+    assert isinstance(create, Create) and create.obj["count"] == 1
+    patch, seen = record(seen, emit, "kubelet", 1010.0, "x2")
+    assert isinstance(patch, Patch)
+    assert patch.name == "a.x1"
+    assert patch.patch == {"count": 2, "lastTimestamp": "1970-01-01T00:16:50Z"}
+    again, _ = record(seen, emit, "kubelet", 1010.0 + 3600, "x3")
+    assert isinstance(again, Create) and again.obj["metadata"]["name"] == "a.x3"
+
+
+def test_events_about_cluster_objects_live_in_default() -> None:
+    """A node has no namespace; the event names it without one."""
+    made = event(Emit(node("n"), "Warning", "Gone", "text"), "test", 0.0, "x")
+    assert made["metadata"]["namespace"] == "default" and "namespace" not in made["involvedObject"]
+
+
+class Refusing(FakeApi):
+    """Refuses every creation after the first `good` ones."""
+
+    def __init__(self, good: int) -> None:
+        super().__init__()
+        self.good = good
+        self.tried = 0
+
+    async def send(self, request: Request) -> Response:
+        self.tried += 1
+        if self.tried > self.good:
+            raise Forbidden("quota")
+        return await super().send(request)
+
+
+def test_slow_start_stops_at_the_first_failing_batch(run: Run) -> None:
+    """Of 100 creations that will be refused after the third only 1 + 2 + 4 are tried, and the failure is told."""
+
+    async def main() -> None:
+        api, told, written = Refusing(3), list[Emit](), Written()
+        obj: Object = {"metadata": {"generateName": "a-", "namespace": "default"}}
+        batch = Parallel([Create(CONFIG_MAP, obj, about=pod("owner"))] * 100, slow_start=True)
+        with pytest.raises(Forbidden):
+            await Executor(Client(api), told.append).do(batch, written)
+        assert api.tried == 7
+        assert written.revisions == {CONFIG_MAP: 3}
+        assert [emit.reason for emit in told] == ["SuccessfulCreate"] * 3 + ["FailedCreate"] * 4
+        await asyncio.sleep(0)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"), [((), ""), ((3,), "3"), ((0, 1), "0,1"), ((0, 1, 2, 5, 7, 8, 9), "0-2,5,7-9")]
+)
+def test_completed_indexes(numbers: tuple[int, ...], text: str) -> None:
+    """Indexes are written as ranges and read back."""
+    assert job_pods.format_indexes(numbers) == text
+    assert job_pods.parse_indexes(text) == set(numbers)
+
+
+def test_pod_failure_policy() -> None:
+    """The first rule that matches says what a failure means."""
+    rules = [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}},
+    ]
+    job = {"metadata": {"name": "j"}, "spec": {"podFailurePolicy": {"rules": rules}}}
+    failed = pod("p", phase="Failed")
+    failed["status"]["containerStatuses"] = [{"name": "c", "state": {"terminated": {"exitCode": 42}}}]
+    action, text = job_pods.verdict(job, failed)
+    assert action == "FailJob"
+    assert text == "Container c for pod default/p failed with exit code 42 matching FailJob rule at index 1"
+    failed["status"]["conditions"].append({"type": "DisruptionTarget", "status": "True"})
+    assert job_pods.verdict(job, failed)[0] == "Ignore"
+    assert job_pods.verdict(job, pod("q", phase="Running"))[0] == "Count"
+
+
+def test_hashes() -> None:
+    """FNV-1a of the standard's own example; stable over the order of keys; another one after a collision."""
+    assert fnv1a(b"") == 0x811C9DC5 and fnv1a(b"a") == 0xE40C292C
+    assert template_hash({"a": 1, "b": 2}) == template_hash({"b": 2, "a": 1})
+    assert template_hash({"a": 1}) != template_hash({"a": 1}, 1)
+    assert not set(safe("0123456789")) & set("aeiou013")
