@@ -301,7 +301,8 @@ def _observe(state: State, container: Container) -> State:
     if run.current is not None and run.current.id == container.id:
         if run.exited:
             return state
-        made = replace(run, current=container)
+        # Still running after a stop was tried: it may be tried again.
+        made = replace(run, current=container, stop_at=None)
     else:
         last = run.current if run.exited else run.last
         made = replace(run, current=container, last=last, restarts=container.attempt)
@@ -452,20 +453,27 @@ def _sync_sandbox(state: State, now: float) -> tuple[State, list[Command]]:
         return state, []
     if state.sandbox is not None:
         # It has died: what ran in it is ended, then it gives its address back, then there is a new one.
-        ended, commands = _stop_all(
-            state, now, MINIMUM_GRACE_S, "Pod sandbox changed, it will be killed and re-created."
-        )
+        ended, commands = _stop_all(state, now, MINIMUM_GRACE_S, _SANDBOX_CHANGED)
         if containers.alive(ended.runs):
             return ended, commands
-        told = Tell("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
-        old = state.sandbox.id
-        fresh = replace(ended, sandbox=None, initialized=False, attempt=ended.attempt + 1, sandbox_busy=True)
-        return fresh, [told, StopSandbox(old)]
+        fresh = replace(ended, sandbox=None, attempt=ended.attempt + 1, sandbox_busy=True)
+        told = Tell("Normal", "SandboxChanged", _SANDBOX_CHANGED)
+        return _uninitialized(fresh), [told, StopSandbox(state.sandbox.id)]
     if not state.volumes_ready:
         return _prepare(state, now)
     if state.retry_at > now:
         return state, []
     return replace(state, sandbox_busy=True), [StartSandbox(state.attempt)]
+
+
+def _uninitialized(state: State) -> State:
+    """The init containers have to run again: what they made may have gone with the sandbox."""
+    inits = {c["name"] for kind, c in containers.specs(state.pod) if kind == containers.INIT}
+    runs = {
+        name: replace(run, current=None, last=run.current or run.last) if name in inits else run
+        for name, run in state.runs.items()
+    }
+    return replace(state, runs=runs, initialized=False)
 
 
 def _prepare(state: State, now: float) -> tuple[State, list[Command]]:
@@ -525,11 +533,13 @@ def adopt(state: State, sandboxes: list[Sandbox], found: list[Container]) -> Sta
     for kind, container in containers.specs(state.pod):
         name = container["name"]
         current, last = containers.newest(found, name)
+        known = _known_status(state.pod, name)
         if current is None:
+            if known.get("restartCount"):
+                runs[name] = Run(restarts=known["restartCount"])
             continue
         alive = current.state == cri.RUNNING
         # A running container has passed its startup probe once it was said to be started; probes find out the rest.
-        known = _known_status(state.pod, name)
         runs[name] = Run(
             current=current,
             last=last,

@@ -41,10 +41,14 @@ class Facts:
 def pod_status(pod: Object, runs: Mapping[str, Run], facts: Facts, now: float, old: Object) -> Object:
     """The status of `pod`; `old` is the one that was published last (or by others)."""
     groups: dict[str, list[Object]] = {"init": [], "main": [], "ephemeral": []}
+    before = _ended_before(old)
     for kind, container in containers.specs(pod):
         run = runs.get(container["name"], Run())
         group = "init" if kind in (INIT, SIDECAR) else "main" if kind == MAIN else "ephemeral"
-        groups[group].append(_container_status(pod, kind, container, run, facts, now))
+        if run.current is None and run.last is None and run.waiting is None and container["name"] in before:
+            groups[group].append(before[container["name"]])
+            continue
+        groups[group].append(_container_status(pod, kind, container, run, facts))
     chosen = FAILED if facts.failed and facts.terminal else phase(pod, groups["init"], groups["main"], facts.terminal)
     # A pod has ended only when nothing of it runs any more, sidecars included; and then it does not come back.
     if chosen in (SUCCEEDED, FAILED) and not facts.terminal:
@@ -118,9 +122,9 @@ def phase(pod: Object, inits: Sequence[Object], mains: Sequence[Object], termina
     return FAILED if never else RUNNING
 
 
-def _container_status(pod: Object, kind: str, container: Object, run: Run, facts: Facts, now: float) -> Object:
+def _container_status(pod: Object, kind: str, container: Object, run: Run, facts: Facts) -> Object:
     name = container["name"]
-    state, last = _states(pod, kind, run, facts, now)
+    state, last = _states(pod, kind, run, facts)
     known = run.current or run.last
     ready = run.running and run.ready
     if kind == INIT:
@@ -148,6 +152,12 @@ def _container_status(pod: Object, kind: str, container: Object, run: Run, facts
     return status
 
 
+def _ended_before(old: Object) -> dict[str, Object]:
+    """What was published of containers that had ended: it stays true when the runtime has forgotten them."""
+    listed = [*(old.get("initContainerStatuses") or ()), *(old.get("containerStatuses") or ())]
+    return {status["name"]: status for status in listed if "terminated" in (status.get("state") or {})}
+
+
 def _image(container: Object, known: Container | None) -> str:
     # The runtime names an image by its digest when it was started by it: the name that was asked for says more.
     if known is None or known.image.startswith("sha256:"):
@@ -162,7 +172,7 @@ def _mount(mount: Object) -> Object:
     return made
 
 
-def _states(pod: Object, kind: str, run: Run, facts: Facts, now: float) -> tuple[Object, Object]:
+def _states(pod: Object, kind: str, run: Run, facts: Facts) -> tuple[Object, Object]:
     """The state and the last state of a container."""
     last = {"terminated": _terminated(run.last, facts)} if run.last is not None else {}
     current = run.current
