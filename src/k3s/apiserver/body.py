@@ -108,11 +108,12 @@ def of_kind(value: Any, kind: Kind, registry: Registry, wanted: tuple[str, str] 
     if value is None:
         value = {}
     if not isinstance(value, dict):
-        raise BadRequest(
-            f"the object provided is unrecognized (must be of type {name}): couldn't get version/kind; json parse error: "
-            f'json: cannot unmarshal {jsontext.kind_of(value)} into Go value of type struct {{ APIVersion string "json:\\"apiVersion,'
-            'omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
+        struct = (
+            'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
         )
+        why = f"json: cannot unmarshal {jsontext.kind_of(value)} into Go value of type {struct}"
+        data = msgspec.json.encode(value).hex()
+        raise _unparsed(name, f"couldn't get version/kind; json parse error: {why}", data)
     for key in ("apiVersion", "kind"):
         if not isinstance(value.get(key, ""), str):
             text = msgspec.json.encode(value)

@@ -1,4 +1,7 @@
-"""What exists from the first start: namespaces, priority classes, the way to this server. Source: upstream's start hooks."""
+"""What exists from the first start: namespaces, priority classes, roles, the way to this server.
+
+Source: upstream's start hooks.
+"""
 
 from __future__ import annotations
 

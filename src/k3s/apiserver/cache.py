@@ -100,6 +100,13 @@ class Item:
         return Item(self.namespace, self.name, revision, self.created, self.head, tail, obj)
 
 
+class Encodes(Protocol):
+    """How events become bytes."""
+
+    def event(self, type: str, item: Item) -> bytes:
+        """One event about an object."""
+
+
 class Change:
     """One event of a bucket: `item` is the new state (for a deletion the last one, at the revision of the deletion)."""
 
@@ -112,14 +119,14 @@ class Change:
         self.deleted = deleted
         self._frames: dict[Any, bytes] | None = None
 
-    def frame(self, key: Any, make: Callable[[Change], bytes]) -> bytes:
-        """Bytes that are made once for all watchers that want the same, told apart by `key`."""
+    def frame(self, key: Any, encoding: Encodes, type: str) -> bytes:
+        """The event as bytes, made once for all watchers that want the same, told apart by `key`."""
         frames = self._frames
         if frames is None:
             frames = self._frames = {}
         data = frames.get(key)
         if data is None:
-            data = frames[key] = make(self)
+            data = frames[key] = encoding.event(type, self.item)
         return data
 
 
@@ -280,6 +287,7 @@ class Cache:
         self._fresh: dict[str, tuple[bytes, Object]] = {}
         self._pending: dict[Bucket, list[Change]] = {}
         self._dispatch: Dispatch | None = None
+        self._listeners: dict[str, Callable[[Change], None]] = {}
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self.convert = convert
 
@@ -302,6 +310,10 @@ class Cache:
     def on_change(self, dispatch: Dispatch) -> None:
         """Who is told of changes, soon after they happened, with all of a bucket's that came together."""
         self._dispatch = dispatch
+
+    def listen(self, kind: Kind, listener: Callable[[Change], None]) -> None:
+        """Tells `listener` of each change of a kind at once, before its writer hears of it."""
+        self._listeners[kind.storage_prefix] = listener
 
     def expect(self, key: str, value: bytes, obj: Object) -> None:
         """Announces that `value`, about to be written to `key`, is the text of `obj`: saves decoding it."""
@@ -346,6 +358,8 @@ class Cache:
                 item._obj = stamped(fresh[1], event.revision)
             change = Change(item, bucket.put(item), False)
         bucket.remember(change)
+        if bucket.prefix in self._listeners:
+            self._listeners[bucket.prefix](change)
         return bucket, change
 
     def item(self, namespace: str, name: str, revision: int, created: int, value: bytes) -> Item:

@@ -195,7 +195,6 @@ class Crud:
             "CREATE", kind, "", context.namespace, name, None, obj, context.user, context.dry_run, context.options
         )
         obj = self._admission.admit(request)
-        context.warnings.extend(request.warnings)
         obj = strategy.prepare_create(context, obj)
         meta = {k: v for k, v in obj["metadata"].items() if k not in _SERVER_OWNED}
         meta["uid"] = self._entropy.uid()
@@ -207,6 +206,7 @@ class Crud:
         if causes:
             raise invalid(kind.group, kind.kind, name, causes)
         self._admission.validate(request.with_object(obj))
+        context.warnings.extend(request.warnings)
 
         def make(old: Object | None) -> Object:
             if old is not None:
@@ -295,7 +295,6 @@ class Crud:
             context.options,
         )
         new = self._admission.admit(request)
-        context.warnings.extend(request.warnings)
         new = strategy.prepare_update(context, old, new)
         new = counted(context, strategy, old, new)
         causes: list[Cause] = [
@@ -306,6 +305,7 @@ class Crud:
         if causes:
             raise invalid(kind.group, kind.kind, context.name, causes)
         self._admission.validate(request.with_object(new))
+        context.warnings.extend(request.warnings)
         return old if new == old or fields.same_but_times(old, new) else new
 
     # --- delete

@@ -51,7 +51,7 @@ class Negotiation:
         self._memo: dict[tuple[str, str | None, bool], Media | None] = {}
 
     def choose(self, accept: str, pretty: str | None, agent: str) -> Media:
-        """What an Accept header asks for, the `pretty` parameter and the user agent considered. Raises NotAcceptable."""
+        """What an Accept header asks for, `pretty` and the user agent considered. Raises NotAcceptable."""
         person = agent.startswith(_PRETTY_AGENTS)
         key = (accept, pretty, person)
         if key in self._memo:

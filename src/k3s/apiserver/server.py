@@ -16,6 +16,7 @@ from k3s.apiserver.authn import Authenticates
 from k3s.apiserver.authz import Authorizes
 from k3s.apiserver.cache import Cache
 from k3s.apiserver.crud import Crud
+from k3s.apiserver.definitions import Definitions
 from k3s.apiserver.identity import APISERVER, MASTERS, User, authenticated
 from k3s.apiserver.meters import Meters
 from k3s.apiserver.pipeline import Pipeline, Route
@@ -118,6 +119,7 @@ class ApiServer:
         self.crud = Crud(
             store, self.cache, self.strategies.of, admission, entropy, self.registry.storage_kind, self.cache.convert
         )
+        self._definitions = Definitions(self.registry, self.cache, self.crud, clock, self.strategies.forget)
         reads = Reads(self.cache, store, self._hub, entropy)
         renderer = Renderer(self.cache, clock)
         writes = Writes(self.crud, self.registry, clock, reviews)
@@ -153,6 +155,7 @@ class ApiServer:
     async def load(self) -> None:
         """Opens the store's state and makes what has to exist; from then on local clients are served."""
         await self.cache.load(self._store)
+        self._definitions.start()
         address, port = self._config.advertise
         await bootstrap.ensure(self, address, port, self._config.service_cidrs[0])
 
@@ -165,6 +168,7 @@ class ApiServer:
     async def stop(self) -> None:
         """Ends watches, finishes what is being answered, closes."""
         self._hub.close()
+        await self._definitions.stop()
         await self._http.stop(self._config.stop_within_s)
 
     async def run(self, ready: Callable[[], None]) -> None:

@@ -209,7 +209,7 @@ class HttpWatch(Watcher):
             if found is not None:
                 kind, item = found
                 if item is change.item:
-                    frames.append(change.frame((kind, encoding.key), lambda _, k=kind, i=item: encoding.event(k, i)))
+                    frames.append(change.frame((kind, encoding.key), encoding, kind))
                 else:
                     frames.append(encoding.event(kind, item))
                 self.told = change.revision

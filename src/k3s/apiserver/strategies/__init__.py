@@ -28,6 +28,10 @@ class Strategies:
             found = self._made[key] = self._make(kind)
         return found
 
+    def forget(self, kind: Kind) -> None:
+        """A custom kind changed or went."""
+        self._made.pop((kind.group, kind.version, kind.kind), None)
+
     def _make(self, kind: Kind) -> Strategy:
         if kind.group == "" and kind.kind == "Service":
             from k3s.apiserver.strategies.service import ServiceStrategy

@@ -8,6 +8,7 @@ from k3s.api.object import Object
 from k3s.apiserver.strategy import Context, Strategy
 
 _TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 _DECISIONS = ("Approved", "Denied")
 
 
@@ -30,6 +31,35 @@ def _with_generation(obj: Object, count: int) -> Object:
     meta = obj["metadata"]
     notes = {**(meta.get("annotations") or {}), _TEMPLATE_GENERATION: str(count)}
     return {**obj, "metadata": {**meta, "annotations": notes}}
+
+
+class DefinitionStrategy(Strategy):
+    """A definition names its kind's other names, and stays until its objects are gone."""
+
+    def prepare_create(self, context: Context, obj: Object) -> Object:
+        return _named(obj)
+
+    def prepare_update(self, context: Context, old: Object, new: Object) -> Object:
+        return _named(new)
+
+    def marked(self, context: Context, obj: Object) -> Object:
+        """From the delete on, its objects hold it."""
+        meta = obj["metadata"]
+        finalizers = meta.get("finalizers") or []
+        if CLEANUP in finalizers:
+            return obj
+        return {**obj, "metadata": {**meta, "finalizers": [*finalizers, CLEANUP]}}
+
+    def holds(self, obj: Object) -> bool:
+        return CLEANUP in (obj["metadata"].get("finalizers") or ())
+
+
+def _named(obj: Object) -> Object:
+    spec = obj["spec"]
+    names = spec["names"]
+    filled = {"singular": names["kind"].lower(), "listKind": names["kind"] + "List"}
+    missing = {key: value for key, value in filled.items() if not names.get(key)}
+    return {**obj, "spec": {**spec, "names": {**names, **missing}}} if missing else obj
 
 
 class PriorityClassStrategy(Strategy):

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from k3s.apiserver.strategies.core import ClaimStrategy, NamespaceStrategy, NodeStrategy, VolumeStrategy
-from k3s.apiserver.strategies.others import DaemonSetStrategy, PriorityClassStrategy, SigningRequestStrategy
+from k3s.apiserver.strategies.others import (
+    DaemonSetStrategy,
+    DefinitionStrategy,
+    PriorityClassStrategy,
+    SigningRequestStrategy,
+)
 from k3s.apiserver.strategies.pod import PodStrategy
 from k3s.apiserver.strategy import Strategy
 
@@ -13,6 +18,7 @@ ROWS: dict[tuple[str, str], type[Strategy]] = {
     ("", "PersistentVolume"): VolumeStrategy,
     ("", "PersistentVolumeClaim"): ClaimStrategy,
     ("", "Pod"): PodStrategy,
+    ("apiextensions.k8s.io", "CustomResourceDefinition"): DefinitionStrategy,
     ("apps", "DaemonSet"): DaemonSetStrategy,
     ("certificates.k8s.io", "CertificateSigningRequest"): SigningRequestStrategy,
     ("scheduling.k8s.io", "PriorityClass"): PriorityClassStrategy,

@@ -27,5 +27,5 @@ def table(
         "scale": ScalePart(reads, writes),
         "binding": Binding(writes),
         "eviction": Eviction(writes),
-        "serviceaccounts/token": TokenRequest(writes, issuer),
+        "serviceaccounts/token": TokenRequest(writes, issuer, admission),
     }

@@ -8,6 +8,7 @@ from typing import Protocol
 from k3s.api.errors import ServiceUnavailable
 from k3s.api.object import Object
 from k3s.apiserver import body as bodies
+from k3s.apiserver.admits import AdmissionRequest, Admits
 from k3s.apiserver.call import Call
 from k3s.apiserver.results import One, Result
 from k3s.apiserver.writes import Writes
@@ -23,11 +24,12 @@ class Issuer(Protocol):
 
 
 class TokenRequest:
-    """Answers with the request and its token in status."""
+    """Answers with the token in status, if admission allows: a node gets tokens for its own pods only."""
 
-    def __init__(self, writes: Writes, issuer: Issuer | None) -> None:
+    def __init__(self, writes: Writes, issuer: Issuer | None, admission: Admits) -> None:
         self._writes = writes
         self._issuer = issuer
+        self._admission = admission
 
     def __call__(self, call: Call) -> Result | Awaitable[Result]:
         """Issues the token that the body asks for."""
@@ -35,4 +37,8 @@ class TokenRequest:
             raise ServiceUnavailable("Cannot issue a token: this server has no signing key")
         value = bodies.read(call.request, "TokenRequest")
         request = bodies.of_kind(value, call.kind, self._writes.registry, REQUEST)
-        return One(None, None, self._issuer.request(call.namespace, call.target.info.name, request), 201)
+        name = call.target.info.name
+        asked = AdmissionRequest("CREATE", call.kind, "token", call.namespace, name, None, request, call.user)
+        request = self._admission.admit(asked)
+        self._admission.validate(asked.with_object(request))
+        return One(None, None, self._issuer.request(call.namespace, name, request), 201)
