@@ -108,6 +108,7 @@ class Runner:
         self._queue.put(key)
         if self._metrics is not None:
             self._metrics.adds.add(self.spec.name)
+            self._metrics.depth.set(len(self._queue), self.spec.name)
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Decides until cancelled; starts when all caches that it reads are complete."""
@@ -119,7 +120,10 @@ class Runner:
             for key in self.spec.start_keys:
                 self.put(key)
             while True:
-                await self._next(await self._queue.take())
+                key = await self._queue.take()
+                if self._metrics is not None:
+                    self._metrics.depth.set(len(self._queue), self.spec.name)
+                await self._next(key)
         finally:
             for timer in self._timers.values():
                 timer.cancel()

@@ -17,6 +17,7 @@ from k3s.controllers.known import CUSTOM_RESOURCE, EVENT
 from k3s.controllers.runtime import QueueMetrics, Runner
 from k3s.controllers.spec import ControllerSpec
 
+_TABLE_CHANGES_WITHIN_S = 1.0
 _NEEDED = frozenset(("list", "watch", "delete"))
 
 
@@ -74,6 +75,8 @@ class Controllers:
 
     def _custom_resource_changed(self, key: str, old: Object | None, new: Object | None) -> None:
         self._watch_everywhere()
+        # The server changes its table of kinds when it sees the same event, perhaps after this.
+        asyncio.get_running_loop().call_later(_TABLE_CHANGES_WITHIN_S, self._watch_everywhere)
 
     def _watch_everywhere(self) -> None:
         """Follows the registry: custom kinds come and go."""

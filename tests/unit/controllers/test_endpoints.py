@@ -7,7 +7,7 @@ from typing import Any
 from tests.unit.controllers.worlds import flat, meta, node, pod, world_of
 
 from k3s.api.object import Object
-from k3s.controllers import endpoints, endpointslice, kubernetes_endpoints
+from k3s.controllers import endpoints, endpointslice, endpointslice_mirror, kubernetes_endpoints
 from k3s.controllers.actions import Create, Delete, Update
 from k3s.controllers.known import ENDPOINT_SLICE
 
@@ -140,3 +140,27 @@ def test_the_api_servers_own_endpoints() -> None:
     assert isinstance(update, Update) and update.kind is ENDPOINT_SLICE
     assert update.obj["endpoints"][0]["addresses"] == ["10.0.0.2"]
     assert kubernetes_endpoints.specs(["127.0.0.1"], 6443) == ()
+
+
+def test_endpoints_of_the_user_are_mirrored() -> None:
+    """For a Service without selector the user's addresses become a slice, which follows and goes with them."""
+    own = {
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": meta("web"),
+        "subsets": [{"addresses": [{"ip": "1.2.3.4"}, {"ip": "1.2.3.5"}], "ports": [{"port": 80}]}],
+    }
+
+    def run(*found: Object) -> list[Any]:
+        return flat(endpointslice_mirror.decide("default/web", world_of(*found), 0.0))
+
+    alone = service(selector=None)
+    (made,) = run(alone, own)
+    assert [entry["addresses"] for entry in made.obj["endpoints"]] == [["1.2.3.4"], ["1.2.3.5"]]
+    piece = stored(made.obj)
+    assert run(alone, own, piece) == []
+    fewer = {**own, "subsets": [{"addresses": [{"ip": "1.2.3.5"}], "ports": [{"port": 80}]}]}
+    (update,) = run(alone, fewer, piece)
+    assert [entry["addresses"] for entry in update.obj["endpoints"]] == [["1.2.3.5"]]
+    assert isinstance(run(service(), own, piece)[0], Delete)
+    assert isinstance(run(alone, piece)[0], Delete)
