@@ -163,7 +163,7 @@ def _conclude(tally: Tally, now: float) -> Decision:
     suspended = job["spec"].get("suspend", False)
     if "startTime" not in status and not suspended:
         status = {**status, "startTime": times.format(now)}
-    verdict, deadline_in = ending(job, tally.succeeded, tally.failed, tally.active, tally.fail_job, now)
+    verdict, deadline_in = ending(job, tally.succeeded, tally.failed, tally.active, tally.fail_job, tally.indexes, now)
     if verdict is not None:
         status, over = _end(tally, status, verdict, now)
         events = over

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from k3s.api import times
 from k3s.api.object import Object
 from k3s.controllers import pods
 from k3s.controllers.actions import NOTHING, Decision, delete
+from k3s.controllers.job_pods import parse_indexes
 from k3s.controllers.known import JOB
 from k3s.controllers.spec import ControllerSpec
 from k3s.controllers.world import World
@@ -35,9 +36,18 @@ def finished(job: Object) -> bool:
 
 
 def ending(
-    job: Object, succeeded: int, failed: int, active: Sequence[Object], fail_job: str, now: float
+    job: Object,
+    succeeded: int,
+    failed: int,
+    active: Sequence[Object],
+    fail_job: str,
+    indexes: Collection[int],
+    now: float,
 ) -> tuple[Object | None, float | None]:
-    """FailureTarget or SuccessCriteriaMet when the Job is over, and seconds until its deadline."""
+    """FailureTarget or SuccessCriteriaMet when the Job is over, and seconds until its deadline.
+
+    `fail_job` is the message of a failure that ends the Job, `indexes` are the completion indexes that succeeded.
+    """
     for type in ("FailureTarget", "SuccessCriteriaMet"):
         found = pods.condition(job, type)
         if found is not None and found["status"] == "True":
@@ -53,12 +63,26 @@ def ending(
     if left is not None and left <= 0:
         text = "Job was active longer than specified deadline"
         return condition("FailureTarget", "DeadlineExceeded", text), None
+    rule = _success_rule(spec, indexes)
+    if rule is not None:
+        return condition("SuccessCriteriaMet", "SuccessPolicy", f"Matched rules at index {rule}"), None
     completions = spec.get("completions")
     done = (succeeded > 0 and not active) if completions is None else succeeded >= completions
     if done and not spec.get("suspend"):
         text = "Reached expected number of succeeded pods"
         return condition("SuccessCriteriaMet", "CompletionsReached", text), None
     return None, left
+
+
+def _success_rule(spec: Object, indexes: Collection[int]) -> int | None:
+    """The position of the first rule of successPolicy that holds (KEP-3998)."""
+    for position, rule in enumerate((spec.get("successPolicy") or {}).get("rules") or ()):
+        named = rule.get("succeededIndexes")
+        wanted = parse_indexes(named) if named else set(indexes)
+        matched = len(wanted & set(indexes))
+        if matched >= rule.get("succeededCount", len(wanted)) and matched:
+            return position
+    return None
 
 
 def _restarted_too_often(spec: Object, active: Sequence[Object], limit: int) -> bool:

@@ -14,7 +14,7 @@ from k3s.api.errors import Forbidden
 from k3s.api.object import Object
 from k3s.client.client import Client
 from k3s.client.transport import Request, Response
-from k3s.controllers import job_pods
+from k3s.controllers import job_ending, job_pods
 from k3s.controllers.actions import Create, Emit, Parallel, Patch
 from k3s.controllers.events import event, record
 from k3s.controllers.execute import Executor, Written
@@ -99,6 +99,22 @@ def test_pod_failure_policy() -> None:
     failed["status"]["conditions"].append({"type": "DisruptionTarget", "status": "True"})
     assert job_pods.verdict(job, failed)[0] == "Ignore"
     assert job_pods.verdict(job, pod("q", phase="Running"))[0] == "Count"
+
+
+@pytest.mark.parametrize(
+    ("rule", "succeeded", "expected"),
+    [
+        ({"succeededIndexes": "0,2"}, {0, 2}, "SuccessPolicy"),
+        ({"succeededIndexes": "0-3", "succeededCount": 2}, {1, 2}, "SuccessPolicy"),
+        ({"succeededIndexes": "0,2"}, {0, 1}, None),
+        ({"succeededCount": 2}, {4}, None),
+    ],
+)
+def test_success_policy(rule: Object, succeeded: set[int], expected: str | None) -> None:
+    """Some indexes may be enough for a Job to have succeeded."""
+    spec = {"completions": 5, "successPolicy": {"rules": [rule]}, "template": {"spec": {}}}
+    verdict, _ = job_ending.ending({"spec": spec}, len(succeeded), 0, (), "", succeeded, 0.0)
+    assert (verdict or {}).get("reason") == expected
 
 
 def test_hashes() -> None:
