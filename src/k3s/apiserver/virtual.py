@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from k3s.api import times
 from k3s.api.errors import BadRequest, invalid
 from k3s.api.kinds import Kind
-from k3s.api.object import Object
+from k3s.api.object import Object, encode
 from k3s.apiserver.authn import Authenticator
 from k3s.apiserver.authz import Attributes, Authorizer
 from k3s.apiserver.identity import User
@@ -66,8 +66,7 @@ class Reviews:
         asked = spec.get("resourceAttributes") or {}
         causes = []
         if spec.get("nonResourceAttributes") is not None:
-            shown = spec["nonResourceAttributes"]
-            why = f"Invalid value: {shown}: disallowed on this kind of request"
+            why = f"Invalid value: {_shown(spec)}: disallowed on this kind of request"
             causes.append(_cause("spec.nonResourceAttributes", why))
         else:
             causes += _one_of_each(spec)
@@ -176,10 +175,16 @@ def _one_of_each(spec: Object) -> list[dict[str, str]]:
     which = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
     if both == (True, True):
         why = f"cannot be specified in combination with resourceAttributes: {which}"
-        return [_cause("spec.nonResourceAttributes", f"Invalid value: {spec['nonResourceAttributes']}: {why}")]
+        return [_cause("spec.nonResourceAttributes", f"Invalid value: {_shown(spec)}: {why}")]
     if both == (False, False):
         return [_cause("spec.resourceAttributes", f"Invalid value: null: {which}")]
     return []
+
+
+def _shown(spec: Object) -> str:
+    """The path attributes as upstream's message prints them."""
+    asked = spec["nonResourceAttributes"] or {}
+    return encode({"Path": asked.get("path", ""), "Verb": asked.get("verb", "")}).decode()
 
 
 def _cause(field: str, message: str) -> dict[str, str]:

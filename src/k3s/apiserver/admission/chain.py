@@ -57,9 +57,7 @@ class Chain:
             changed = admit(request)
             if changed is not obj:
                 obj = changed
-                warnings = request.warnings
                 request = request.with_object(obj)
-                request.warnings = warnings
         return obj
 
     def validate(self, request: AdmissionRequest) -> None:

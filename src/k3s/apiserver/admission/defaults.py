@@ -23,7 +23,6 @@ def chain(reader: Reader, authorizer: Authorizer, entropy: Entropy) -> Chain:
     """The chain that k3s runs: upstream's default plugins and NodeRestriction."""
     return Chain(
         [
-            Escalation(authorizer),
             NamespaceLifecycle(),
             LimitRanger(reader),
             ServiceAccount(reader, entropy),
@@ -40,5 +39,6 @@ def chain(reader: Reader, authorizer: Authorizer, entropy: Entropy) -> Chain:
             certificates.CertificateSigning(authorizer),
             certificates.CertificateSubjectRestriction(),
             classes.DefaultIngressClass(reader),
+            Escalation(authorizer),
         ]
     )
