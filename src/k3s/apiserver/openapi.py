@@ -21,7 +21,9 @@ from k3s.apiserver.openapi_schemas import Schemas
 
 _TEXT = "text/plain; charset=utf-8"
 _V3_PROTOBUF = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf"
-_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+# Clients ask for it with an `@`, which no media type may hold: the answer has a dot, or they could not read its name.
+_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+_V2_PROTOBUF_NAMES = ("application/com.github.proto-openapi.spec.v2@v1.0+protobuf", _V2_PROTOBUF)
 _V2_JSON_NAMES = ("application/com.github.proto-openapi.spec.v2.v1.0+json", JSON)
 _SECURITY = {"BearerToken": {"in": "header", "name": "authorization", "type": "apiKey"}}
 #: Documents that have a path and no schemas worth reading.
@@ -129,7 +131,7 @@ def _tag(body: bytes) -> str:
 
 def _v2_form(accept: str) -> str:
     for media, _ in clauses(accept):
-        if media == _V2_PROTOBUF:
+        if media in _V2_PROTOBUF_NAMES:
             return "protobuf"
         if media in _V2_JSON_NAMES or media in ("*/*", "application/*"):
             return "json"
