@@ -19,14 +19,21 @@ _ORPHAN_GRACE_S = 2.0
 
 
 class Collector:
-    """Removes what is not needed. `images_changed` is called after an image was removed."""
+    """Removes what is not needed; `images_changed` is called when an image went, `keep` names images that stay."""
 
     def __init__(
-        self, runtime: Runtime, clock: Clock, host: Host, high: int, low: int, images_changed: Callable[[], None]
+        self,
+        runtime: Runtime,
+        clock: Clock,
+        host: Host,
+        images_changed: Callable[[], None],
+        high: int,
+        low: int,
+        keep: tuple[str, ...],
     ) -> None:
         self.period_s = _PERIOD_S
         self._runtime, self._clock, self._host = runtime, clock, host
-        self._high, self._low = high, low
+        self._high, self._low, self._keep = high, low, set(keep)
         self._images_changed = images_changed
         self._first_seen: dict[str, float] = {}
         self._last_used: dict[str, float] = {}
@@ -35,7 +42,7 @@ class Collector:
         """Removes unused images, the longest unused first, when the disk is fuller than the high threshold."""
         stored = await self._runtime.list_images()
         now = self._clock.now()
-        in_use: set[str] = set()
+        in_use = set(self._keep)
         for container in await self._runtime.list_containers():
             in_use |= {container.image, container.image_id}
         for image in stored:
@@ -50,8 +57,6 @@ class Collector:
         over = images.bytes_over(disk.capacity, disk.capacity - disk.available, self._high, self._low)
         chosen = images.to_collect(stored, in_use, self._first_seen, self._last_used, over, now)
         for image in chosen:
-            if any("mirrored-pause" in tag for tag in image.tags):
-                continue
             await self._runtime.remove_image(image.id)
             log.info("Image removed to free space", extra={"image": image.id, "bytes": image.size})
         if chosen:

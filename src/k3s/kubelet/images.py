@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import bz2
 import logging
+import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +18,15 @@ from typing import Any
 import msgspec
 
 from k3s.api.object import Object
-from k3s.base import aio
 from k3s.base.aio import Tasks
 from k3s.kubelet import oci
 from k3s.kubelet.runtime.interface import Image, Runtime, RuntimeFailure
 
 log = logging.getLogger(__name__)
 
-_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tbz")
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tbz", ".tar.lz4")
+# ctr reads plain archives only.
+_UNPACK = {".gz": "gzip", ".tgz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".tbz": "bzip2", ".lz4": "lz4"}
 _PARALLEL_PULLS = 3
 _DEFAULT_REGISTRY = "docker.io"
 # Where the pausing process of the package catatonit may lie.
@@ -182,21 +184,35 @@ class Importer:
     ctr: str = "ctr"
 
     async def load(self, path: Path) -> None:
-        """Imports one archive, all platforms. Raises RuntimeError with what ctr said."""
-        data: bytes | None = None
-        if path.name.endswith((".bz2", ".tbz")):
-            data = await aio.blocking(lambda: bz2.decompress(path.read_bytes()))
-        await self._run(str(path) if data is None else "-", data)
+        """Imports one archive, all platforms. Raises RuntimeError with what ctr said, or which program is missing."""
+        unpack = _UNPACK.get(path.suffix)
+        if unpack is None:
+            await self._run(str(path))
+            return
+        if shutil.which(unpack) is None:
+            raise RuntimeError(f"Cannot import image archive {path}: {unpack} is not installed; install {unpack}")
+        reading, writing = os.pipe()
+        try:
+            unpacking = await asyncio.create_subprocess_exec(unpack, "-dc", str(path), stdout=writing)
+            os.close(writing)
+            writing = -1
+            await self._run("-", reading)
+            if await unpacking.wait() != 0:
+                raise RuntimeError(f"Cannot import image archive {path}: {unpack} cannot read it")
+        finally:
+            os.close(reading)
+            if writing >= 0:
+                os.close(writing)
 
     async def load_bytes(self, archive: bytes) -> None:
         """Imports an archive from memory."""
-        await self._run("-", archive)
+        await self._run("-", subprocess.PIPE, archive)
 
-    async def _run(self, source: str, data: bytes | None) -> None:
+    async def _run(self, source: str, given: int = subprocess.DEVNULL, data: bytes | None = None) -> None:
         command = (self.ctr, "--address", str(self.socket), "--namespace", "k8s.io")
         process = await asyncio.create_subprocess_exec(
             *(*command, "images", "import", "--all-platforms", source),
-            stdin=subprocess.PIPE if data is not None else subprocess.DEVNULL,
+            stdin=given,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )

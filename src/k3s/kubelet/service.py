@@ -26,6 +26,7 @@ from k3s.client.informer import Informer
 from k3s.kubelet import containers, eviction, node, resources, signals
 from k3s.kubelet.actions import Shared
 from k3s.kubelet.collector import Collector
+from k3s.kubelet.containerd import PAUSE_IMAGE
 from k3s.kubelet.heartbeat import Heartbeat, HeartbeatConfig
 from k3s.kubelet.host import Host, LinuxHost
 from k3s.kubelet.images import Images
@@ -34,6 +35,7 @@ from k3s.kubelet.node import Identity, Room
 from k3s.kubelet.pod import Phase, State, adopt, begin
 from k3s.kubelet.prober import Prober
 from k3s.kubelet.recorder import Recorder
+from k3s.kubelet.rotation import ROTATE_S, Rotation
 from k3s.kubelet.runtime import interface as cri
 from k3s.kubelet.runtime.interface import Container, Runtime, RuntimeFailure, Sandbox
 from k3s.kubelet.sources import Sources
@@ -66,6 +68,9 @@ class KubeletConfig:
     image_gc_high: int = 85
     image_gc_low: int = 80
     seccomp_default: bool = False
+    keep_images: tuple[str, ...] = (PAUSE_IMAGE,)
+    log_max_bytes: int = 10 << 20
+    log_max_files: int = 5
     # Several sandboxes at once fill the processors; more only get in each other's way.
     parallel_sandboxes: int = 0
 
@@ -106,7 +111,13 @@ class Kubelet:
         self._heartbeat = self._make_heartbeat()
         self._shared = self._make_shared()
         self._collector = Collector(
-            runtime, clock, self.host, config.image_gc_high, config.image_gc_low, self._heartbeat.images_changed
+            runtime,
+            clock,
+            self.host,
+            self._heartbeat.images_changed,
+            config.image_gc_high,
+            config.image_gc_low,
+            config.keep_images,
         )
 
     # ── what others may see of it (server, logs, exec) ──
@@ -215,6 +226,7 @@ class Kubelet:
             self._tasks.spawn(self._heartbeat.run(self.became_ready.set), "heartbeat")
             self._tasks.spawn(self._collect(), "collect")
             self._tasks.spawn(self._resync(), "resync")
+            self._tasks.spawn(self._rotate_logs(), "rotate logs")
             ready()
             await self._failure
         finally:
@@ -364,7 +376,7 @@ class Kubelet:
             worker.send(signals.SandboxDied(container_id))
         else:
             # Also one that we have not heard of yet: it may end before its start is told.
-            self._tasks.spawn(worker.actions.check(container_id), f"check {container_id[:12]}")
+            worker.check(container_id)
 
     async def _look_at_all(self) -> None:
         """Compares what the workers believe with what the runtime holds."""
@@ -380,7 +392,7 @@ class Kubelet:
                 worker.send(signals.SandboxDied(sandbox.id))
             for run in worker.state.runs.values():
                 if run.running and run.current is not None and running.get(run.current.id) != cri.RUNNING:
-                    self._tasks.spawn(worker.actions.check(run.current.id), f"check {run.current.id[:12]}")
+                    worker.check(run.current.id)
 
     async def _resync(self) -> None:
         while True:
@@ -396,6 +408,16 @@ class Kubelet:
             except RuntimeFailure as failure:
                 log.warning("Cannot collect garbage", extra={"reason": failure.message})
             self._share_burstable()
+
+    async def _rotate_logs(self) -> None:
+        rotation = Rotation(self.runtime, self._clock, self.config.log_max_bytes, self.config.log_max_files)
+        while True:
+            await asyncio.sleep(ROTATE_S)
+            for worker in list(self._workers.values()):
+                for name, run in worker.state.runs.items():
+                    if run.running and run.current is not None:
+                        path = worker.actions.files.log_path(worker.state.pod, name, run.current.attempt)
+                        await rotation.check(Path(path), run.current.id)
 
     def _kept(self) -> set[str]:
         """The ids of containers that a pod still shows."""

@@ -12,6 +12,7 @@ from typing import Any
 from k3s.api.errors import ApiError, Conflict, NotFound, OutcomeUnknown
 from k3s.api.kinds import builtin
 from k3s.api.object import Object, key, namespace, revision, uid
+from k3s.base.aio import Tasks
 from k3s.kubelet import containers, pod, probes, signals, status, volumes
 from k3s.kubelet.actions import PodActions, Shared
 from k3s.kubelet.pod import Phase, State
@@ -34,6 +35,8 @@ class PodWorker:
     ) -> None:
         self.state = state
         self._shared = shared
+        # A bug in the handling of one pod is told and tried again; it does not take the node with it.
+        self._tasks = Tasks(f"pod {key(state.pod)}", self._task_failed)
         self._api_pod = api_pod
         self._adopted = adopted
         self._events: deque[signals.Event] = deque()
@@ -45,7 +48,7 @@ class PodWorker:
         self._publish_wake = asyncio.Event()
         self._urgent = asyncio.Event()
         self._published: Object | None = None
-        self._shown: tuple[Any, ...] = ()
+        self._shown: tuple[Any, ...] = (False,)
         self._refresh_wake = asyncio.Event()
         self.actions = PodActions(shared, lambda: self.state.pod, self.send)
         self.actions.sandbox = state.sandbox
@@ -68,10 +71,8 @@ class PodWorker:
 
     async def run(self) -> None:
         """Works until the pod is removed."""
-        helpers = [
-            self._shared.tasks.spawn(self._publish_loop(), f"publish {key(self.state.pod)}"),
-            self._shared.tasks.spawn(self._refresh_loop(), f"refresh {key(self.state.pod)}"),
-        ]
+        self._tasks.spawn(self._publish_loop(), "publish")
+        self._tasks.spawn(self._refresh_loop(), "refresh")
         self.send(signals.Tick())
         try:
             while not self.state.removed:
@@ -81,10 +82,29 @@ class PodWorker:
                     self._step(self._events.popleft())
                 self._after()
         finally:
-            for task in (*helpers, *self._starting, *self._probing.values()):
-                task.cancel()
             if self._timer is not None:
                 self._timer.cancel()
+            await self._tasks.close()
+
+    def check(self, container_id: str) -> None:
+        """Finds out how a container is of which the runtime said that it ended."""
+        self._tasks.spawn(self.actions.check(container_id), "check")
+
+    def _task_failed(self, name: str, error: BaseException) -> None:
+        """Answers a command that ended with an unexpected error, so that the state machine goes on."""
+        what = name.rpartition("/")[2]
+        self.actions.tell("Warning", "FailedSync", f"error: {error!r}"[:500])
+        if what in ("volumes", "sandbox"):
+            self.send(signals.SetupFailed())
+        elif what.startswith("start "):
+            container = what.removeprefix("start ")
+            self.send(signals.StartFailed(container, "CreateContainerError", f"internal error: {error!r}"))
+        elif what == "abort":
+            self.send(signals.Aborted(self.state.sandbox))
+        elif what in ("release", "remove", "delete"):
+            self.send(signals.DeleteFailed())
+        elif what == "stop sandbox":
+            self.send(signals.SandboxStopped())
 
     def _step(self, event: signals.Event) -> None:
         now = self._shared.clock.now()
@@ -128,7 +148,7 @@ class PodWorker:
                 act.tell(kind, reason, message, container)
 
     def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
-        return self._shared.tasks.spawn(work, f"{key(self.state.pod)} {what}")
+        return self._tasks.spawn(work, what)
 
     def _begin(self, work: Coroutine[Any, Any, None], what: str) -> None:
         """Starts what an Abort cancels."""
@@ -163,9 +183,12 @@ class PodWorker:
 
     def _what_matters(self) -> tuple[Any, ...]:
         """What someone may wait for: when it changes, the status goes out at once."""
-        runs = self.state.runs.values()
-        ready = bool(runs) and all(run.ready or run.exited for run in runs)
-        return (ready, self.state.phase, self.state.terminal, tuple(run.waiting for run in runs if run.waiting))
+        if self.state.phase is not Phase.SYNC:
+            return (self.state.phase is Phase.TERMINATED,)
+        runs = self.state.runs
+        main = [runs.get(c["name"]) for kind, c in containers.specs(self.state.pod) if kind == containers.MAIN]
+        ready = all(run is not None and run.running and run.ready for run in main)
+        return (ready, *(run.waiting for run in runs.values() if run.waiting))
 
     # ── probes ──
 
@@ -206,7 +229,7 @@ class PodWorker:
             Schedule.of(probe), kind, age, self._shared.entropy.fraction(), adopted=self._adopted
         )
         what = {"startup": "Startup", "readiness": "Readiness", "liveness": "Liveness"}[kind]
-        return self._shared.tasks.spawn(
+        return self._tasks.spawn(
             self._shared.prober.watch(
                 kind,
                 probe,
@@ -215,7 +238,7 @@ class PodWorker:
                 lambda text: self.actions.tell("Warning", "Unhealthy", f"{what} probe failed: {text}", name),
                 first,
             ),
-            f"{key(self.state.pod)} {kind} {name}",
+            f"{kind} probe of {name}",
         )
 
     # ── volumes that change ──

@@ -382,3 +382,42 @@ def test_a_pod_deleted_while_its_image_is_pulled(simulate):
         await w.until(lambda: w.api.get("pods", "default", "web") is None, 10)
 
     simulate(body)
+
+
+def test_a_bug_in_one_pod_stays_with_it(simulate):
+    """An error that nobody expected is told as an event and tried again; other pods are not touched."""
+
+    async def body(w: World) -> None:
+        files = w.host.files
+
+        def broken(client: Client, sources: Any) -> Any:
+            made = files(client, sources)
+            made.make_log_folder = lambda pod, _container: 1 / (pod["metadata"]["name"] != "bad")
+            return made
+
+        w.host.files = broken  # type: ignore[method-assign]
+        await w.create("bad")
+        await w.create("good")
+        await w.until_running("good")
+        await w.until(lambda: w.reason("bad") == "CreateContainerError")
+        assert any("ZeroDivisionError" in e["message"] for e in w.events("FailedSync"))
+        await w.client.delete(POD, "default", "bad", grace_s=1)
+        await w.until(lambda: w.api.get("pods", "default", "bad") is None)
+
+    simulate(body)
+
+
+def test_a_pod_costs_few_requests(simulate):
+    """A pod costs the API server one status patch to come up, and one patch and one delete to go."""
+
+    async def body(w: World) -> None:
+        w.api.requests.clear()
+        await w.create("web")
+        await w.until_running()
+        await asyncio.sleep(1)
+        await w.client.delete(POD, "default", "web", grace_s=5)
+        await w.until(lambda: w.api.get("pods", "default", "web") is None)
+        asked = [method for method, path in w.api.requests if path.startswith("/api/v1/namespaces/default/pods/")]
+        assert asked == ["PATCH", "DELETE", "PATCH", "DELETE"]
+
+    simulate(body)
