@@ -1,4 +1,4 @@
-"""Server-side apply as a verb: a PATCH that creates what is not there. The merge itself is `api.apply`. Source: KEP-555."""
+"""Server-side apply as a verb: a PATCH that creates what is not there. The merge is `api.apply`. Source: KEP-555."""
 
 from __future__ import annotations
 

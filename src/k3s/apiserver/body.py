@@ -126,9 +126,10 @@ def of_kind(value: Any, kind: Kind, registry: Registry, wanted: tuple[str, str] 
     given_version, given_kind = value.get("apiVersion") or api_version, value.get("kind") or name
     if (given_version, given_kind) != (api_version, name):
         _refuse(given_version, given_kind, api_version, name, registry)
+    obj: Object = value
     if value.get("apiVersion") != api_version or value.get("kind") != name:
-        value = {"kind": name, "apiVersion": api_version, **{k: v for k, v in value.items() if k not in _TYPE}}
-    return value
+        obj = {"kind": name, "apiVersion": api_version, **{k: v for k, v in value.items() if k not in _TYPE}}
+    return obj
 
 
 _TYPE = frozenset({"kind", "apiVersion"})

@@ -94,14 +94,18 @@ def check_preconditions(context: Context, obj: Object, options: DeleteOptions) -
     )
 
 
-def collector_finalizers(finalizers: list[str], options: DeleteOptions) -> list[str]:
-    """The finalizers after the garbage collector's were added or taken away as the options say."""
+def collector_finalizers(finalizers: list[str], options: DeleteOptions, orphans: bool = False) -> list[str]:
+    """The finalizers after the garbage collector's were added or taken away as the options say.
+
+    `orphans`: the kind leaves its dependents alone unless told otherwise.
+    """
     if options.orphan is not None:
         orphan, foreground = options.orphan, False
     elif options.propagation:
         orphan, foreground = options.propagation == "Orphan", options.propagation == "Foreground"
     else:
-        orphan, foreground = ORPHAN in finalizers, FOREGROUND in finalizers
+        foreground = FOREGROUND in finalizers
+        orphan = ORPHAN in finalizers or (orphans and not foreground)
     kept = [f for f in finalizers if f not in (ORPHAN, FOREGROUND)]
     wanted = kept + [ORPHAN] * orphan + [FOREGROUND] * foreground
     return finalizers if set(wanted) == set(finalizers) else wanted
@@ -120,7 +124,7 @@ def decide(strategy: Strategy, context: Context, obj: Object, options: DeleteOpt
         grace = max(wanted or 0, 0) if wanted is None or wanted >= 0 else 1
         marked = mark(meta, context.now, grace)
     finalizers = meta.get("finalizers") or []
-    kept = collector_finalizers(finalizers, options)
+    kept = collector_finalizers(finalizers, options, strategy.orphans)
     if kept is not finalizers:
         marked = {**marked, "finalizers": kept} if kept else {k: v for k, v in marked.items() if k != "finalizers"}
     last = obj if marked is meta else {**obj, "metadata": marked}

@@ -89,6 +89,8 @@ class Pipeline:
                 if isinstance(answer, _STREAMING):
                     return self._seen(answer, target, began)
                 return self._guard(answer, target, media, began)
+            if self._unknown(target):
+                return self._seen(_NOT_FOUND_TEXT, target, began)
             media = self._negotiation.choose(
                 headers.get("accept", ""), target.query.get("pretty"), headers.get("user-agent", "")
             )
@@ -235,6 +237,13 @@ class Pipeline:
         decision = self._authorizer.authorize(attributes)
         if not decision.allowed:
             raise refusal(attributes, decision.reason)
+
+    def _unknown(self, target: Target) -> bool:
+        """Whether nothing at all is served under the group of a path: then it is no path of the API."""
+        info = target.info
+        if not info.group or self._registry.by_resource(info.group, info.version, info.resource) is not None:
+            return False
+        return all(group != info.group for group, _ in self._registry.groups())
 
     def _kind(self, target: Target) -> Kind:
         info = target.info

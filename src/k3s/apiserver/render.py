@@ -66,7 +66,7 @@ class Renderer:
             tails = [item.tail for item in result.items if item.head == head]
             if len(tails) == len(result.items):
                 return Response(200, self._joined(result, tails, joiner))
-        meta = _list_meta(str(result.revision), result.next_page, result.remaining)
+        meta = _list_meta(str(result.revision), result.next_page, result.remaining, custom=result.kind.custom)
         objects = self.objects(result)
         if media.shape == "Table":
             return self.value(200, {**self.table(kind, objects, media, include), "metadata": meta}, media)
@@ -87,13 +87,13 @@ class Renderer:
 
     def listed(self, result: Many) -> Object:
         """The list as a value, for a caller in this process: items are the shared objects."""
-        meta = _list_meta(str(result.revision), result.next_page, result.remaining)
+        meta = _list_meta(str(result.revision), result.next_page, result.remaining, custom=result.kind.custom)
         kind = result.kind
         return {"kind": kind.list_kind, "apiVersion": kind.api_version, "metadata": meta, "items": self.objects(result)}
 
     def _joined(self, result: Many, tails: list[bytes], joiner: bytes) -> bytes:
         kind = result.kind
-        meta = encode(_list_meta(str(result.revision), result.next_page, result.remaining))
+        meta = encode(_list_meta(str(result.revision), result.next_page, result.remaining, custom=result.kind.custom))
         start = encode({"kind": kind.list_kind, "apiVersion": kind.api_version})[:-1]
         if not tails:
             return b'%b,"metadata":%b,"items":[]}\n' % (start, meta)
@@ -202,9 +202,9 @@ def _untyped(obj: Object) -> Object:
     return {k: v for k, v in obj.items() if k not in ("kind", "apiVersion")}
 
 
-def _list_meta(revision: str, page: str = "", remaining: int | None = None) -> Object:
+def _list_meta(revision: str, page: str = "", remaining: int | None = None, *, custom: bool = False) -> Object:
     meta: Object = {"resourceVersion": revision} if revision else {}
-    if page:
+    if page or custom:
         meta["continue"] = page
     if remaining is not None:
         meta["remainingItemCount"] = remaining

@@ -61,6 +61,8 @@ _CONDITIONAL_UPDATE = frozenset(
         ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"),
     }
 )
+# Kinds whose DELETE leaves dependents alone unless it says otherwise (an old promise to old clients).
+_ORPHANS = frozenset({("", "ReplicationController"), ("batch", "Job")})
 # Kinds whose DELETE answers with the object that is gone, where others answer with a Status.
 _RETURNS_DELETED = frozenset(
     {
@@ -71,6 +73,10 @@ _RETURNS_DELETED = frozenset(
         ("", "ResourceQuota"),
         ("", "Service"),
         ("", "ServiceAccount"),
+        ("resource.k8s.io", "DeviceClass"),
+        ("resource.k8s.io", "ResourceClaim"),
+        ("resource.k8s.io", "ResourceClaimTemplate"),
+        ("resource.k8s.io", "ResourceSlice"),
         ("storage.k8s.io", "CSIDriver"),
         ("storage.k8s.io", "CSINode"),
         ("storage.k8s.io", "StorageClass"),
@@ -117,7 +123,8 @@ class Strategy:
             row in _COUNTED or (kind.group in _COUNTED_GROUPS and kind.kind != "ControllerRevision") or kind.custom
         )
         self.create_on_update = row in _CREATE_ON_UPDATE
-        self.conditional_update = row in _CONDITIONAL_UPDATE
+        self.conditional_update = row in _CONDITIONAL_UPDATE or kind.custom
+        self.orphans = row in _ORPHANS
         self.returns_deleted = row in _RETURNS_DELETED
         self.status_keeps_metadata = kind.custom
 
@@ -171,6 +178,8 @@ class Strategy:
     def changed_spec(self, context: Context, old: Object, new: Object) -> bool:
         """Whether a write makes a new generation."""
         if old.get("spec") != new.get("spec"):
+            return True
+        if not self.has_status and old.get("status") != new.get("status"):
             return True
         return any(old.get(k) != new.get(k) for k in {*old, *new} if k not in _UNCOUNTED)
 

@@ -120,7 +120,8 @@ class Connection(asyncio.Protocol):
             self._source = None
         if self._writable is not None:
             self._writable.set()
-        if self.task is not None:
+        # What only reads for this client ends with it; a write goes on, so that its outcome is not left open.
+        if self.task is not None and self._writable is not None:
             self.task.cancel()
 
     def data_received(self, data: bytes) -> None:
@@ -208,7 +209,9 @@ class Connection(asyncio.Protocol):
             self._peer,
             too_large=self._too_large,
         )
-        self._waiting.append((request, self._parser.should_keep_alive() and not self._too_large))
+        # After a request to upgrade, what follows is no HTTP: an answer that declines it is the last one.
+        again = self._parser.should_keep_alive() and not self._too_large and not self._parser.should_upgrade()
+        self._waiting.append((request, again))
         if len(self._waiting) >= _AHEAD and self._transport is not None:
             self._transport.pause_reading()
         if not self._parser.should_upgrade():

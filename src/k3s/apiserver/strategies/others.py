@@ -33,6 +33,15 @@ def _with_generation(obj: Object, count: int) -> Object:
     return {**obj, "metadata": {**meta, "annotations": notes}}
 
 
+class SliceStrategy(Strategy):
+    """Labels of an endpoint slice say whose it is: they count, too."""
+
+    def changed_spec(self, context: Context, old: Object, new: Object) -> bool:
+        if old["metadata"].get("labels") != new["metadata"].get("labels"):
+            return True
+        return super().changed_spec(context, old, new)
+
+
 class DefinitionStrategy(Strategy):
     """A definition names its kind's other names, and stays until its objects are gone."""
 

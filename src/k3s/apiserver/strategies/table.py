@@ -8,6 +8,7 @@ from k3s.apiserver.strategies.others import (
     DefinitionStrategy,
     PriorityClassStrategy,
     SigningRequestStrategy,
+    SliceStrategy,
 )
 from k3s.apiserver.strategies.pod import PodStrategy
 from k3s.apiserver.strategy import Strategy
@@ -21,5 +22,6 @@ ROWS: dict[tuple[str, str], type[Strategy]] = {
     ("apiextensions.k8s.io", "CustomResourceDefinition"): DefinitionStrategy,
     ("apps", "DaemonSet"): DaemonSetStrategy,
     ("certificates.k8s.io", "CertificateSigningRequest"): SigningRequestStrategy,
+    ("discovery.k8s.io", "EndpointSlice"): SliceStrategy,
     ("scheduling.k8s.io", "PriorityClass"): PriorityClassStrategy,
 }
