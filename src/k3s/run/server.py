@@ -35,6 +35,7 @@ from k3s.base.message import Answer, Request, Response
 from k3s.base.story import Story
 from k3s.client.client import Client
 from k3s.client.local import LocalTransport
+from k3s.client.transport import Transport
 from k3s.cluster.certs import CLIENT_CA, SERVER_CA, SERVICE_KEY, Certificates, authority_names, client_context
 from k3s.cluster.passwords import NodePasswords
 from k3s.cluster.supervisor import Supervisor as JoinRoutes
@@ -58,6 +59,9 @@ _MANAGER = identity.authenticated("system:kube-controller-manager")
 _SCHEDULER = identity.authenticated("system:kube-scheduler")
 _SERVICE = builtin("v1", "Service")
 DNS_SERVICE = "kube-dns"
+
+#: Wraps the transport of a component of this process: the simulation puts faults there.
+Through = Callable[[identity.User, Transport], Transport]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,10 @@ class ServerConfig:
 
 
 class ControlPlane:
-    """The parts of the server process. Certificates and secrets exist already (`run.prepare`)."""
+    """The parts of the server process. Certificates and secrets exist already (`run.prepare`).
+
+    An empty bind address means that nobody listens: only clients of this process are served.
+    """
 
     def __init__(
         self,
@@ -111,8 +118,10 @@ class ControlPlane:
         secrets: Secrets,
         clock: Clock,
         entropy: Entropy,
+        through: Through = lambda user, transport: transport,
     ) -> None:
         self.config = config
+        self._through = through
         self.store = store
         self.certificates = certificates
         self.clock = clock
@@ -127,7 +136,6 @@ class ControlPlane:
         self.api = self._api_server(registry, cache)
         self._itself = Client(LocalTransport(self.api.itself()))
         self._passwords = NodePasswords(self._itself, entropy)
-        self.informers = Informers(self.client(_MANAGER), clock, entropy)
         self._recorder = Recorder(self.client(_SCHEDULER), SCHEDULER, clock, entropy)
 
     # -- making
@@ -156,7 +164,7 @@ class ControlPlane:
         return ApiServer(
             self.store,
             ApiServerConfig(
-                addresses=((config.bind_address, config.port),),
+                addresses=((config.bind_address, config.port),) if config.bind_address else (),
                 tls=self.certificates.server_context(),
                 service_cidrs=(config.service_cidr,),
                 node_ports=config.node_ports,
@@ -180,7 +188,7 @@ class ControlPlane:
 
     def client(self, user: identity.User) -> Client:
         """A client in this process, with the rights of `user`."""
-        return Client(LocalTransport(self.api.handler(user)))
+        return Client(self._through(user, LocalTransport(self.api.handler(user))))
 
     def _client_of_account(self, account: str) -> Client:
         if not account:
@@ -274,6 +282,7 @@ class ControlPlane:
 
     async def _run_informers(self, ready: Callable[[], None]) -> None:
         # Whoever reads informers asks for them here, so that none of the first objects is missed.
+        self.informers = Informers(self.client(_MANAGER), self.clock, self.entropy)
         self._controllers = self._make_controllers() if self.config.controllers else None
         self._scheduler = self._make_scheduler() if self.config.scheduler else None
         await self.informers.run(ready)
