@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from k3s.api.errors import Forbidden
 from k3s.base.clock import SystemClock
 from k3s.base.entropy import SeededEntropy
-from k3s.cluster import certs, kubeconfigs, passwords, pki, tokens
+from k3s.cluster import passwords, pki, tokens
 from k3s.cluster.certs import Certificates
 from k3s.cluster.fetch import Unreachable, fetch
 from k3s.cluster.join import AgentCredentials, Joiner, JoinError, Node, NotYet, node_id, node_password
@@ -312,21 +311,3 @@ def test_fetch_over_tls(server: Server, run: Run) -> None:
             await fetch("http://127.0.0.1:1", "GET", "/x", {}, b"", None)
 
     run(main())
-
-
-def test_kubeconfigs(server: Server, tmp_path: Path) -> None:
-    """The admin's kubeconfig carries everything, the components' name files; both are YAML."""
-    path = tmp_path / "k3s.yaml"
-    assert kubeconfigs.write_admin(server.certificates, path, URL)
-    assert not kubeconfigs.write_admin(server.certificates, path, URL)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    config = yaml.safe_load(path.read_text())
-    assert config["current-context"] == "default"
-    assert config["clusters"][0]["cluster"]["server"] == URL
-    user = config["users"][0]["user"]
-    assert base64.b64decode(user["client-certificate-data"]) == server.certificates.read(certs.ADMIN)
-    kubeconfigs.write_components(server.certificates, tmp_path / "cred", URL)
-    names = {found.name for found in (tmp_path / "cred").iterdir()}
-    assert names == {f"{n}.kubeconfig" for n in ("admin", "controller", "scheduler", "api-server", "cloud-controller")}
-    component = yaml.safe_load((tmp_path / "cred" / "scheduler.kubeconfig").read_text())
-    assert component["users"][0]["user"]["client-key"].endswith("client-scheduler.key")
