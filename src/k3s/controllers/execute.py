@@ -1,10 +1,9 @@
-"""Carries out actions through the client, keeps what the barrier has to wait for, and sends events."""
+"""Carries out actions through the client, and keeps what the barrier has to wait for."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
@@ -13,23 +12,14 @@ from k3s.api import object as objects
 from k3s.api.errors import ApiError, NotFound, OutcomeUnknown
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
-from k3s.base.aio import Mailbox
-from k3s.base.clock import Clock
-from k3s.base.entropy import Entropy
 from k3s.client.client import Client
 from k3s.client.transport import Request
 from k3s.controllers.actions import Action, Create, Delete, DeleteCollection, Emit, Parallel, Patch, Update
-from k3s.controllers.events import Seen, identity, record
-from k3s.controllers.known import EVENT
 
 log = logging.getLogger(__name__)
 
 # Requests of one decision that are under way at the same time; more only queue in the server.
 _AT_ONCE = 128
-# Distinct events that are counted up; older ones start over.
-_KNOWN = 1024
-# Events wait here while the API server is slow; the oldest is lost first, as events are best effort.
-_WAITING = 1024
 
 
 @dataclass(slots=True)
@@ -149,56 +139,6 @@ class Executor:
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
-
-
-class Recorder:
-    """Sends the events of one component, one after the other, and never makes the component wait."""
-
-    def __init__(self, client: Client, source: str, clock: Clock, entropy: Entropy) -> None:
-        self._client = client
-        self._source = source
-        self._clock = clock
-        self._entropy = entropy
-        self._seen: OrderedDict[str, Seen] = OrderedDict()
-        self._waiting: OrderedDict[int, Emit] = OrderedDict()
-        self._number = 0
-        self._queue: Mailbox[int] = Mailbox()
-
-    def tell(self, emit: Emit) -> None:
-        """Queues an event."""
-        self._number += 1
-        self._waiting[self._number] = emit
-        if len(self._waiting) > _WAITING:
-            self._waiting.popitem(last=False)
-        self._queue.put(self._number)
-
-    async def run(self) -> None:
-        """Sends what was told, until cancelled. An event that is refused is logged and lost."""
-        while True:
-            emit = self._waiting.pop(await self._queue.take(), None)
-            if emit is not None:
-                await self._send(emit)
-
-    async def _send(self, emit: Emit) -> None:
-        key, now = identity(emit, self._source), self._clock.now()
-        suffix = self._entropy.uid().replace("-", "")[:16]
-        write, seen = record(self._seen.pop(key, None), emit, self._source, now, suffix)
-        try:
-            if isinstance(write, Patch):
-                await self._client.patch(EVENT, write.namespace, write.name, write.patch)
-            else:
-                await self._client.create(EVENT, write.obj)
-        except NotFound:
-            # Either the event was deleted by someone, and the next one starts over, or its namespace is gone.
-            return
-        except (ApiError, OutcomeUnknown) as error:
-            log.info(
-                "Event lost", extra={"object": objects.key(emit.about), "reason": emit.reason, "error": str(error)}
-            )
-            return
-        self._seen[key] = seen
-        if len(self._seen) > _KNOWN:
-            self._seen.popitem(last=False)
 
 
 def describe(action: Action) -> str:

@@ -25,8 +25,9 @@ from k3s.base.entropy import Entropy
 from k3s.base.metrics import Registry
 from k3s.base.story import Story
 from k3s.client.client import Client
-from k3s.controllers.actions import Decision
-from k3s.controllers.execute import Executor, Recorder, Written, describe
+from k3s.client.recorder import Recorder, reference
+from k3s.controllers.actions import Decision, Emit
+from k3s.controllers.execute import Executor, Written, describe
 from k3s.controllers.informers import Informers
 from k3s.controllers.spec import ControllerSpec, Keys, own_key
 
@@ -68,7 +69,7 @@ class Runner:
         self._story = story
         self._metrics = metrics
         self._recorder = Recorder(client, spec.name, clock, entropy)
-        self._executor = Executor(client, self._recorder.tell)
+        self._executor = Executor(client, self._tell)
         self._queue: Mailbox[str] = Mailbox()
         self._busy: set[str] = set()
         self._again: set[str] = set()
@@ -85,6 +86,9 @@ class Runner:
         for kind in spec.reads:
             informers.of(kind)
             self._reads.add(kind)
+
+    def _tell(self, emit: Emit) -> None:
+        self._recorder.tell(reference(emit.about), emit.type, emit.reason, emit.message)
 
     def watch(self, kind: Kind, keys: Keys) -> None:
         """Decide from now on also what changes of `kind` concern."""

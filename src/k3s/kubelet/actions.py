@@ -17,13 +17,14 @@ from k3s.base.aio import Tasks
 from k3s.base.clock import Clock
 from k3s.base.entropy import Entropy
 from k3s.client.client import Client
+from k3s.client.recorder import Recorder
+from k3s.client.recorder import reference as pod_reference
 from k3s.kubelet import containers, environment, launch, resources, signals
 from k3s.kubelet.environment import VariableError
 from k3s.kubelet.host import Host
 from k3s.kubelet.images import ImageFailure, Images
 from k3s.kubelet.launch import ConfigError, NodeFacts
 from k3s.kubelet.prober import Prober, Target
-from k3s.kubelet.recorder import Recorder, pod_reference
 from k3s.kubelet.runtime import interface as cri
 from k3s.kubelet.runtime.interface import Container, Image, Runtime, RuntimeFailure, Sandbox
 from k3s.kubelet.sources import Sources

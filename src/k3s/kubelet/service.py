@@ -23,6 +23,8 @@ from k3s.base.clock import Clock
 from k3s.base.entropy import Entropy
 from k3s.client.client import Client
 from k3s.client.informer import Informer
+from k3s.client.recorder import Recorder
+from k3s.client.recorder import reference as pod_reference
 from k3s.kubelet import containers, eviction, node, resources, signals
 from k3s.kubelet.actions import Shared
 from k3s.kubelet.collector import Collector
@@ -34,7 +36,6 @@ from k3s.kubelet.launch import NodeFacts
 from k3s.kubelet.node import Identity, Room
 from k3s.kubelet.pod import Phase, State, adopt, begin
 from k3s.kubelet.prober import Prober
-from k3s.kubelet.recorder import Recorder
 from k3s.kubelet.rotation import ROTATE_S, Rotation
 from k3s.kubelet.runtime import interface as cri
 from k3s.kubelet.runtime.interface import Container, Runtime, RuntimeFailure, Sandbox
@@ -46,7 +47,8 @@ log = logging.getLogger(__name__)
 
 # A slow look at everything, in case an event was lost (upstream's evented relist: 5 min).
 _RESYNC_S = 300.0
-_RETRY_S = 1.0
+# How often a node that is short of something lets a pod go (upstream: evictionMonitoringPeriod).
+_EVICT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ class Kubelet:
             client, builtin("v1", "Pod"), fields=f"spec.nodeName={name}", clock=clock, entropy=entropy
         )
         self._services = Informer(client, builtin("v1", "Service"), clock=clock, entropy=entropy)
-        self._recorder = Recorder(client, clock, entropy, name)
+        self._recorder = Recorder(client, "kubelet", clock, entropy, host=name)
         self._static = StaticPods(config.manifests, name, client, clock) if config.manifests else None
         self._facts = self._node_facts()
         self._heartbeat = self._make_heartbeat()
@@ -227,6 +229,7 @@ class Kubelet:
             self._tasks.spawn(self._collect(), "collect")
             self._tasks.spawn(self._resync(), "resync")
             self._tasks.spawn(self._rotate_logs(), "rotate logs")
+            self._tasks.spawn(self._evict(), "evict")
             ready()
             await self._failure
         finally:
@@ -408,6 +411,32 @@ class Kubelet:
             except RuntimeFailure as failure:
                 log.warning("Cannot collect garbage", extra={"reason": failure.message})
             self._share_burstable()
+
+    async def _evict(self) -> None:
+        """Lets one pod go at each look for as long as the node is short of something; disk is first won from images."""
+        while True:
+            await asyncio.sleep(_EVICT_S)
+            for condition in sorted(self._heartbeat.pressed):
+                try:
+                    if condition == "DiskPressure":
+                        await self._collector.images()
+                    await self._evict_one(condition)
+                except RuntimeFailure as failure:
+                    log.warning("Cannot evict", extra={"reason": failure.message})
+
+    async def _evict_one(self, condition: str) -> None:
+        live = [w.state.pod for w in self._workers.values() if w.state.phase is Phase.SYNC]
+        used: dict[str, int] = {}
+        for usage in await self.runtime.container_usage():
+            who = usage.labels.get(cri.POD_UID, "")
+            amount = usage.disk_bytes if condition == "DiskPressure" else usage.memory_working_bytes
+            used[who] = used.get(who, 0) + amount
+        found = eviction.victim(live, used, condition)
+        if found is not None:
+            chosen, message = found
+            log.warning("Pod is evicted", extra={"pod": key(chosen), "reason": condition})
+            self._recorder.tell(pod_reference(chosen), "Warning", "Evicted", message)
+            self._workers[uid(chosen)].send(signals.Evict("Evicted", message))
 
     async def _rotate_logs(self) -> None:
         rotation = Rotation(self.runtime, self._clock, self.config.log_max_bytes, self.config.log_max_files)

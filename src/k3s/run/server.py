@@ -35,13 +35,12 @@ from k3s.base.message import Answer, Request, Response
 from k3s.base.story import Story
 from k3s.client.client import Client
 from k3s.client.local import LocalTransport
+from k3s.client.recorder import Recorder
 from k3s.client.transport import Transport
 from k3s.cluster.certs import CLIENT_CA, SERVER_CA, SERVICE_KEY, Certificates, authority_names, client_context
 from k3s.cluster.passwords import NodePasswords
 from k3s.cluster.supervisor import Supervisor as JoinRoutes
 from k3s.cluster.tokens import Secrets
-from k3s.controllers.actions import Emit
-from k3s.controllers.execute import Recorder
 from k3s.controllers.informers import Informers
 from k3s.controllers.runtime import QueueMetrics
 from k3s.controllers.service import Controllers
@@ -307,10 +306,7 @@ class ControlPlane:
         )
 
     def _make_scheduler(self) -> Scheduler:
-        def emit(about: Object, type: str, reason: str, message: str) -> None:
-            self._recorder.tell(Emit(about, type, reason, message))
-
-        return Scheduler(self.client(_SCHEDULER), self.informers.of, self.clock, emit, self.story)
+        return Scheduler(self.client(_SCHEDULER), self.informers.of, self.clock, self._recorder, self.story)
 
     async def _run_controllers(self, ready: Callable[[], None]) -> None:
         assert self._controllers is not None

@@ -17,6 +17,7 @@ from k3s.base.clock import Clock
 from k3s.base.story import Story
 from k3s.client.client import Client
 from k3s.client.informer import Informer
+from k3s.client.recorder import Recorder, reference
 from k3s.scheduler.place import Bind, Preempt, place
 from k3s.scheduler.queue import Queue
 from k3s.scheduler.snapshot import PodFacts, Snapshot
@@ -34,19 +35,15 @@ _FINISHED = ("Succeeded", "Failed")
 _BINDINGS = 64
 
 
-Emit = Callable[[Object, str, str, str], None]
-"""Tells an event about an object: (object, Normal or Warning, reason, message)."""
-
-
 class Scheduler:
     """Places the pods that name this scheduler and no node."""
 
     def __init__(
-        self, client: Client, informer_of: Callable[..., Informer], clock: Clock, emit: Emit, story: Story
+        self, client: Client, informer_of: Callable[..., Informer], clock: Clock, recorder: Recorder, story: Story
     ) -> None:
         self._client = client
         self._clock = clock
-        self._emit = emit
+        self._recorder = recorder
         self._story = story
         self._pods = informer_of(_POD)
         self._nodes = informer_of(_NODE)
@@ -196,7 +193,7 @@ class Scheduler:
             log.warning("Cannot bind pod: %s", error, extra={"pod": key, "node": node})
             self._forget(key)
         else:
-            self._emit(pod, "Normal", "Scheduled", f"Successfully assigned {key} to {node}")
+            self._recorder.tell(reference(pod), "Normal", "Scheduled", f"Successfully assigned {key} to {node}")
 
     def _forget(self, key: str) -> None:
         """Takes an assumption back; the pod is tried again when it still waits."""
@@ -226,10 +223,10 @@ class Scheduler:
                 log.warning("Cannot preempt pod: %s", error, extra={"pod": victim.key})
                 continue
             by = f"Preempted by pod {objects.uid(pod)} on node {answer.node}"
-            self._emit(victim.obj, "Normal", "Preempted", by)
+            self._recorder.tell(reference(victim.obj), "Normal", "Preempted", by)
 
     async def _tell_unschedulable(self, pod: Object, message: str) -> None:
-        self._emit(pod, "Warning", "FailedScheduling", message)
+        self._recorder.tell(reference(pod), "Warning", "FailedScheduling", message)
         conditions = pod.get("status", {}).get("conditions") or ()
         old = next((c for c in conditions if c["type"] == "PodScheduled"), None)
         if old is not None and (old["status"], old.get("message")) == ("False", message):

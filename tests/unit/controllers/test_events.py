@@ -1,4 +1,4 @@
-"""Events: counted up or told anew; and what carries actions out."""
+"""What carries actions out."""
 
 from __future__ import annotations
 
@@ -8,39 +8,19 @@ from typing import Any
 
 import pytest
 from tests.unit.controllers.fake_api import FakeApi
-from tests.unit.controllers.worlds import node, pod
+from tests.unit.controllers.worlds import pod
 
 from k3s.api.errors import Forbidden
 from k3s.api.object import Object
 from k3s.client.client import Client
 from k3s.client.transport import Request, Response
 from k3s.controllers import job_ending, job_pods
-from k3s.controllers.actions import Create, Emit, Parallel, Patch
-from k3s.controllers.events import event, record
+from k3s.controllers.actions import Create, Emit, Parallel
 from k3s.controllers.execute import Executor, Written
 from k3s.controllers.hashes import fnv1a, safe, template_hash
 from k3s.controllers.known import CONFIG_MAP
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
-
-
-def test_the_same_event_is_counted() -> None:
-    """The second of the same kind is a patch of the first; an hour later it is a new one."""
-    emit = Emit(pod("a"), "Normal", "Pulled", "image is there")
-    create, seen = record(None, emit, "kubelet", 1000.0, "x1")
-    assert isinstance(create, Create) and create.obj["count"] == 1
-    patch, seen = record(seen, emit, "kubelet", 1010.0, "x2")
-    assert isinstance(patch, Patch)
-    assert patch.name == "a.x1"
-    assert patch.patch == {"count": 2, "lastTimestamp": "1970-01-01T00:16:50Z"}
-    again, _ = record(seen, emit, "kubelet", 1010.0 + 3600, "x3")
-    assert isinstance(again, Create) and again.obj["metadata"]["name"] == "a.x3"
-
-
-def test_events_about_cluster_objects_live_in_default() -> None:
-    """A node has no namespace; the event names it without one."""
-    made = event(Emit(node("n"), "Warning", "Gone", "text"), "test", 0.0, "x")
-    assert made["metadata"]["namespace"] == "default" and "namespace" not in made["involvedObject"]
 
 
 class Refusing(FakeApi):
