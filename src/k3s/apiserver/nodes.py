@@ -7,9 +7,10 @@ link-local addresses are not reached for.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
@@ -174,26 +175,34 @@ class Nodes:
             text = f"error dialing backend: cannot reach {place.host}:{place.port}: {error}"
             raise InternalError(text) if place.tls is self._kubelet_tls else ServiceUnavailable(text) from error
         try:
-            await backend.write(_head(request, place) + request.body)
-            head = await backend.read_head()
-            status = status_of(head)
+            return await self._converse(request, place, backend)
         except ConnectionError as error:
             backend.close()
             raise ServiceUnavailable(f"error talking to {place.host}:{place.port}: {error}") from error
+        except BaseException:
+            # Whatever happens, also a cancelled request: no connection is left behind.
+            backend.close()
+            raise
+
+    async def _converse(self, request: Request, place: Place, backend: Duplex) -> Answer:
+        await backend.write(_head(request, place) + request.body)
+        head = await backend.read_head()
+        status = status_of(head)
         if status == 101:
-            return Upgrade(lambda transport, rest: _join(transport, rest, head, backend))
+            return Upgrade(lambda transport, rest: _join(transport, rest, head, backend), backend.close)
         body = Body(backend, head, request.method)
         if place.tls is self._kubelet_tls and status >= 400:
             await _raise_kubelet_error(body, status)
-        return Chunks(status, body.pieces(), body.content_type, body.headers)
+        return Chunks(status, body.pieces(), body.content_type, body.headers, backend.close)
 
 
 async def _raise_kubelet_error(body: Body, status: int) -> None:
     text = b""
-    async for piece in body.pieces():
-        text += piece
-        if len(text) > _MAX_ERROR:
-            break
+    async with contextlib.aclosing(body.pieces()) as pieces:
+        async for piece in pieces:
+            text += piece
+            if len(text) > _MAX_ERROR:
+                break
     message = text.decode(errors="replace").strip()
     if status == 400:
         raise BadRequest(message)
@@ -203,9 +212,15 @@ async def _raise_kubelet_error(body: Body, status: int) -> None:
 
 
 async def _join(transport: Any, rest: bytes, head: bytes, backend: Duplex) -> None:
-    client = Duplex.take_over(transport, rest)
-    await client.write(head)
-    await splice(client, backend)
+    try:
+        client = Duplex.take_over(transport, rest)
+        await client.write(head)
+        await splice(client, backend)
+    except ConnectionError:
+        # The client went before it was answered; the one who calls closes its end.
+        return
+    finally:
+        backend.close()
 
 
 def _head(request: Request, place: Place) -> bytes:
@@ -238,7 +253,10 @@ class Body:
         self._done = False
         self._headers: list[tuple[str, str]] = []
         self._parser = httptools.HttpResponseParser(self)
-        self._parser.feed_data(head)
+        try:
+            self._parser.feed_data(head)
+        except httptools.HttpParserError as error:
+            raise ConnectionError(f"the backend broke HTTP: {error}") from error
         self._done = self._done or method == "HEAD"
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -264,7 +282,7 @@ class Body:
         dropped = _NOT_RETURNED | {"content-type"}
         return tuple((name, value) for name, value in self._headers if name.lower() not in dropped)
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes; closes the connection at its end. Raises OSError when it breaks off."""
         try:
             while True:
@@ -276,7 +294,10 @@ class Body:
                 data = await self._backend.read()
                 if not data:
                     return
-                self._parser.feed_data(data)
+                try:
+                    self._parser.feed_data(data)
+                except httptools.HttpParserError as error:
+                    raise ConnectionError(f"the backend broke HTTP: {error}") from error
         finally:
             self._backend.close()
 
@@ -309,7 +330,7 @@ def _address(node: Object) -> str:
     for kind in ("InternalIP", "ExternalIP", "Hostname"):
         if kind in addresses:
             return addresses[kind]
-    raise InternalError(f"no preferred addresses found for node {objects.name(node)}; known addresses: {[]}")
+    raise InternalError(f"no preferred addresses found for node {objects.name(node)}")
 
 
 def _check_address(host: str) -> None:

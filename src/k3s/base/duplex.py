@@ -45,9 +45,10 @@ class Duplex(asyncio.Protocol):
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
+        """Stays open for writing, which TLS knows no way to."""
         self._closed = True
         self._readable.set()
-        return True
+        return self._transport.get_extra_info("ssl_object") is None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed = True

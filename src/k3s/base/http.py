@@ -239,6 +239,8 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             if isinstance(answer, Stream):
                 answer.source.stop()
+            elif not isinstance(answer, Response) and answer.dropped is not None:
+                answer.dropped()
             return
         if isinstance(answer, Response):
             self._send(answer)

@@ -118,9 +118,12 @@ class Stream:
 
 
 class Chunks:
-    """An answer that comes in pieces from an iterator, as a log that is followed."""
+    """An answer that comes in pieces from an iterator, as a log that is followed.
 
-    __slots__ = ("content_type", "headers", "pieces", "status")
+    `dropped` is called instead of iterating when the client went before the answer was there.
+    """
+
+    __slots__ = ("content_type", "dropped", "headers", "pieces", "status")
 
     def __init__(
         self,
@@ -128,8 +131,10 @@ class Chunks:
         pieces: AsyncIterator[bytes],
         content_type: str = TEXT,
         headers: tuple[Header, ...] = (),
+        dropped: Callable[[], None] | None = None,
     ) -> None:
         self.status = status
+        self.dropped = dropped
         self.pieces = pieces
         self.content_type = content_type
         self.headers = headers
@@ -139,13 +144,16 @@ class Upgrade:
     """The handler takes over the raw connection: it is given the transport and the bytes that came after the request.
 
     It answers the client itself (status line included), sets its own protocol on the transport and owns it from then
-    on.
+    on. `dropped` is called in its place when the client went before the answer was there.
     """
 
-    __slots__ = ("handler",)
+    __slots__ = ("dropped", "handler")
 
-    def __init__(self, handler: Callable[[Any, bytes], Awaitable[None]]) -> None:
+    def __init__(
+        self, handler: Callable[[Any, bytes], Awaitable[None]], dropped: Callable[[], None] | None = None
+    ) -> None:
         self.handler = handler
+        self.dropped = dropped
 
 
 Answer = Response | Stream | Chunks | Upgrade

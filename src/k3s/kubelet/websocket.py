@@ -66,6 +66,7 @@ class WebSocket:
 
     async def _handle(self, event: Any) -> bytes | None:
         from wsproto import events
+        from wsproto.frame_protocol import CloseReason
 
         if isinstance(event, (events.BytesMessage, events.TextMessage)):
             data = event.data.encode() if isinstance(event.data, str) else bytes(event.data)
@@ -80,7 +81,9 @@ class WebSocket:
             await self._duplex.write(self._connection.send(event.response()))
         elif isinstance(event, events.CloseConnection) and not self.closed:
             self.closed = True
-            await self._duplex.write(self._connection.send(event.response()))
+            # A connection that broke off without a goodbye (1006) is told none either.
+            if event.code != CloseReason.ABNORMAL_CLOSURE:
+                await self._duplex.write(self._connection.send(event.response()))
         return None
 
     async def send(self, data: bytes) -> None:
