@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -12,18 +13,23 @@ from pathlib import Path
 
 _LINKS = ("cni0", "k3s-dns")
 _RUN = Path("/run/k3s")
-_CNI_STATE = Path("/var/lib/cni")
+# What the CNI library notes of each pod; others (podman) note theirs beside ours, so that only ours are taken away.
+_CNI_RESULTS = Path("/var/lib/cni/results")
+_CNI_NETWORK = "cbr0"
+_PODS = Path("/var/lib/kubelet/pods")
+_OUTSIDE = (Path("/etc/rancher"), Path("/var/lib/kubelet"), Path("/var/log/pods"), Path("/var/log/containers"))
 
 
 def remove(data_dir: Path, keep_data: bool) -> Iterator[str]:
     """Removes everything, telling each step."""
     yield f"stopping containers and their shims: {_kill_shims()}"
-    for mount in _mounts_below(("/run/k3s", str(data_dir), "/run/netns/cni-", "/var/lib/kubelet/pods")):
+    namespaces = _namespaces()
+    for mount in _mounts_below((f"{_RUN}/", f"{data_dir}/", f"{_PODS}/", *map(str, namespaces))):
         subprocess.run(["umount", "-l", mount], check=False, capture_output=True)
     yield "unmounted volumes and container roots"
-    for namespace in Path("/run/netns").glob("cni-*"):
+    for path in (*namespaces, *_CNI_RESULTS.glob(f"{_CNI_NETWORK}-*")):
         with contextlib.suppress(OSError):
-            namespace.unlink()
+            path.unlink()
     for link in (*_ports_of("cni0"), *_LINKS):
         subprocess.run(["ip", "link", "delete", link], check=False, capture_output=True)
     yield "removed links"
@@ -33,8 +39,11 @@ def remove(data_dir: Path, keep_data: bool) -> Iterator[str]:
     _remove_cni_iptables()
     yield "removed packet rules"
     _remove_cgroups()
-    for folder in (_RUN, _CNI_STATE, *(() if keep_data else (data_dir, Path("/etc/rancher")))):
+    for folder in (_RUN, _PODS, *(() if keep_data else (data_dir, *_OUTSIDE))):
         shutil.rmtree(folder, ignore_errors=True)
+    for folder in (_CNI_RESULTS, _CNI_RESULTS.parent):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
     yield "removed folders" if not keep_data else f"kept {data_dir} and /etc/rancher"
 
 
@@ -62,6 +71,17 @@ def _kill_shims() -> int:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     return len(doomed)
+
+
+def _namespaces() -> list[Path]:
+    """The network namespaces of our pods, as the CNI library noted them."""
+    found: list[Path] = []
+    for path in _CNI_RESULTS.glob(f"{_CNI_NETWORK}-*"):
+        with contextlib.suppress(OSError, ValueError):
+            interfaces = json.loads(path.read_bytes()).get("result", {}).get("interfaces", ())
+            paths = {Path(i["sandbox"]).resolve() for i in interfaces if i.get("sandbox")}
+            found += [p for p in paths if p.parent == Path("/run/netns")]
+    return found
 
 
 def _mounts_below(prefixes: tuple[str, ...]) -> list[str]:
