@@ -6,10 +6,12 @@ Pure. A condition that was true stays true for a while after the signal is well 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from k3s.api import quantity
+from k3s.api.object import Object, uid
+from k3s.kubelet import resources
 
 TRANSITION_S = 300.0
 DEFAULT = {"imagefs.available": "5%", "nodefs.available": "5%"}
@@ -22,6 +24,7 @@ _CONDITIONS = {
     "imagefs.inodesFree": "DiskPressure",
     "pid.available": "PIDPressure",
 }
+_LOW_ON = {"MemoryPressure": "memory", "DiskPressure": "ephemeral-storage", "PIDPressure": "pids"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +68,22 @@ def conditions(last_true: Mapping[str, float], now_pressed: set[str], now: float
     """When each condition was last true, and which are to be shown."""
     seen = {**last_true, **dict.fromkeys(now_pressed, now)}
     return seen, {name for name, at in seen.items() if now - at < TRANSITION_S}
+
+
+def victim(pods: Sequence[Object], used: Mapping[str, int], condition: str) -> tuple[Object, str] | None:
+    """The pod that has to go first, and the message for its status; None when all are critical.
+
+    First who uses more than was asked for, then the lower priority, then who uses most beyond the request. `used` is
+    bytes of memory (or of disk, for DiskPressure) by pod uid.
+    """
+    name = "memory" if condition == "MemoryPressure" else "ephemeral-storage"
+
+    def beyond(pod: Object) -> int:
+        asked = sum(resources.amounts(c, "requests").get(name, 0) for c in pod["spec"]["containers"])
+        return used.get(uid(pod), 0) - asked
+
+    able = [pod for pod in pods if not resources.is_critical(pod)]
+    if not able:
+        return None
+    chosen = min(able, key=lambda pod: (beyond(pod) <= 0, int(pod["spec"].get("priority") or 0), -beyond(pod)))
+    return chosen, f"The node was low on resource: {_LOW_ON[condition]}. "

@@ -62,6 +62,7 @@ class Heartbeat:
         self._looked_at = -_LOOK_S
         self._reported_at = 0.0
         self._wake = asyncio.Event()
+        self.pressed: set[str] = set()
         self.readiness = Readiness(False, False, "the runtime was not asked yet")
 
     def images_changed(self) -> None:
@@ -114,7 +115,7 @@ class Heartbeat:
         except RuntimeFailure as failure:
             self.readiness = Readiness(False, False, f"container runtime is down: {failure.message}")
         now = self._clock.monotonic()
-        if now - self._looked_at < _LOOK_S:
+        if now - self._looked_at < (node.RENEW_S / 2 if self.pressed else _LOOK_S):
             return
         self._looked_at = now
         try:
@@ -122,6 +123,7 @@ class Heartbeat:
         except RuntimeFailure as failure:
             log.warning("Images cannot be listed", extra={"reason": failure.message})
         pressed = eviction.pressed(self.signals(), dict(self._config.thresholds))
+        self.pressed = pressed
         self._pressed_at, self._pressure = eviction.conditions(self._pressed_at, pressed, self._clock.now())
 
     def signals(self) -> dict[str, Signal]:

@@ -71,9 +71,14 @@ def cpu_quota(milli: int, period_us: int = PERIOD_US) -> int:
     return max(_MIN_QUOTA_US, milli * period_us // 1000) if milli else 0
 
 
+def is_critical(pod: Object) -> bool:
+    """Whether the node needs the pod: its priority is one of the system's."""
+    return int(pod["spec"].get("priority") or 0) >= _CRITICAL
+
+
 def oom_score(pod: Object, container: Object, memory_capacity: int) -> int:
     """oom_score_adj: the more of its request a container is likely to exceed, the earlier it goes."""
-    if int(pod["spec"].get("priority") or 0) >= _CRITICAL:
+    if is_critical(pod):
         return -997
     quality = qos_class(pod)
     if quality == GUARANTEED:

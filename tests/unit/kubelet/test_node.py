@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.kubelet.pods import pod, spec
 
 from k3s.kubelet import eviction, machine, node
 from k3s.kubelet.eviction import Signal
@@ -64,6 +65,22 @@ def test_pressure_and_its_end():
     assert shown == {"DiskPressure"}
     assert eviction.conditions(seen, set(), 299)[1] == {"DiskPressure"}
     assert eviction.conditions(seen, set(), 300)[1] == set()
+
+
+def test_the_victim():
+    """Beyond its request first, then by priority, then by how much; critical pods stay."""
+
+    def one(name, priority=0, request="0"):
+        container = spec(resources={"requests": {"memory": request}})
+        return pod(container, meta={"name": name, "uid": name}, priority=priority)
+
+    pods = [one("small", request="1Gi"), one("big"), one("bigger"), one("dear", 1000), one("system", 2_000_000_000)]
+    used = {"small": 1, "big": 10, "bigger": 20, "dear": 99, "system": 999}
+    order = []
+    while (found := eviction.victim(pods, used, "MemoryPressure")) is not None:
+        order.append(found[0]["metadata"]["name"])
+        pods.remove(found[0])
+    assert order == ["bigger", "big", "dear", "small"]
 
 
 def test_thresholds_are_parsed():

@@ -421,3 +421,24 @@ def test_a_pod_costs_few_requests(simulate):
         assert asked == ["PATCH", "DELETE", "PATCH", "DELETE"]
 
     simulate(body)
+
+
+def test_a_full_disk_evicts(simulate):
+    """While the disk is too full pods go, one at a time, as Failed with reason Evicted; then it stops."""
+
+    async def body(w: World) -> None:
+        await w.create("one")
+        await w.create("two")
+        await w.until(lambda: w.ready("one") and w.ready("two"))
+        w.host.free_disk = 1 << 30
+
+        def failed() -> list[str]:
+            return [n for n in ("one", "two") if w.status(n).get("phase") == "Failed"]
+
+        await w.until(failed, 200)
+        w.host.free_disk = 50 << 30
+        assert w.status(failed()[0])["reason"] == "Evicted"
+        await asyncio.sleep(200)
+        assert len(failed()) == 1
+
+    simulate(body)
