@@ -142,7 +142,8 @@ class Bucket:
         self.ring: deque[Change] = deque()
         #: Every change after this revision is in the ring.
         self.ring_from = 0
-        self.watchers: set[Any] = set()
+        # A dict for its order: who is told first must not depend on addresses of memory.
+        self.watchers: dict[Any, None] = {}
         self._order: dict[str, list[str]] = {}
         self._spaces_order: list[str] | None = None
         self._indexes: dict[str, Index] = {}

@@ -109,12 +109,12 @@ class Watcher:
     def join(self, after: int) -> None:
         """From now on hears of changes after `after`."""
         self.after = self.told = after
-        self.bucket.watchers.add(self)
+        self.bucket.watchers[self] = None
         self.hub.joined(self)
 
     def leave(self) -> None:
         """Hears no more."""
-        self.bucket.watchers.discard(self)
+        self.bucket.watchers.pop(self, None)
         self.hub.left(self)
 
 
@@ -332,7 +332,7 @@ class Hub:
     def __init__(self, cache: Cache, store: Store) -> None:
         self.cache = cache
         self._store = store
-        self._all: set[Watcher] = set()
+        self._all: dict[Watcher, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         cache.on_change(self._dispatch)
 
@@ -345,13 +345,13 @@ class Hub:
 
     def joined(self, watcher: Watcher) -> None:
         """A watch begins."""
-        self._all.add(watcher)
+        self._all[watcher] = None
         if self._timer is None and watcher.bookmarks:
             self._timer = asyncio.get_running_loop().call_later(BOOKMARK_EVERY_S, self._bookmarks)
 
     def left(self, watcher: Watcher) -> None:
         """A watch is over."""
-        self._all.discard(watcher)
+        self._all.pop(watcher, None)
 
     def _bookmarks(self) -> None:
         self._timer = None

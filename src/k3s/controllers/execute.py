@@ -28,7 +28,7 @@ class Written:
 
     revisions: dict[Kind, int] = field(default_factory=dict)
     gone: list[tuple[Kind, str, str]] = field(default_factory=list)
-    unknown: set[Kind] = field(default_factory=set)
+    unknown: dict[Kind, None] = field(default_factory=dict)
 
     def note(self, kind: Kind, revision: int) -> None:
         """Remembers the highest revision written to a kind."""
@@ -54,7 +54,7 @@ class Executor:
                 try:
                     await self._write(action, written)
                 except OutcomeUnknown:
-                    written.unknown.add(action.kind)
+                    written.unknown[action.kind] = None
                     raise
             case _:
                 assert_never(action)

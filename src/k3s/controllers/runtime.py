@@ -78,14 +78,14 @@ class Runner:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._slots = asyncio.Semaphore(spec.workers)
         self._tasks = Tasks(spec.name)
-        self._reads: set[Kind] = set()
+        self._reads: dict[Kind, None] = {}
         if spec.kind is not None:
             self.watch(spec.kind, own_key)
         for watch in spec.watches:
             self.watch(watch.kind, watch.keys)
         for kind in spec.reads:
             informers.of(kind)
-            self._reads.add(kind)
+            self._reads[kind] = None
 
     def _tell(self, emit: Emit) -> None:
         self._recorder.tell(reference(emit.about), emit.type, emit.reason, emit.message)
@@ -97,7 +97,7 @@ class Runner:
             for concerned in keys(old, new, self._informers.world()):
                 self.put(concerned)
 
-        self._reads.add(kind)
+        self._reads[kind] = None
         informer = self._informers.of(kind)
         informer.subscribe(changed)
         for obj in list(informer.values()):
@@ -105,7 +105,7 @@ class Runner:
 
     def unwatch(self, kind: Kind) -> None:
         """A kind that is no longer served is neither read nor waited for."""
-        self._reads.discard(kind)
+        self._reads.pop(kind, None)
 
     def put(self, key: str) -> None:
         """Asks for a decision on a key."""
@@ -235,7 +235,7 @@ class Runner:
 
     async def _seen(self, written: Written) -> None:
         """The barrier: waits until the caches that this controller reads hold what it wrote."""
-        for kind in written.unknown & self._reads:
+        for kind in [kind for kind in written.unknown if kind in self._reads]:
             written.note(kind, await self._current_revision(kind))
         for kind, revision in written.revisions.items():
             if kind in self._reads and kind in self._informers:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 import random
 import selectors
 from collections import deque
@@ -62,6 +63,17 @@ class _Timer(asyncio.TimerHandle):
         return (self.when(), self.lot) < (other.when(), other.lot)
 
 
+class _Task(asyncio.Task[Any]):
+    """A task whose hash is its number: asyncio keeps tasks in sets, whose order must not depend on addresses."""
+
+    def __init__(self, *arguments: Any, number: int, **options: Any) -> None:
+        self._number = number
+        super().__init__(*arguments, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
 class SimLoop(asyncio.SelectorEventLoop):
     """The loop; `time()` starts at zero and `seed` decides every choice between tasks that are ready together."""
 
@@ -70,6 +82,11 @@ class SimLoop(asyncio.SelectorEventLoop):
         super().__init__(self._timeless)
         self.seed = seed
         self._random = random.Random(seed)
+        self._numbers = itertools.count()
+        self.set_task_factory(self._make_task)
+
+    def _make_task(self, loop: Any, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        return _Task(coro, loop=loop, number=next(self._numbers), **options)
 
     def time(self) -> float:
         """Virtual seconds since the start."""
