@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from k3s.base.entropy import SystemEntropy
 from k3s.cli.main import fail
 from k3s.cli.process import notify_ready, run_or_exit, settings_or_exit, stop_on_signals
 from k3s.run import settings as choices
-from k3s.run.child import READY_LINE
+from k3s.run.child import CHILD, READY_LINE
 from k3s.run.config import Settings
 from k3s.run.prerequisites import install_missing
 from k3s.run.supervisor import Supervisor
@@ -63,8 +62,8 @@ async def _serve(settings: Settings, clock: SystemClock) -> None:
 
 
 def _is_child() -> bool:
-    """True when a server started this agent: standard input is its pipe."""
-    return stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode)
+    """True when a server started this agent and holds the other ends of its standard input and output."""
+    return CHILD in os.environ
 
 
 def _stop_with_parent(stop: asyncio.Event) -> None:

@@ -20,6 +20,8 @@ _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 1.0, 30.0
 _HEALTHY_S = 60.0
 # What the agent writes to its standard output once its node can run pods.
 READY_LINE = b"ready\n"
+# Tells the agent that its standard input and output are the server's (what kind of files they are differs by platform).
+CHILD = "K3S_AGENT_IS_CHILD"
 
 
 class AgentProcess:
@@ -27,7 +29,7 @@ class AgentProcess:
 
     def __init__(self, args: Sequence[str], env: dict[str, str]) -> None:
         self._command = [sys.executable, "-m", "k3s", "agent", *args]
-        self._env = env
+        self._env = {**env, CHILD: "1"}
         self.pid = 0
 
     async def run(self, ready: Callable[[], None]) -> None:
