@@ -195,7 +195,7 @@ class Kubelet:
             entropy=self._entropy,
             tasks=self._tasks,
             images=Images(self.runtime, self._tasks),
-            sources=Sources(self._client, self._clock, self._tasks, self._source_changed),
+            sources=Sources(self._client, self._clock, self._entropy, self._tasks, self._source_changed),
             recorder=self._recorder,
             prober=Prober(self.runtime),
             facts=lambda: self._facts,

@@ -13,6 +13,7 @@ from k3s.api.kinds import builtin
 from k3s.api.object import Object, namespace, uid
 from k3s.base.aio import Tasks
 from k3s.base.clock import Clock
+from k3s.base.entropy import Entropy
 from k3s.client.client import Client
 from k3s.client.informer import Informer
 from k3s.kubelet import environment, volumes
@@ -34,9 +35,12 @@ class _Followed:
 class Sources:
     """What pods need of the API besides themselves. `changed(pod uid)` is called when something of it changes."""
 
-    def __init__(self, client: Client, clock: Clock, tasks: Tasks, changed: Callable[[str], None]) -> None:
+    def __init__(
+        self, client: Client, clock: Clock, entropy: Entropy, tasks: Tasks, changed: Callable[[str], None]
+    ) -> None:
         self._client = client
         self._clock = clock
+        self._entropy = entropy
         self._tasks = tasks
         self._changed = changed
         self._followed: dict[Key, _Followed] = {}
@@ -63,7 +67,12 @@ class Sources:
     def _follow(self, key: Key) -> _Followed:
         kind, space, name = key
         informer = Informer(
-            self._client, builtin("v1", kind), namespace=space, fields=f"metadata.name={name}", clock=self._clock
+            self._client,
+            builtin("v1", kind),
+            namespace=space,
+            fields=f"metadata.name={name}",
+            clock=self._clock,
+            entropy=self._entropy,
         )
         ready = asyncio.Event()
         informer.subscribe(lambda _key, _old, _new: self._tell(key))
