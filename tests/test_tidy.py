@@ -56,6 +56,10 @@ PURE = (
     "kubelet/environment.py",
     "kubelet/resources.py",
     "kubelet/volumes.py",
+    "kubelet/launch.py",
+    "kubelet/signals.py",
+    "kubelet/node.py",
+    "kubelet/eviction.py",
     "store/interface.py",
     "run/options.py",
 )

@@ -12,7 +12,6 @@ from pathlib import Path
 from k3s import VERSION
 from k3s.api.kinds import Kind, builtin
 from k3s.api.object import Object, encode
-from k3s.base.aio import Tasks
 from k3s.base.clock import Clock
 from k3s.base.entropy import Entropy
 from k3s.client.client import Client
@@ -25,10 +24,9 @@ from k3s.dns.service import Config as DnsConfig
 from k3s.dns.service import Dns
 from k3s.dns.upstream import Upstream
 from k3s.kubelet.authorizer import ApiAuthorizer
-from k3s.kubelet.containerd import Containerd, ContainerdConfig
-from k3s.kubelet.images import Importer, archives, ensure_pause
+from k3s.kubelet.containerd import ContainerdConfig
+from k3s.kubelet.engine import Engine, EngineConfig
 from k3s.kubelet.node import Identity
-from k3s.kubelet.runtime.cri import CriRuntime
 from k3s.kubelet.server import PORT, KubeletServer
 from k3s.kubelet.service import Kubelet, KubeletConfig
 from k3s.netfilter.kernel import Kernel
@@ -49,6 +47,9 @@ _SLICE = builtin("discovery.k8s.io/v1", "EndpointSlice")
 _NODE = builtin("v1", "Node")
 _NODE_FILES = Path("/etc/rancher/node")
 DNS_LINK = "k3s-dns"
+# Programs that look for pods' files know this folder; a second installation beside it keeps to its own.
+_KUBELET_ROOT = Path("/var/lib/kubelet")
+_DEFAULT_DATA_DIR = Path("/var/lib/rancher/k3s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +86,8 @@ class Agent:
         self.entropy = entropy
         self._host = Host()
         self._packets = Kernel()
-        self._runtime: CriRuntime | None = None
         self._kubelet: Kubelet | None = None
-        self._containerd: Containerd | None = None
+        self._engine = self._make_engine()
 
     async def join(self) -> None:
         """Finds the node's address and joins the cluster; waits while the server is not there. Raises JoinError."""
@@ -118,7 +118,7 @@ class Agent:
     def services(self) -> list[Service]:
         """The services in the order of starting."""
         found = [
-            Service("runtime", self._run_runtime),
+            Service("runtime", self._engine.run),
             Service("informers", self._run_informers),
             Service("network", self._run_network, ("informers",)),
             Service("proxy", self._run_proxy, ("informers",)),
@@ -133,38 +133,17 @@ class Agent:
             Service("certificates", self._run_certificates),
         ]
 
-    async def _run_runtime(self, ready: Callable[[], None]) -> None:
-        """containerd as a child, or the socket that was given; images that have to be there."""
-        config = self.config
-        if config.runtime_endpoint:
-            self._runtime = CriRuntime(config.runtime_endpoint)
-            await self._runtime.version()
-            ready()
-            await asyncio.Event().wait()
-        folder = config.agent_dir
-        self._containerd = Containerd(
-            ContainerdConfig(
-                root=folder / "containerd",
-                config=folder / "etc" / "containerd" / "config.toml",
-                cni_config=folder / "etc" / "cni" / "net.d",
-                cni_bin=cni_folder() or Path("/usr/lib/cni"),
-                sandbox_image=config.pause_image,
-                snapshotter="" if config.snapshotter == "overlayfs" else config.snapshotter,
-            )
+    def _make_engine(self) -> Engine:
+        config, folder = self.config, self.config.agent_dir
+        containerd = ContainerdConfig(
+            root=folder / "containerd",
+            config=folder / "etc" / "containerd" / "config.toml",
+            cni_config=folder / "etc" / "cni" / "net.d",
+            cni_bin=cni_folder() or Path("/usr/lib/cni"),
+            sandbox_image=config.pause_image,
+            snapshotter="" if config.snapshotter == "overlayfs" else config.snapshotter,
         )
-        try:
-            self._runtime = await self._containerd.start()
-            importer = Importer(self._containerd.config.socket)
-            await ensure_pause(self._runtime, importer, config.pause_image)
-            tasks = Tasks("images")
-            tasks.spawn(_preload(importer, folder / "images"), "preload")
-            ready()
-            code = await self._containerd.wait()
-            raise RuntimeError(f"containerd ended with code {code}; see {folder / 'containerd' / 'containerd.log'}")
-        finally:
-            if self._runtime is not None:
-                await self._runtime.close()
-            await self._containerd.stop()
+        return Engine(EngineConfig(containerd, folder / "images", config.runtime_endpoint))
 
     async def _run_informers(self, ready: Callable[[], None]) -> None:
         await self._machine_ready()
@@ -211,8 +190,9 @@ class Agent:
         await self._dns.run(ready)
 
     async def _run_kubelet(self, ready: Callable[[], None]) -> None:
-        assert self._runtime is not None
-        self._kubelet = Kubelet(self._kubelet_config(), self._kubelet_client, self._runtime, self.clock, self.entropy)
+        self._kubelet = Kubelet(
+            self._kubelet_config(), self._kubelet_client, self._engine.runtime, self.clock, self.entropy
+        )
         await self._kubelet.run(ready)
 
     def _kubelet_config(self) -> KubeletConfig:
@@ -231,6 +211,7 @@ class Agent:
                 provider_id=f"k3s://{config.node_name}",
                 version=VERSION,
             ),
+            root=_KUBELET_ROOT if config.data_dir == _DEFAULT_DATA_DIR else config.agent_dir / "kubelet",
             manifests=manifests,
             cni_folder=config.agent_dir / "etc" / "cni" / "net.d",
             cluster_dns=(self._cluster_dns,) if self._cluster_dns else (),
@@ -240,9 +221,9 @@ class Agent:
         )
 
     async def _run_kubelet_server(self, ready: Callable[[], None]) -> None:
-        assert self._kubelet is not None and self._runtime is not None
+        assert self._kubelet is not None
         authorize = ApiAuthorizer(self._kubelet_client, self.config.node_name, self.clock)
-        server = KubeletServer(self._kubelet, self._runtime, authorize, self.clock, {})
+        server = KubeletServer(self._kubelet, self._engine.runtime, authorize, self.clock, {})
         await server.run(ready, "0.0.0.0", self._serving_context(), PORT)
 
     def _serving_context(self) -> ssl.SSLContext:
@@ -269,16 +250,6 @@ class Agent:
             self._kubelet_tls.load_cert_chain(cert, key)
 
         await self._joiner.renew(ready, renewed)
-
-
-async def _preload(importer: Importer, folder: Path) -> None:
-    """Imports the archives of `agent/images` (air-gap installs)."""
-    for path in archives(folder) if folder.is_dir() else ():
-        try:
-            await importer.load(path)
-            log.info("Images imported", extra={"archive": str(path)})
-        except RuntimeError as error:
-            log.error("%s", error)
 
 
 def _annotations(config: AgentConfig, address: str) -> dict[str, str]:
