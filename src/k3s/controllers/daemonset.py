@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from k3s.api import nodeselectors, taints
 from k3s.api import object as objects
 from k3s.api.object import Object, evolve
-from k3s.controllers import history, nodes, pods, taints
+from k3s.controllers import history, nodes, pods
 from k3s.controllers.actions import NOTHING, Action, Create, Decision, Emit, Parallel, Update, delete, earliest
 from k3s.controllers.claims import claim, selector_of
 from k3s.controllers.deployment_bounds import share
@@ -105,7 +106,7 @@ def tolerations(daemon: Object) -> list[Object]:
 
 def suits(daemon: Object, node: Object, tolerated: Sequence[Object]) -> tuple[bool, bool]:
     """Whether a pod is to run on the node, and whether one that is there may stay."""
-    if not nodes.fits(daemon["spec"]["template"]["spec"], node):
+    if not nodeselectors.fits(daemon["spec"]["template"]["spec"], node):
         return False, False
     if not taints.untolerated(taints.taints_of(node), tolerated, ("NoSchedule", "NoExecute")):
         return True, True

@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from k3s.api import object as objects
-from k3s.api import times
+from k3s.api import taints, times
 from k3s.api.object import Object, evolve
-from k3s.controllers import pods, taints
+from k3s.controllers import pods
 from k3s.controllers.actions import NOTHING, Action, Decision, Emit, Parallel, Patch, Update, delete, earliest
+from k3s.controllers.eviction_time import evicted_at
 from k3s.controllers.known import LEASE, NODE, POD
 from k3s.controllers.spec import ControllerSpec, Watch
 from k3s.controllers.world import World
@@ -148,7 +149,7 @@ def evict(key: str, world: World, now: float) -> Decision:
     for pod in world.pods_on(key):
         if objects.is_deleting(pod):
             continue
-        at = taints.evicted_at(pod, found, now)
+        at = evicted_at(pod, found, now)
         if at is not None and at > now:
             waits.append(at - now)
         elif at is not None:

@@ -1,58 +1,10 @@
-"""Which nodes a pod may be on by its own wish: node selector and required node affinity (core v1 NodeSelector)."""
+"""Pods that are meant for one node: how a daemon pod names it before it is bound."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from k3s.api import object as objects
+from k3s.api.nodeselectors import NAME_FIELD
 from k3s.api.object import Object
-
-NAME_FIELD = "metadata.name"
-
-
-def fits(spec: Object, node: Object) -> bool:
-    """Whether a pod with this spec wants to be on the node, taints aside."""
-    if spec.get("nodeName") and spec["nodeName"] != objects.name(node):
-        return False
-    labels = objects.labels(node)
-    selector = spec.get("nodeSelector")
-    if selector and not selector.items() <= labels.items():
-        return False
-    required = objects.get(spec, "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution")
-    return required is None or any(_term_fits(term, node, labels) for term in required.get("nodeSelectorTerms") or ())
-
-
-def _term_fits(term: Object, node: Object, labels: Mapping[str, str]) -> bool:
-    expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
-    if not expressions and not fields:
-        return False
-    named = {NAME_FIELD: objects.name(node)}
-    return all(_holds(e, labels) for e in expressions) and all(_holds(f, named) for f in fields)
-
-
-def _holds(requirement: Object, labels: Mapping[str, str]) -> bool:
-    operator, values = requirement["operator"], requirement.get("values") or []
-    value = labels.get(requirement["key"])
-    match operator:
-        case "In":
-            return value in values
-        case "NotIn":
-            return value not in values
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-        case "Gt" | "Lt":
-            return value is not None and _compares(value, values, greater=operator == "Gt")
-    return False
-
-
-def _compares(value: str, values: list[str], *, greater: bool) -> bool:
-    try:
-        left, right = int(value), int(values[0])
-    except (ValueError, IndexError):
-        return False
-    return left > right if greater else left < right
 
 
 def bound_to(spec: Object, node: str) -> Object:

@@ -306,7 +306,9 @@ class ControlPlane:
         )
 
     def _make_scheduler(self) -> Scheduler:
-        return Scheduler(self.client(_SCHEDULER), self.informers.of, self.clock, self._recorder, self.story)
+        return Scheduler(
+            self.client(_SCHEDULER), self.informers.of, self.clock, self._recorder, self.story, self.api.metrics
+        )
 
     async def _run_controllers(self, ready: Callable[[], None]) -> None:
         assert self._controllers is not None

@@ -1,4 +1,4 @@
-"""Matching of nodes and pods: node selectors, tolerations, pod (anti-)affinity terms. Pure."""
+"""Matching of nodes and pods: taints, pod (anti-)affinity terms. Pure."""
 
 from __future__ import annotations
 
@@ -6,84 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from k3s.api import object as objects
+from k3s.api import taints
 from k3s.api.object import Object
 from k3s.api.selectors import from_object
 from k3s.scheduler.snapshot import NodeFacts, PodFacts
 
 
-def tolerates(tolerations: Sequence[Object], taint: Object) -> bool:
-    """True when one of the tolerations covers the taint (API docs: Toleration v1 core)."""
-    return any(_covers(toleration, taint) for toleration in tolerations)
-
-
-def _covers(toleration: Object, taint: Object) -> bool:
-    effect = toleration.get("effect")
-    if effect and effect != taint.get("effect"):
-        return False
-    key, operator = toleration.get("key") or "", toleration.get("operator") or "Equal"
-    if key and key != taint["key"]:
-        return False
-    if operator == "Exists":
-        return True
-    if not key:
-        return False
-    value, tainted = toleration.get("value") or "", taint.get("value") or ""
-    if operator == "Equal":
-        return bool(value == tainted)
-    return _compares(operator, tainted, value)
-
-
-def _compares(operator: str, left: str, right: str) -> bool:
-    """Gt and Lt compare whole numbers; anything else never matches."""
-    try:
-        a, b = int(left), int(right)
-    except ValueError:
-        return False
-    return a > b if operator == "Gt" else a < b if operator == "Lt" else False
-
-
-def untolerated(pod: PodFacts, taints: Sequence[Object], effects: Sequence[str]) -> Object | None:
-    """The first taint with one of these effects that the pod does not tolerate."""
-    tolerations = pod.spec.get("tolerations") or ()
-    return next((t for t in taints if t.get("effect") in effects and not tolerates(tolerations, t)), None)
-
-
-def _expression(values: Mapping[str, str], expression: Object) -> bool:
-    key, operator = expression["key"], expression["operator"]
-    wanted: Sequence[str] = expression.get("values") or ()
-    found = values.get(key)
-    if operator == "In":
-        return found is not None and found in wanted
-    if operator == "NotIn":
-        return found is None or found not in wanted
-    if operator == "Exists":
-        return found is not None
-    if operator == "DoesNotExist":
-        return found is None
-    return found is not None and len(wanted) == 1 and _compares(operator, found, wanted[0])
-
-
-def node_term_matches(term: Object, node: NodeFacts) -> bool:
-    """One term of a node selector: all its expressions hold; an empty term matches nothing."""
-    expressions = term.get("matchExpressions") or ()
-    fields = term.get("matchFields") or ()
-    if not expressions and not fields:
-        return False
-    names = {"metadata.name": node.name}
-    return all(_expression(node.labels, e) for e in expressions) and all(_expression(names, f) for f in fields)
-
-
-def node_matches(pod: PodFacts, node: NodeFacts) -> bool:
-    """The pod's nodeSelector and required node affinity."""
-    selector = pod.spec.get("nodeSelector") or {}
-    if any(node.labels.get(key) != value for key, value in selector.items()):
-        return False
-    required = objects.get(
-        pod.spec, "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", default=None
-    )
-    if required is None:
-        return True
-    return any(node_term_matches(term, node) for term in required.get("nodeSelectorTerms") or ())
+def untolerated(pod: PodFacts, node: NodeFacts, effects: Sequence[str]) -> Object | None:
+    """The node's first taint with one of these effects that the pod does not tolerate."""
+    return next(iter(taints.untolerated(node.taints, pod.spec.get("tolerations") or (), effects)), None)
 
 
 def term_matches(term: Object, owner: PodFacts, other: PodFacts, namespaces: Mapping[str, Object]) -> bool:

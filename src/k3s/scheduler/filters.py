@@ -4,32 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from k3s.scheduler.affinity import node_matches, untolerated
+from k3s.api.nodeselectors import fits
+from k3s.api.taints import UNSCHEDULABLE
+from k3s.api.taints import untolerated as not_tolerated
+from k3s.scheduler.affinity import untolerated
 from k3s.scheduler.snapshot import NodeFacts, PodFacts, Port
 from k3s.scheduler.spread import Context
 
 #: Reasons that evicting other pods cannot change (upstream: UnschedulableAndUnresolvable).
 Filter = Callable[[PodFacts, NodeFacts, Context], list[str]]
 
-_UNSCHEDULABLE_TAINT = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
+_UNSCHEDULABLE_TAINT = {"key": UNSCHEDULABLE, "effect": "NoSchedule"}
 
 
 def node_unschedulable(pod: PodFacts, node: NodeFacts, context: Context) -> list[str]:
     """A cordoned node takes only pods that tolerate it."""
-    if node.unschedulable and untolerated(pod, [_UNSCHEDULABLE_TAINT], ("NoSchedule",)):
+    if node.unschedulable and not_tolerated([_UNSCHEDULABLE_TAINT], pod.spec.get("tolerations") or (), ("NoSchedule",)):
         return ["node(s) were unschedulable"]
     return []
 
 
 def taint_toleration(pod: PodFacts, node: NodeFacts, context: Context) -> list[str]:
     """Every NoSchedule and NoExecute taint must be tolerated."""
-    taint = untolerated(pod, node.taints, ("NoSchedule", "NoExecute"))
+    taint = untolerated(pod, node, ("NoSchedule", "NoExecute"))
     return [f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value') or ''}}}"] if taint else []
 
 
 def node_affinity(pod: PodFacts, node: NodeFacts, context: Context) -> list[str]:
     """nodeSelector and required node affinity."""
-    return [] if node_matches(pod, node) else ["node(s) didn't match Pod's node affinity/selector"]
+    return [] if fits(pod.spec, node.obj) else ["node(s) didn't match Pod's node affinity/selector"]
 
 
 def _clash(a: Port, b: Port) -> bool:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from k3s.api import object as objects
-from k3s.scheduler.affinity import node_term_matches, tolerates
+from k3s.api.nodeselectors import term_fits
+from k3s.api.taints import untolerated
 from k3s.scheduler.snapshot import NodeFacts, PodFacts
 from k3s.scheduler.spread import Context
 
@@ -27,12 +28,7 @@ def _scaled(raw: Mapping[str, float], reverse: bool = False) -> Mapping[str, flo
 def taint_toleration(pod: PodFacts, nodes: Sequence[NodeFacts], context: Context) -> Mapping[str, float]:
     """Fewer untolerated PreferNoSchedule taints are better."""
     tolerations = pod.spec.get("tolerations") or ()
-    raw = {
-        node.name: float(
-            sum(1 for t in node.taints if t.get("effect") == "PreferNoSchedule" and not tolerates(tolerations, t))
-        )
-        for node in nodes
-    }
+    raw = {node.name: float(len(untolerated(node.taints, tolerations, ("PreferNoSchedule",)))) for node in nodes}
     return _scaled(raw, reverse=True)
 
 
@@ -40,7 +36,7 @@ def node_affinity(pod: PodFacts, nodes: Sequence[NodeFacts], context: Context) -
     """The weights of the preferred node affinity terms that match."""
     path = ("affinity", "nodeAffinity", "preferredDuringSchedulingIgnoredDuringExecution")
     terms = objects.get(pod.spec, *path) or ()
-    raw = {n.name: float(sum(t["weight"] for t in terms if node_term_matches(t["preference"], n))) for n in nodes}
+    raw = {n.name: float(sum(t["weight"] for t in terms if term_fits(t["preference"], n.obj))) for n in nodes}
     return _scaled(raw)
 
 

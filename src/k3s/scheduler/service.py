@@ -14,11 +14,12 @@ from k3s.api.kinds import builtin
 from k3s.api.object import Object
 from k3s.base.aio import Tasks
 from k3s.base.clock import Clock
+from k3s.base.metrics import Registry
 from k3s.base.story import Story
 from k3s.client.client import Client
 from k3s.client.informer import Informer
 from k3s.client.recorder import Recorder, reference
-from k3s.scheduler.place import Bind, Preempt, place
+from k3s.scheduler.place import Answer, Bind, Preempt, place
 from k3s.scheduler.queue import Queue
 from k3s.scheduler.snapshot import PodFacts, Snapshot
 
@@ -35,11 +36,29 @@ _FINISHED = ("Succeeded", "Failed")
 _BINDINGS = 64
 
 
+class Metrics:
+    """What the scheduler counts, under upstream's names."""
+
+    def __init__(self, registry: Registry, pending: Callable[[], float]) -> None:
+        labels = ["profile", "result"]
+        self.attempts = registry.counter("scheduler_schedule_attempts_total", "Attempts to place a pod", labels)
+        self.seconds = registry.histogram(
+            "scheduler_scheduling_attempt_duration_seconds", "Time that an attempt took", labels
+        )
+        registry.gauge("scheduler_pending_pods", "Pods that wait for a node", read=pending)
+
+
 class Scheduler:
     """Places the pods that name this scheduler and no node."""
 
     def __init__(
-        self, client: Client, informer_of: Callable[..., Informer], clock: Clock, recorder: Recorder, story: Story
+        self,
+        client: Client,
+        informer_of: Callable[..., Informer],
+        clock: Clock,
+        recorder: Recorder,
+        story: Story,
+        metrics: Registry,
     ) -> None:
         self._client = client
         self._clock = clock
@@ -50,6 +69,7 @@ class Scheduler:
         self._namespaces = informer_of(_NAMESPACE)
         self._claims = informer_of(_CLAIM)
         self._queue = Queue()
+        self._metrics = Metrics(metrics, lambda: float(len(self._queue)))
         self._snapshot = Snapshot()
         self._placed: dict[str, str] = {}  # pod key -> node, bound or assumed
         self._assumed: set[str] = set()
@@ -147,9 +167,10 @@ class Scheduler:
 
     def _place(self, key: str, pod: Object) -> None:
         facts, moves = PodFacts(pod), self._queue.moves
+        began = self._clock.monotonic()
         self._turn += 1
         answer = place(facts, self._snapshot, self._namespaces.objects, self._claim_problem(pod), self._turn)
-        self._story.tell(self._clock.now(), "scheduler", key, repr(answer)[:200])
+        self._note(key, answer, began)
         if isinstance(answer, Bind):
             self._queue.remove(key)
             self._assumed.add(key)
@@ -161,6 +182,13 @@ class Scheduler:
         if isinstance(answer, Preempt):
             self._tasks.spawn(self._preempt(pod, answer), "preempt")
         self._tasks.spawn(self._tell_unschedulable(pod, answer.message), "unschedulable")
+
+    def _note(self, key: str, answer: Answer, began: float) -> None:
+        result = "scheduled" if isinstance(answer, Bind) else "unschedulable"
+        self._metrics.attempts.add(NAME, result)
+        self._metrics.seconds.observe(self._clock.monotonic() - began, NAME, result)
+        said = f"bind to {answer.node}" if isinstance(answer, Bind) else answer.message
+        self._story.tell(self._clock.now(), "scheduler", key, said)
 
     def _claim_problem(self, pod: Object) -> str:
         namespace = objects.namespace(pod)

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from k3s.api import object as objects
+from k3s.api.nodeselectors import fits
 from k3s.api.object import Object
 from k3s.api.selectors import LabelSelector, from_object
-from k3s.scheduler.affinity import node_matches, term_matches, untolerated
+from k3s.scheduler.affinity import term_matches, untolerated
 from k3s.scheduler.snapshot import NodeFacts, PodFacts, Snapshot
 
 _HARD = "DoNotSchedule"
@@ -79,10 +80,10 @@ def _constraint(pod: PodFacts, spread: Object, nodes: Iterable[NodeFacts]) -> Co
 
 
 def _included(pod: PodFacts, spread: Object, node: NodeFacts) -> bool:
-    if spread.get("nodeAffinityPolicy", "Honor") == "Honor" and not node_matches(pod, node):
+    if spread.get("nodeAffinityPolicy", "Honor") == "Honor" and not fits(pod.spec, node.obj):
         return False
     honors = spread.get("nodeTaintsPolicy", "Ignore") == "Honor"
-    return not (honors and untolerated(pod, node.taints, ("NoSchedule", "NoExecute")))
+    return not (honors and untolerated(pod, node, ("NoSchedule", "NoExecute")))
 
 
 def _matching(node: NodeFacts, namespace: str, selector: LabelSelector, extra: Mapping[str, str]) -> int:

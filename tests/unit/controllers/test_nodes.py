@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from tests.unit.controllers.worlds import SELECTOR, flat, meta, node, pod, world_of
 
-from k3s.api import times
+from k3s.api import nodeselectors, taints, times
 from k3s.api.object import Object
-from k3s.controllers import daemonset, node_ipam, node_lifecycle, nodes, podgc, taints
+from k3s.controllers import daemonset, node_ipam, node_lifecycle, nodes, podgc
 from k3s.controllers.actions import Delete, Emit, Patch, Update
 
 NOW = times.parse("2026-01-01T01:00:00Z")
@@ -146,7 +146,7 @@ def test_where_a_pod_wants_to_be(spec: Object, expected: bool) -> None:
     """Node name and node selector."""
     found = node("a")
     found["metadata"]["labels"]["disk"] = "ssd"
-    assert nodes.fits(spec, found) is expected
+    assert nodeselectors.fits(spec, found) is expected
 
 
 def test_daemon_pods_are_narrowed_to_their_node() -> None:
@@ -156,9 +156,9 @@ def test_daemon_pods_are_narrowed_to_their_node() -> None:
     spec = nodes.bound_to({"affinity": {"nodeAffinity": required}}, "a")
     assert nodes.meant_for({"spec": spec}) == "a"
     found = node("a")
-    assert not nodes.fits(spec, found)
+    assert not nodeselectors.fits(spec, found)
     found["metadata"]["labels"]["disk"] = "ssd"
-    assert nodes.fits(spec, found) and not nodes.fits(spec, node("b"))
+    assert nodeselectors.fits(spec, found) and not nodeselectors.fits(spec, node("b"))
 
 
 @pytest.mark.parametrize(

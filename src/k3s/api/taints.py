@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from k3s.api import times
 from k3s.api.object import Object
 
 NOT_READY = "node.kubernetes.io/not-ready"
@@ -23,7 +22,7 @@ def taints_of(node: Object) -> list[Object]:
 
 def tolerates(toleration: Object, taint: Object) -> bool:
     """Whether a toleration covers a taint."""
-    if toleration.get("effect") and toleration["effect"] != taint["effect"]:
+    if toleration.get("effect") and toleration["effect"] != taint.get("effect"):
         return False
     if toleration.get("key") and toleration["key"] != taint["key"]:
         return False
@@ -32,7 +31,17 @@ def tolerates(toleration: Object, taint: Object) -> bool:
         return True
     if not toleration.get("key"):
         return False
-    return bool(operator == "Equal" and (toleration.get("value") or "") == (taint.get("value") or ""))
+    wanted, found = toleration.get("value") or "", taint.get("value") or ""
+    return bool(wanted == found) if operator == "Equal" else compares(operator, found, wanted)
+
+
+def compares(operator: str, left: str, right: str) -> bool:
+    """Gt and Lt of two texts that hold whole numbers; anything else never holds."""
+    try:
+        a, b = int(left), int(right)
+    except ValueError:
+        return False
+    return a > b if operator == "Gt" else a < b if operator == "Lt" else False
 
 
 def untolerated(taints: Iterable[Object], tolerations: Sequence[Object], effects: Sequence[str]) -> list[Object]:
@@ -40,20 +49,5 @@ def untolerated(taints: Iterable[Object], tolerations: Sequence[Object], effects
     return [
         taint
         for taint in taints
-        if taint["effect"] in effects and not any(tolerates(toleration, taint) for toleration in tolerations)
+        if taint.get("effect") in effects and not any(tolerates(toleration, taint) for toleration in tolerations)
     ]
-
-
-def evicted_at(pod: Object, taints: Sequence[Object], now: float) -> float | None:
-    """When a pod has to leave a node with these NoExecute taints: None for never, a time that may be past else."""
-    tolerations = pod["spec"].get("tolerations") or []
-    moments: list[float] = []
-    for taint in taints:
-        covering = [toleration for toleration in tolerations if tolerates(toleration, taint)]
-        if not covering:
-            return now
-        limits = [limit for t in covering if (limit := t.get("tolerationSeconds")) is not None]
-        if limits:
-            added = times.parse(taint["timeAdded"]) if taint.get("timeAdded") else now
-            moments.append(added + max(min(limits), 0))
-    return min(moments) if moments else None
