@@ -12,7 +12,7 @@ from pathlib import Path
 from k3s.base.clock import SystemClock
 from k3s.base.entropy import SystemEntropy
 from k3s.cli.main import fail
-from k3s.cli.process import notify_ready, run_or_exit, settings_or_exit, stop_on_signals
+from k3s.cli.process import done_before, notify_ready, run_or_exit, settings_or_exit, stop_on_signals
 from k3s.run import settings as choices
 from k3s.run.child import CHILD, READY_LINE
 from k3s.run.config import Settings
@@ -48,7 +48,8 @@ async def _serve(settings: Settings, clock: SystemClock) -> None:
     _stop_with_parent(stop)
     agent = Agent(config, clock, entropy)
     try:
-        await agent.join()
+        if not await done_before(agent.join(), stop):
+            return
     except JoinError as error:
         raise ConfigError(f"Cannot join {config.server}: {error}") from error
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from k3s.base import log as logs
+from k3s.base.aio import Tasks
 from k3s.cli.main import fail
 from k3s.run.config import ConfigError, HelpWanted, Settings, resolve
 from k3s.run.options import help_text
@@ -70,6 +71,8 @@ def run_or_exit(main: Callable[[], Coroutine[Any, Any, None]], now: float) -> in
     except OSError as error:
         log.error("Cannot go on: %s", error)
         return 1
+    except KeyboardInterrupt:  # before stop_on_signals: nothing runs yet that has to be stopped in order
+        return 128 + signal.SIGINT
     return 0
 
 
@@ -88,6 +91,29 @@ def stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked, number)
     return stop
+
+
+async def done_before(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
+    """Does `work`, ended when `stop` is set; True when it was done. Raises what it raises."""
+    task, tasks = asyncio.current_task(), Tasks("stop")
+    assert task is not None
+
+    async def interrupt() -> None:
+        await stop.wait()
+        task.cancel()
+
+    tasks.spawn(interrupt(), "interrupt")
+    try:
+        try:
+            await work
+        finally:
+            await tasks.close()
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
+        task.uncancel()
+        return False
+    return True
 
 
 def notify_ready(env: Mapping[str, str]) -> None:

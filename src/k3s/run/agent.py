@@ -98,6 +98,8 @@ class Agent:
         self.credentials: AgentCredentials = await self._joiner.join()
         told = self.credentials.config
         self._cluster_dns = "" if "coredns" in told["disabled"] else str(told["clusterDNS"])
+        # A document without this word comes from a server whose agents all have a proxy.
+        self._with_proxy = not told.get("disableKubeProxy", False)
         self._proxy_client = self._client("client-kube-proxy")
         self._kubelet_client = self._client("client-kubelet")
         self._services = self._informer(_SERVICE)
@@ -121,15 +123,17 @@ class Agent:
             Service("runtime", self._engine.run),
             Service("informers", self._run_informers),
             Service("network", self._run_network, ("informers",)),
-            Service("proxy", self._run_proxy, ("informers",)),
         ]
+        proxy = ["proxy"] if self._with_proxy else []
+        if proxy:
+            found.append(Service("proxy", self._run_proxy, ("informers",)))
         if self._cluster_dns:
             found.append(Service("dns", self._run_dns, ("informers",)))
         return [
             *found,
             Service("kubelet", self._run_kubelet, ("runtime",), stop_within_s=15),
             Service("kubelet-server", self._run_kubelet_server, ("kubelet",)),
-            Service("node-ready", self._run_node_ready, ("kubelet", "network", "proxy")),
+            Service("node-ready", self._run_node_ready, ("kubelet", "network", *proxy)),
             Service("certificates", self._run_certificates),
         ]
 
@@ -169,8 +173,11 @@ class Agent:
         told = self.credentials.config
         cidrs = tuple(str(told["clusterCIDR"]).split(","))
         skip = frozenset([self._cluster_dns] if self._cluster_dns else [])
-        node = ProxyNode(self.config.node_name, cidrs, skip)
-        self._proxy = Proxy(self._services, self._slices, node, self._packets, Conntrack(), self._host.open_localhost)
+        if self._with_proxy:
+            node = ProxyNode(self.config.node_name, cidrs, skip)
+            self._proxy = Proxy(
+                self._services, self._slices, node, self._packets, Conntrack(), self._host.open_localhost
+            )
         network = NetworkConfig(cidrs, str(told["flannelBackend"]), self._address.mtu)
         folder = self.config.agent_dir / "etc" / "cni" / "net.d"
         self._network = Network(self._nodes, self.config.node_name, network, folder, self._host, self._packets)

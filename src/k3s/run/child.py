@@ -1,14 +1,14 @@
 """The agent as a child process of the server: started, watched, stopped; it goes when the server goes.
 
 The child's standard input is a pipe that only the server holds: at its end the agent stops in order, so that neither a
-crash nor a kill of the server leaves an agent behind. Containers stay in every case.
+crash nor a kill of the server leaves an agent behind. Containers stay in every case. The agent has a session of its own,
+so that Ctrl-C reaches the server alone and parts stop in order.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -39,7 +39,11 @@ class AgentProcess:
         while True:
             began = loop.time()
             process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=self._env
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                env=self._env,
+                start_new_session=True,
             )
             self.pid = process.pid
             try:
@@ -64,7 +68,6 @@ class AgentProcess:
             return
         assert process.stdin is not None
         process.stdin.close()
-        process.send_signal(signal.SIGTERM)
         try:
             await asyncio.wait_for(process.wait(), _STOP_S)
         except asyncio.TimeoutError:

@@ -6,6 +6,7 @@ The order of the services is the order of starting; they stop in reverse (see `r
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ from k3s.controllers.runtime import QueueMetrics
 from k3s.controllers.service import Controllers
 from k3s.controllers.table import Settings as ControllerSettings
 from k3s.controllers.table import controllers
+from k3s.run.roles import ControlPlaneRole
 from k3s.run.supervisor import Service, Supervisor
 from k3s.scheduler.service import NAME as SCHEDULER
 from k3s.scheduler.service import Scheduler
@@ -57,6 +59,7 @@ log = logging.getLogger(__name__)
 _MANAGER = identity.authenticated("system:kube-controller-manager")
 _SCHEDULER = identity.authenticated("system:kube-scheduler")
 _SERVICE = builtin("v1", "Service")
+_NODE = builtin("v1", "Node")
 DNS_SERVICE = "kube-dns"
 
 #: Wraps the transport of a component of this process: the simulation puts faults there.
@@ -84,6 +87,15 @@ class ServerConfig:
     disabled: frozenset[str] = frozenset()
     scheduler: bool = True
     controllers: bool = True
+    kube_proxy: bool = True
+    node_name: str = ""  # of the agent that this server starts; empty for none
+
+    @property
+    def local_url(self) -> str:
+        """Where this machine reaches the server: loopback, unless it listens at one address only."""
+        address = ipaddress.ip_address(self.bind_address or "127.0.0.1")
+        host = "127.0.0.1" if address.is_unspecified else str(address)
+        return f"https://[{host}]:{self.port}" if ":" in host else f"https://{host}:{self.port}"
 
     @property
     def server_dir(self) -> Path:
@@ -99,6 +111,7 @@ class ServerConfig:
             "clusterDomain": self.cluster_domain,
             "flannelBackend": self.flannel_backend,
             "disabled": sorted(self.disabled),
+            "disableKubeProxy": not self.kube_proxy,
             "httpsPort": self.port,
         }
 
@@ -246,6 +259,7 @@ class ControlPlane:
         names = ["store", "apiserver", "packaged", "informers"]
         names += ["controllers"] if self.config.controllers else []
         names += ["scheduler"] if self.config.scheduler else []
+        names += ["role"] if self.config.node_name else []
         return [*names, "certificates", "compaction"]
 
     def services(self) -> list[Service]:
@@ -257,6 +271,7 @@ class ControlPlane:
             "informers": Service("informers", self._run_informers, ("apiserver",)),
             "controllers": Service("controllers", self._run_controllers, ("informers",)),
             "scheduler": Service("scheduler", self._run_scheduler, ("informers",)),
+            "role": Service("role", self._run_role, ("informers",)),
             "certificates": Service("certificates", self.certificates.renew, ("apiserver",)),
             "compaction": Service("compaction", Compactor(self.store).run, ("store",)),
         }
@@ -285,6 +300,9 @@ class ControlPlane:
         self._controllers = self._make_controllers() if self.config.controllers else None
         self._scheduler = self._make_scheduler() if self.config.scheduler else None
         await self.informers.run(ready)
+
+    async def _run_role(self, ready: Callable[[], None]) -> None:
+        await ControlPlaneRole(self._itself, self.informers.of(_NODE), self.config.node_name).run(ready)
 
     def _make_controllers(self) -> Controllers:
         config = self.config
