@@ -55,6 +55,9 @@ class Heartbeat:
         self._clock = clock
         self._entropy = entropy
         self._node: Object = {}
+        # What was said last: the API server writes some amounts in another form than we do.
+        self._said: Object = {}
+        self._heard_at = 0.0
         self._images: list[Image] = []
         self._pressure: set[str] = set()
         self._pressed_at: dict[str, float] = {}
@@ -144,11 +147,13 @@ class Heartbeat:
         old = self._node.get("status") or {}
         new = self._status(old)
         due = self._clock.monotonic() - self._reported_at >= node.REPORT_S
-        if not (always or due or node.differs(old, new)):
+        if not (always or due or node.differs(self._said, new)):
             return
         name = self._config.identity.name
         body = {"status": new}
+        self._said = {}
         self._node = await self._client.patch(builtin("v1", "Node"), "", name, body, subresource="status")
+        self._said = new
         self._reported_at = self._clock.monotonic()
 
     async def _renew(self) -> None:
@@ -200,10 +205,14 @@ class Heartbeat:
 
     async def _beat(self, renewing: bool) -> None:
         try:
+            # Whoever was not heard for so long may have been declared lost.
+            late = self._clock.now() - self._heard_at >= node.LEASE_S
             if renewing:
                 await self._renew()
             await self._look()
-            await self._report()
+            await self._report(always=late)
+            if renewing:
+                self._heard_at = self._clock.now()
         except NotFound:
             # Someone deleted the Node: it is made again.
             await self.register()

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from k3s.api import object as objects
 from k3s.api.kinds import REGISTRY, Kind, builtin
-from k3s.api.object import Object
+from k3s.api.object import Object, decode
 from k3s.api.selectors import from_object
+from k3s.store.interface import Event
 
 if TYPE_CHECKING:
     from k3s.sim.cluster import SimCluster
@@ -27,15 +28,22 @@ _DAEMON_SET = builtin("apps/v1", "DaemonSet")
 _JOB = builtin("batch/v1", "Job")
 _FINISHED = ("Succeeded", "Failed")
 _LOOK_S = 2.0
-# What a quiet cluster may write: heartbeats.
-_HEARTBEATS = ("/registry/coordination.k8s.io/leases/", "/registry/core/nodes/")
+# So long all has to be well: what was seen just before a moment is told soon after it.
+_STEADY_S = 60.0
+# What a quiet cluster may write: leases, and a node's status every five minutes.
+_LEASES, _NODES = "/registry/coordination.k8s.io/leases/", "/registry/core/nodes/"
+_STATUS_S = 300.0
 
 
 async def settle(cluster: SimCluster, within_s: float) -> None:
     """Waits until nothing is left to do; what is left after `within_s` virtual seconds is a finding."""
     end = cluster.clock.monotonic() + within_s
-    while found := problems(cluster):
-        if cluster.clock.monotonic() >= end:
+    good_since = cluster.clock.monotonic()
+    while (now := cluster.clock.monotonic()) - good_since < _STEADY_S:
+        found = problems(cluster)
+        if found:
+            good_since = now
+        if found and now >= end:
             for key, what in found:
                 cluster.findings.add("not stable", key, what)
             return
@@ -44,12 +52,33 @@ async def settle(cluster: SimCluster, within_s: float) -> None:
 
 async def silence(cluster: SimCluster, for_s: float) -> None:
     """Listens for `for_s` virtual seconds; whoever writes more than heartbeats is a finding."""
-    before = {key: len(revisions) for key, revisions in cluster.store.history.items()}
+    nodes: dict[str, int] = {}
+
+    def heard(event: Event) -> None:
+        if event.key.startswith(_NODES):
+            nodes[event.key] = nodes.get(event.key, 0) + 1
+        elif not event.key.startswith(_LEASES):
+            cluster.findings.add("not silent", event.key, _difference(event))
+
+    cluster.store.watchers.append(heard)
     await asyncio.sleep(for_s)
-    for key, revisions in cluster.store.history.items():
-        count = len(revisions) - before.get(key, 0)
-        if count and not key.startswith(_HEARTBEATS):
-            cluster.findings.add("not silent", key, f"{count} writes in {for_s:g} quiet seconds")
+    cluster.store.watchers.remove(heard)
+    for key, count in nodes.items():
+        if count > 1 + for_s // _STATUS_S:
+            cluster.findings.add("not silent", key, f"{count} writes in {for_s:g} s")
+
+
+def _difference(event: Event) -> str:
+    """What a write changed, in short."""
+    old = decode(event.previous.value) if event.previous else {}
+    new = decode(event.value) if event.value is not None else {}
+    parts = [
+        f"{part}.{name}: {(old.get(part) or {}).get(name)} -> {(new.get(part) or {}).get(name)}"
+        for part in ("metadata", "spec", "status")
+        for name in sorted({*(old.get(part) or {}), *(new.get(part) or {})} - {"managedFields"})
+        if (old.get(part) or {}).get(name) != (new.get(part) or {}).get(name)
+    ]
+    return "; ".join(parts) or "a write that changes nothing"
 
 
 class State:
