@@ -79,8 +79,16 @@ def test_all_sources():
         ],
     )
     assert made(container) == {
-        "P_a": "1", "P_b.c": "2", "p": "pass", "X": "1", "Y": "1110.43.0.9", "Z": "1",
-        "S": "pass", "U": UID, "L": "x", "N": "n1",
+        "P_a": "1",
+        "P_b.c": "2",
+        "p": "pass",
+        "X": "1",
+        "Y": "1110.43.0.9",
+        "Z": "1",
+        "S": "pass",
+        "U": UID,
+        "L": "x",
+        "N": "n1",
     }
 
 
