@@ -159,7 +159,7 @@ class Started:
                     return text
         finally:
             timer.cancel()
-        raise AssertionError(f"{self._process.args}: no such line within {timeout}s\n" + "\n".join(self.seen))
+        raise AssertionError(f"{self._process.args}: no such line within {timeout}s\n" + "\n".join(self.seen[-50:]))
 
     def type(self, text: str) -> None:
         """Writes to its standard input."""
@@ -172,9 +172,15 @@ class Started:
         self._process.send_signal(signal.SIGINT)
         return self._process.wait(20)
 
-    def ended(self, timeout: float = 30) -> int:
-        """Waits for its own end; the exit code."""
-        return self._process.wait(timeout)
+    def rest(self, timeout: float = 30) -> list[str]:
+        """Waits for its own end; every line that was not read yet."""
+        assert self._process.stdout is not None
+        timer = threading.Timer(timeout, self._process.kill)
+        timer.start()
+        try:
+            return self._process.stdout.read().decode(errors="replace").splitlines()
+        finally:
+            timer.cancel()
 
 
 class Cluster:

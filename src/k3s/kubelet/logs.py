@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from k3s.api import times
 from k3s.base.inotify import FolderWatch
@@ -31,20 +32,25 @@ class LogOptions:
     stream: str = ""
 
 
-def shown(line: bytes, options: LogOptions) -> bytes:
-    """What a client sees of one line of the file; nothing for a line that is left out or that is no log line."""
-    parts = line.split(b" ", 3)
-    if len(parts) < 3:
-        return b""
-    stamp, stream, tags = parts[:3]
-    text = parts[3] if len(parts) == 4 else b"\n"
-    if options.stream and stream.decode() != options.stream:
-        return b""
-    if options.since and times.parse(stamp.decode()) < options.since:
-        return b""
-    if tags.split(b":")[0] == b"P":
-        text = text.removesuffix(b"\n")
-    return stamp + b" " + text if options.timestamps else text
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the file; `whole`: the container ended it, so that the next one begins anew."""
+
+    stamp: bytes
+    stream: str
+    text: bytes
+    whole: bool
+
+    @classmethod
+    def parse(cls, line: bytes) -> Line | None:
+        """A line with its newline, taken apart; None when it is no log line."""
+        parts = line.split(b" ", 3)
+        if len(parts) < 3:
+            return None
+        stamp, stream, tags = parts[:3]
+        whole = tags.rstrip(b"\n").split(b":")[0] != b"P"
+        text = parts[3] if len(parts) == 4 else b"\n"
+        return cls(stamp, stream.decode(errors="replace"), text if whole else text.removesuffix(b"\n"), whole)
 
 
 def tail_offset(path: Path, lines: int) -> int:
@@ -71,71 +77,78 @@ def tail_offset(path: Path, lines: int) -> int:
     return 0
 
 
-def _whole_lines(file: object, rest: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(line, what is left over) pairs for the whole lines that the file holds from here on."""
-    while block := file.read(_BLOCK):  # type: ignore[attr-defined]
-        rest += block
-        *lines, rest = rest.split(b"\n")
-        for line in lines:
-            yield line + b"\n", rest
-    yield b"", rest
-
-
 class LogReader:
-    """Reads one container's log; `ended` tells whether the container still writes (for following)."""
+    """Reads one container's log.
 
-    def __init__(self, path: Path, options: LogOptions, ended: Callable[[], bool]) -> None:
+    For following: `ended` tells whether the container writes no more, and `listen` takes a function that is called
+    whenever that may have changed; it answers how to stop that.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        options: LogOptions,
+        ended: Callable[[], bool] = lambda: True,
+        listen: Callable[[Callable[[], None]], Callable[[], None]] = lambda tell: lambda: None,
+    ) -> None:
         self._path = path
         self._options = options
         self._ended = ended
+        self._listen = listen
         self._sent = 0
+        self._rest = b""
+        self._fresh = True
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The log in pieces. Raises FileNotFoundError when there is none."""
         changed = asyncio.Event()
-        watch = self._watch(changed) if self._options.follow else None
-        try:
+        with contextlib.ExitStack() as stack:
+            if self._options.follow:
+                stack.callback(self._listen(changed.set))
+                stack.callback(FolderWatch(self._path.parent, lambda name: changed.set(), writes=True).close)
             offset = tail_offset(self._path, self._options.tail)
-            with self._path.open("rb") as first:
-                first.seek(offset)
-                file, rest = first, b""
-                while True:
-                    ending = not self._options.follow or self._ended()
-                    changed.clear()
-                    out, rest = self._gather(file, rest)
-                    if out:
+            file = stack.enter_context(self._path.open("rb"))
+            file.seek(offset)
+            while True:
+                ending = not self._options.follow or self._ended()
+                changed.clear()
+                while not self._full and (block := file.read(_BLOCK)):
+                    if out := self._show(block):
                         yield out
-                    if self._full or ending:
-                        return
-                    if self._rotated(file):
-                        file, rest = self._path.open("rb"), b""
-                        continue
-                    await changed.wait()
-        finally:
-            if watch is not None:
-                watch.close()
-
-    def _watch(self, changed: asyncio.Event) -> FolderWatch:
-        return FolderWatch(self._path.parent, lambda name: changed.set(), writes=True)
+                if self._full or ending:
+                    return
+                if self._rotated(file):
+                    file.close()
+                    file, self._rest = stack.enter_context(self._path.open("rb")), b""
+                    continue
+                await changed.wait()
 
     @property
     def _full(self) -> bool:
         return 0 < self._options.limit <= self._sent
 
-    def _gather(self, file: object, rest: bytes) -> tuple[bytes, bytes]:
+    def _show(self, block: bytes) -> bytes:
+        """What the client sees of the lines that are whole with `block`."""
+        options = self._options
+        *lines, self._rest = (self._rest + block).split(b"\n")
         out = bytearray()
-        for line, left in _whole_lines(file, rest):
-            rest = left
-            if line:
-                out += shown(line, self._options)
-        data = bytes(out)
-        if self._options.limit:
-            data = data[: self._options.limit - self._sent]
-        self._sent += len(data)
-        return data, rest
+        for raw in lines:
+            line = Line.parse(raw + b"\n")
+            if line is None or (options.stream and line.stream != options.stream):
+                continue
+            if options.since and times.parse(line.stamp.decode()) < options.since:
+                continue
+            if options.timestamps and self._fresh:
+                out += line.stamp + b" "
+            out += line.text
+            self._fresh = line.whole
+        if options.limit:
+            del out[options.limit - self._sent :]
+        self._sent += len(out)
+        return bytes(out)
 
-    def _rotated(self, file: object) -> bool:
+    def _rotated(self, file: BinaryIO) -> bool:
         """True when the runtime went on with a new file under the same name."""
         with contextlib.suppress(FileNotFoundError):
-            return os.fstat(file.fileno()).st_ino != self._path.stat().st_ino  # type: ignore[attr-defined]
+            return os.fstat(file.fileno()).st_ino != self._path.stat().st_ino
         return False

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -25,12 +24,11 @@ from k3s.base.http import HttpServer
 from k3s.base.message import JSON, TEXT, Answer, Chunks, Request, Response, Upgrade
 from k3s.kubelet import streams
 from k3s.kubelet.logs import LogOptions, LogReader
-from k3s.kubelet.runtime.interface import Runtime, RuntimeFailure
+from k3s.kubelet.runtime.interface import RUNNING, Container, Runtime, RuntimeFailure, Sandbox
 
 log = logging.getLogger(__name__)
 
 PORT = 10250
-LOG_ROOT = Path("/var/log/pods")
 
 # First part of the path -> the subresource of nodes that the caller needs; `proxy` covers all of them.
 _SUBRESOURCES = {
@@ -41,6 +39,8 @@ _SUBRESOURCES = {
     "runningpods": "pods",
     "configz": "configz",
 }
+_STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+_WAITING = {"ErrImagePull": "image can't be pulled", "ImagePullBackOff": "trying and failing to pull image"}
 _VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
@@ -53,11 +53,17 @@ class Pods(Protocol):
     def pod(self, namespace: str, name: str) -> Object | None:
         """One of them."""
 
-    def container_id(self, uid: str, container: str) -> str:
-        """The runtime's id of a container that runs now; empty when it does not."""
+    def container(self, namespace: str, name: str, container: str, *, previous: bool = False) -> Container | None:
+        """The newest (or the one before it) container of that name in a pod."""
 
-    def sandbox_id(self, uid: str) -> str:
-        """The runtime's id of the pod's sandbox; empty when there is none."""
+    def sandbox(self, namespace: str, name: str) -> Sandbox | None:
+        """The sandbox of a pod."""
+
+    def log_path(self, namespace: str, name: str, container: str, *, previous: bool = False) -> str | None:
+        """The log file of a container's newest run (or of the one before it)."""
+
+    def listen(self, namespace: str, name: str, tell: Callable[[], None]) -> Callable[[], None]:
+        """Has `tell` called whenever a pod's state may have changed; answers how to stop that."""
 
 
 Authorize = Callable[[Request, str, str], Awaitable[None]]
@@ -91,14 +97,12 @@ class KubeletServer:
         authorize: Authorize,
         clock: Clock,
         documents: Mapping[str, Callable[[], Awaitable[tuple[str, bytes]]]],
-        log_root: Path = LOG_ROOT,
     ) -> None:
         self._pods = pods
         self._runtime = runtime
         self._authorize = authorize
         self._clock = clock
         self._documents = documents
-        self._log_root = log_root
         self._http = HttpServer(self._start, clock)
 
     async def run(self, ready: Callable[[], None], host: str, tls: ssl.SSLContext, port: int = PORT) -> None:
@@ -156,18 +160,35 @@ class KubeletServer:
     # -- logs
 
     async def _logs(self, call: Call) -> Answer:
-        pod, container = self._pod(call), self._container(call)
-        uid = pod["metadata"]["uid"]
-        folder = self._log_root / f"{pod['metadata']['namespace']}_{pod['metadata']['name']}_{uid}" / container
-        path = _log_file(folder, previous=call.switch("previous"))
-        if path is None:
-            which = "previous terminated container" if call.switch("previous") else "container"
-            raise BadRequest(f'{which} "{container}" in pod "{pod["metadata"]["name"]}" is not found')
-        previous = call.switch("previous")
-        reader = LogReader(
-            path, self._log_options(call), lambda: previous or not self._pods.container_id(uid, container)
-        )
-        return Chunks(200, reader.pieces())
+        where, previous = self._container(call), call.switch("previous")
+        found = self._pods.container(*where, previous=previous)
+        path = self._pods.log_path(*where, previous=previous)
+        if found is None or path is None or not Path(path).exists():
+            raise BadRequest(self._no_log(where, previous))
+        followed = found.id
+
+        def ended() -> bool:
+            now = self._pods.container(*where)
+            return now is None or now.id != followed or now.state != RUNNING
+
+        def listen(tell: Callable[[], None]) -> Callable[[], None]:
+            return self._pods.listen(where[0], where[1], tell)
+
+        return Chunks(200, LogReader(Path(path), self._log_options(call), ended, listen).pieces())
+
+    def _no_log(self, where: tuple[str, str, str], previous: bool) -> str:
+        """Why there is no log, in upstream's words."""
+        namespace, name, container = where
+        what = f'container "{container}" in pod "{name}"'
+        if previous:
+            return f"previous terminated {what} not found"
+        status = (self._pods.pod(namespace, name) or {}).get("status", {})
+        listed = [s for part in _STATUSES for s in status.get(part) or () if s["name"] == container]
+        waiting = listed[0].get("state", {}).get("waiting") if listed else None
+        if waiting is None:
+            return f"{what} is not available"
+        reason = waiting.get("reason", "")
+        return f"{what} is waiting to start: {_WAITING.get(reason, reason)}"
 
     def _log_options(self, call: Call) -> LogOptions:
         since = 0.0
@@ -229,12 +250,13 @@ class KubeletServer:
         )
 
     async def _port_forward(self, call: Call) -> Answer:
-        pod, request = self._pod(call), call.request
-        sandbox = self._pods.sandbox_id(pod["metadata"]["uid"])
-        if not sandbox:
-            raise NotFound(f"pod {pod['metadata']['name']} has no sandbox yet")
+        request = call.request
+        self._pod(call)
+        sandbox = self._pods.sandbox(call.parts[1], call.parts[2])
+        if sandbox is None:
+            raise NotFound(f"pod {call.parts[1]}/{call.parts[2]} has no sandbox yet")
         ports = [int(p) for name, value in call.query if name in ("ports", "port") for p in value.split(",") if p]
-        url = await self._runtime.port_forward_url({"pod_sandbox_id": sandbox, "port": ports})
+        url = await self._runtime.port_forward_url({"pod_sandbox_id": sandbox.id, "port": ports})
         if streams.is_websocket(request.headers):
             return Upgrade(
                 lambda transport, rest: streams.serve_ports(
@@ -251,23 +273,15 @@ class KubeletServer:
             raise NotFound(f"pod {call.parts[1]}/{call.parts[2]} is not on this node")
         return pod
 
-    def _container(self, call: Call) -> str:
+    def _container(self, call: Call) -> tuple[str, str, str]:
         if len(call.parts) < 4:
             raise BadRequest("the path names no container")
-        return call.parts[3]
+        self._pod(call)
+        return call.parts[1], call.parts[2], call.parts[3]
 
     def _running(self, call: Call) -> str:
-        pod, container = self._pod(call), self._container(call)
-        container_id = self._pods.container_id(pod["metadata"]["uid"], container)
-        if not container_id:
-            raise NotFound(f'container "{container}" of pod {call.parts[1]}/{call.parts[2]} is not running')
-        return container_id
-
-
-def _log_file(folder: Path, *, previous: bool) -> Path | None:
-    """The newest log of a container, or the one before it."""
-    if not folder.is_dir():
-        return None
-    numbers = sorted(int(m[1]) for path in folder.iterdir() if (m := re.fullmatch(r"(\d+)\.log", path.name)))
-    position = -2 if previous else -1
-    return folder / f"{numbers[position]}.log" if len(numbers) >= -position else None
+        where = self._container(call)
+        found = self._pods.container(*where)
+        if found is None or found.state != RUNNING:
+            raise NotFound(f'container "{where[2]}" of pod {where[0]}/{where[1]} is not running')
+        return found.id

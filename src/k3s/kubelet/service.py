@@ -144,6 +144,14 @@ class Kubelet:
             return None
         return run.last if previous else run.current
 
+    def listen(self, namespace: str, name: str, tell: Callable[[], None]) -> Callable[[], None]:
+        """Has `tell` called whenever a pod's state may have changed; answers how to stop that."""
+        worker = self._worker(namespace, name)
+        if worker is None:
+            return lambda: None
+        worker.listeners.append(tell)
+        return lambda: worker.listeners.remove(tell)
+
     def sandbox(self, namespace: str, name: str) -> Sandbox | None:
         """The sandbox of a pod."""
         worker = self._worker(namespace, name)

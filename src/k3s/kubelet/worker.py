@@ -50,6 +50,8 @@ class PodWorker:
         self._published: Object | None = None
         self._shown: tuple[Any, ...] = (False,)
         self._refresh_wake = asyncio.Event()
+        #: Called after each change of the state.
+        self.listeners: list[Callable[[], None]] = []
         self.actions = PodActions(shared, lambda: self.state.pod, self.send)
         self.actions.sandbox = state.sandbox
         self.actions.refreshed = self._refresh_wake.set
@@ -180,6 +182,11 @@ class PodWorker:
             self._shown = shown
             self._urgent.set()
         self._publish_wake.set()
+        self._tell_listeners()
+
+    def _tell_listeners(self) -> None:
+        for tell in tuple(self.listeners):
+            tell()
 
     def _what_matters(self) -> tuple[Any, ...]:
         """What someone may wait for: when it changes, the status goes out at once."""
