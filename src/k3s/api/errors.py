@@ -178,7 +178,9 @@ def conflict(group: str, plural: str, name: str, why: str) -> Conflict:
 
 def forbidden(group: str, plural: str, name: str, why: str) -> Forbidden:
     """Forbidden as the API server words it."""
-    subject = f'{_qualified(group, plural)} "{name}" is forbidden' if name else f"{_qualified(group, plural)} is forbidden"
+    subject = (
+        f'{_qualified(group, plural)} "{name}" is forbidden' if name else f"{_qualified(group, plural)} is forbidden"
+    )
     return Forbidden(f"{subject}: {why}", resource_details(group, plural, name))
 
 
