@@ -14,7 +14,7 @@ from typing import Any
 from k3s.base import log as logs
 from k3s.base.aio import Tasks
 from k3s.cli.main import fail
-from k3s.run.config import ConfigError, HelpWanted, Settings, resolve
+from k3s.run.config import CannotStart, ConfigError, HelpWanted, Settings, resolve
 from k3s.run.options import help_text
 
 log = logging.getLogger(__name__)
@@ -33,18 +33,22 @@ def settings_or_exit(personality: str, args: Sequence[str]) -> Settings:
         sys.exit(0)
     except ConfigError as error:
         fail(str(error))
-    _log_to(settings)
+    log_to(settings)
     return settings
 
 
-def _log_to(settings: Settings) -> None:
+def log_to(settings: Settings) -> None:
+    """Sets up logging as the settings say."""
     debug = settings.switch("debug") or settings.number("v") >= 4
     logs.setup(logging.DEBUG if debug else logging.INFO, settings.text("log-format"))
     path = settings.text("log")
     if not path:
         return
     root = logging.getLogger()
-    handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES)
+    try:
+        handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES)
+    except OSError as error:
+        fail(f"Wrong value {path!r} for --log: {error.strerror}; name a file that may be written")
     handler.setFormatter(root.handlers[0].formatter)
     if not settings.switch("alsologtostderr"):
         root.handlers.clear()
@@ -65,6 +69,9 @@ def run_or_exit(main: Callable[[], Coroutine[Any, Any, None]], now: float) -> in
     except ConfigError as error:
         print(f"k3s: {error}", file=sys.stderr)
         return 2
+    except CannotStart as error:
+        print(f"k3s: {error}", file=sys.stderr)
+        return 1
     except ServiceFailed as error:
         log.error("Stopped: %s", error)
         return 1

@@ -15,10 +15,11 @@ from k3s.base.entropy import SystemEntropy
 from k3s.cli.process import notify_ready, run_or_exit, settings_or_exit, stop_on_signals
 from k3s.run import settings as choices
 from k3s.run.child import AgentProcess
-from k3s.run.config import ConfigError, Settings
+from k3s.run.config import ConfigError, Settings, resolve
 from k3s.run.options import options_for
-from k3s.run.prepare import AdminFile, prepare
+from k3s.run.prepare import AdminFile, claim, prepare
 from k3s.run.prerequisites import install_missing
+from k3s.run.server import ControlPlane, ServerConfig
 from k3s.run.supervisor import Service, Supervisor
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,8 @@ def _say(text: str) -> None:
     print(f"k3s: {text}", file=sys.stderr, flush=True)
 
 
-def _with_agent(settings: Settings) -> bool:
+def with_agent(settings: Settings) -> bool:
+    """True when this server runs a node, too."""
     if settings.switch("disable-agent"):
         return False
     if os.geteuid() != 0:
@@ -48,23 +50,24 @@ def _with_agent(settings: Settings) -> bool:
 
 
 async def _serve(settings: Settings, clock: SystemClock) -> None:
-    # The parts of the server are imported while nothing waits for them, and only by this personality.
-    from k3s.run.server import ControlPlane
     from k3s.store.sql.sqlite import SqliteStore
 
-    with_agent = _with_agent(settings)
-    if with_agent:
+    runs_node = with_agent(settings)
+    if runs_node:
         install_missing(not settings.is_set("container-runtime-endpoint"), _say)
     entropy = SystemEntropy()
-    address = settings.text("node-ip") or await _address(with_agent)
-    config = choices.server_config(settings, os.environ, address)
-    admin = _admin_file(settings)
+    address = settings.text("node-ip") or await _address(runs_node)
+    name = _node_name(settings, entropy) if runs_node else ""
+    config = choices.server_config(settings, os.environ, address, name)
+    if runs_node:
+        _check_agent(settings, config)
+    admin = admin_file(settings)
+    lock = claim(config)
     certificates, secrets = await prepare(
         config,
         clock,
         entropy,
-        tuple(dict.fromkeys((address, config.advertise_address, socket.gethostname()))),
-        settings.items("tls-san"),
+        *serving_addresses(settings, config, address),
         choices.read_token(settings),
         choices.read_token(settings, "agent-token"),
         admin,
@@ -73,8 +76,8 @@ async def _serve(settings: Settings, clock: SystemClock) -> None:
         config, SqliteStore(config.server_dir / "db" / "state.db"), certificates, secrets, clock, entropy
     )
     services = control.services()
-    if with_agent:
-        child = AgentProcess(_agent_args(settings, config.port, config.data_dir), dict(os.environ))
+    if runs_node:
+        child = AgentProcess(agent_args(settings, config), dict(os.environ))
         services.append(Service("agent", child.run, ("apiserver",), stop_within_s=25))
     control.supervisor = Supervisor(services, clock)
     stop = stop_on_signals()
@@ -82,10 +85,32 @@ async def _serve(settings: Settings, clock: SystemClock) -> None:
     def ready() -> None:
         notify_ready(os.environ)
         log.info("k3s %s is ready", VERSION, extra={"address": f"https://{address}:{config.port}"})
-        _tell_how(admin.path, with_agent)
+        _tell_how(admin.path, runs_node)
 
     await control.supervisor.run(stop, ready)
+    os.close(lock)
     log.info("Stopped")
+
+
+def serving_addresses(
+    settings: Settings, config: ServerConfig, address: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What the serving certificate has to hold: this machine's names and addresses, and those a person gave."""
+    own = (address, config.advertise_address, socket.gethostname())
+    return tuple(dict.fromkeys(own)), settings.items("tls-san")
+
+
+def _node_name(settings: Settings, entropy: SystemEntropy) -> str:
+    from k3s.cluster.join import node_id
+
+    suffix = node_id(Path("/etc/rancher/node"), entropy) if settings.switch("with-node-id") else ""
+    return choices.node_name(settings, suffix)
+
+
+def _check_agent(settings: Settings, config: ServerConfig) -> None:
+    """Raises ConfigError for what the agent would refuse: it is the server that a person looks at."""
+    told = resolve("agent", agent_args(settings, config), {})
+    choices.agent_config(told, {}, config.node_name, "later")
 
 
 def _tell_how(kubeconfig: Path, with_agent: bool) -> None:
@@ -108,7 +133,8 @@ async def _address(with_agent: bool) -> str:
         return "127.0.0.1"
 
 
-def _admin_file(settings: Settings) -> AdminFile:
+def admin_file(settings: Settings) -> AdminFile:
+    """Where the admin kubeconfig goes."""
     given = settings.text("write-kubeconfig")
     default = Path("/etc/rancher/k3s/k3s.yaml") if os.geteuid() == 0 else Path.home() / ".kube" / "k3s.yaml"
     mode = int(settings.text("write-kubeconfig-mode"), 8)
@@ -116,19 +142,19 @@ def _admin_file(settings: Settings) -> AdminFile:
 
 
 # What the agent is told on its own account, not from the server's options.
-_OWN = ("config", "server", "token", "token-file", "data-dir", "log", "alsologtostderr")
+OWN = ("config", "server", "token", "token-file", "data-dir", "log", "alsologtostderr")
 
 
-def _agent_args(settings: Settings, port: int, data_dir: Path) -> list[str]:
+def agent_args(settings: Settings, config: ServerConfig) -> list[str]:
     """The command line of the child: every option that was given and concerns agents."""
     args = [
         "--config=/dev/null",
-        f"--server=https://127.0.0.1:{port}",
-        f"--token-file={data_dir / 'server' / 'node-token'}",
-        f"--data-dir={data_dir}",
+        f"--server={config.local_url}",
+        f"--token-file={config.server_dir / 'node-token'}",
+        f"--data-dir={config.data_dir}",
     ]
     for option in options_for("agent"):
-        if option.name in _OWN or not settings.is_set(option.name):
+        if option.name in OWN or not settings.is_set(option.name):
             continue
         flag = f"--{option.name}" if len(option.name) > 1 else f"-{option.name}"
         if option.is_list:

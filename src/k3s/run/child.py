@@ -1,8 +1,8 @@
 """The agent as a child process of the server: started, watched, stopped; it goes when the server goes.
 
 The child's standard input is a pipe that only the server holds: at its end the agent stops in order, so that neither a
-crash nor a kill of the server leaves an agent behind. Containers stay in every case. The agent has a session of its own,
-so that Ctrl-C reaches the server alone and parts stop in order.
+crash nor a kill of the server leaves an agent behind. Containers stay in every case. The agent has a session of its
+own, so that Ctrl-C reaches the server alone and parts stop in order.
 """
 
 from __future__ import annotations

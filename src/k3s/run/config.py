@@ -23,6 +23,10 @@ class ConfigError(Exception):
     """A setting that a person has to change; the only error that ends the process with exit code 2."""
 
 
+class CannotStart(Exception):
+    """The settings are right, but the machine is not ready for them (a port is taken, say): exit code 1."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The value of every option of a personality, and where each came from (flag, environment, file or default)."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import ipaddress
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +18,7 @@ from k3s.client.kubeconfig import Kubeconfig, render
 from k3s.cluster import tokens
 from k3s.cluster.certs import ADMIN, SERVER_CA, Certificates, Renewed, serving_names
 from k3s.cluster.tokens import BadToken, Secrets
-from k3s.run.config import ConfigError
+from k3s.run.config import CannotStart, ConfigError
 from k3s.run.server import ServerConfig
 
 # Kubeconfigs in server/cred, by certificate (spec 2.2).
@@ -47,16 +51,17 @@ async def prepare(
     admin: AdminFile,
 ) -> tuple[Certificates, Secrets]:
     """Makes what is missing; a restart only reads. Raises ConfigError, OSError."""
-    server = files.folder(config.server_dir)
-    os.chmod(server, 0o700)
-    names = serving_names(config.cluster_domain, config.service_ip, addresses, sans)
+    server = config.server_dir
+    bound = () if ipaddress.ip_address(config.bind_address).is_unspecified else (config.bind_address,)
+    names = serving_names(config.cluster_domain, config.service_ip, (*addresses, *bound), sans)
     certificates = Certificates(server / "tls", clock, names)
     await certificates.ensure()
     try:
+        _check_token(server, token)
         secrets = tokens.ensure(server, certificates.read(SERVER_CA), entropy, token, agent_token)
     except BadToken as error:
-        raise ConfigError(f"Wrong value for --token: {error}") from error
-    url = f"https://127.0.0.1:{config.port}"
+        raise ConfigError(f"Wrong value for --token or --agent-token: {error}") from error
+    url = config.local_url
 
     def write_kubeconfigs(renewed: Renewed) -> None:
         for name, certificate in _COMPONENTS.items():
@@ -67,6 +72,63 @@ async def prepare(
     write_kubeconfigs(Renewed(()))
     certificates.on_renewed(write_kubeconfigs)
     return certificates, secrets
+
+
+def _check_token(server: Path, token: str) -> None:
+    """Refuses a token that is not this cluster's: nodes that joined with the old one would be shut out."""
+    known = tokens.read(server)
+    if token and known is not None and tokens.parse(token).secret != known.server:
+        raise ConfigError(
+            f"Wrong value for --token: the cluster in {server} was made with another token, see {server / 'token'}; "
+            "leave --token out, or use that one"
+        )
+
+
+def claim(config: ServerConfig) -> int:
+    """Makes sure that this is the only server of its data folder and that its port is free.
+
+    Answers the descriptor that holds the folder's lock: it has to stay open. Raises ConfigError, CannotStart.
+    """
+    try:
+        os.chmod(files.folder(config.server_dir), 0o700)
+        lock = os.open(config.server_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"Wrong value {str(config.data_dir)!r} for --data-dir: {error.strerror} ({error.filename}); "
+            "name a folder that may be written, or run as root"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _check_port(config.bind_address, config.port)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise CannotStart(
+            f"Cannot start: another k3s server works on {config.data_dir}; stop it, or use another --data-dir"
+        ) from error
+    except (CannotStart, ConfigError):
+        os.close(lock)
+        raise
+    return lock
+
+
+def _check_port(address: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as made:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            made.bind((address, port))
+            made.listen()
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                why = f"Wrong value {address!r} for --bind-address: this machine has no such address; name one it has"
+                raise ConfigError(why) from error
+            if error.errno == errno.EACCES:
+                why = f"Wrong value {port} for --https-listen-port: ports below 1024 need root; use a higher one"
+                raise ConfigError(why) from error
+            raise CannotStart(
+                f"Cannot listen on {address} port {port}: {error.strerror}; stop the program that listens there "
+                f"(ss -ltnp 'sport = :{port}' names it), or use another --https-listen-port"
+            ) from error
 
 
 def _kubeconfig(certificates: Certificates, certificate: str, url: str) -> str:
@@ -81,8 +143,13 @@ def _kubeconfig(certificates: Certificates, certificate: str, url: str) -> str:
 
 
 def _write_admin(admin: AdminFile, text: str) -> None:
-    admin.path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_changed(admin.path, text, admin.mode)
+    try:
+        admin.path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_changed(admin.path, text, admin.mode)
+    except OSError as error:
+        raise ConfigError(
+            f"Wrong value {str(admin.path)!r} for --write-kubeconfig: {error.strerror}; name a file that may be written"
+        ) from error
     if admin.group:
         import grp
 

@@ -17,6 +17,24 @@ from k3s.run.server import ServerConfig
 API_SERVER_ARGS = {"token-auth-file": "a file", "anonymous-auth": "true or false"}
 KUBELET_ARGS = {"max-pods": "a number"}
 _DNS_POSITION = 10
+# Switches that leave out parts which are not built yet: with and without them there is no such part.
+ABSENT = ("disable-cloud-controller", "disable-network-policy", "disable-helm-controller")
+# Kubernetes' own labels that a kubelet may give its node (kubelet's --node-labels).
+_OWN_LABELS = frozenset(
+    {
+        "kubernetes.io/hostname",
+        "kubernetes.io/os",
+        "kubernetes.io/arch",
+        "beta.kubernetes.io/instance-type",
+        "beta.kubernetes.io/os",
+        "beta.kubernetes.io/arch",
+        "node.kubernetes.io/instance-type",
+        "topology.kubernetes.io/zone",
+        "topology.kubernetes.io/region",
+        "failure-domain.beta.kubernetes.io/zone",
+        "failure-domain.beta.kubernetes.io/region",
+    }
+)
 
 
 def data_dir(settings: Settings, env: Mapping[str, str]) -> Path:
@@ -42,13 +60,23 @@ def read_token(settings: Settings, kind: str = "token") -> str:
     if text or not file:
         return text
     try:
-        return Path(file).read_text().strip()
+        found = Path(file).read_text().strip()
     except OSError as error:
-        raise ConfigError(f"Cannot read --{kind}-file={file}: {error.strerror}") from error
+        raise ConfigError(
+            f"Cannot read --{kind}-file={file}: {error.strerror}; name a file that holds a token"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"Cannot read --{kind}-file={file}: it is no text; name a file that holds a token") from error
+    if not found:
+        raise ConfigError(f"Cannot read --{kind}-file={file}: it is empty; write the token into it")
+    return found
 
 
-def server_config(settings: Settings, env: Mapping[str, str], address: str) -> ServerConfig:
-    """The server process's configuration; `address` is the machine's own. Raises ConfigError."""
+def server_config(settings: Settings, env: Mapping[str, str], address: str, node: str = "") -> ServerConfig:
+    """The server process's configuration. Raises ConfigError.
+
+    `address` is the machine's own, `node` the name of the node that the server's agent runs, empty without an agent.
+    """
     service = ipaddress.ip_network(settings.text("service-cidr"))
     if service.num_addresses < 2 * _DNS_POSITION:
         raise ConfigError(f"Wrong value {service} for --service-cidr: use a larger network such as 10.43.0.0/16")
@@ -58,18 +86,12 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str) -> S
     dns = settings.text("cluster-dns") or str(service[_DNS_POSITION])
     if ipaddress.ip_address(dns) not in service:
         raise ConfigError(f"Wrong value {dns} for --cluster-dns: use an address of --service-cidr {service}")
-    endpoint = settings.text("datastore-endpoint")
-    if endpoint not in ("", "sqlite", "sqlite://"):
-        raise ConfigError(
-            f"Option --datastore-endpoint={endpoint.split('://')[0]}://… is refused: only the embedded SQLite "
-            "datastore is built yet. Remove it to go on."
-        )
-    if settings.is_set("server"):
-        raise ConfigError("Option --server is refused for k3s server: several servers are not built yet. Remove it.")
+    _check_honoured(settings)
+    domain = settings.text("cluster-domain")
+    if problems := names.dns_subdomain(domain):
+        raise ConfigError(f"Wrong value {domain!r} for --cluster-domain: {problems[0]}")
     low, _, high = settings.text("service-node-port-range").partition("-")
     api = component_args(settings, "kube-apiserver-arg", API_SERVER_ARGS)
-    for option in ("kube-scheduler-arg", "kube-controller-manager-arg", "kube-cloud-controller-manager-arg"):
-        component_args(settings, option, {})
     return ServerConfig(
         data_dir=data_dir(settings, env),
         bind_address=settings.text("bind-address"),
@@ -80,15 +102,43 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str) -> S
         service_cidr=str(service),
         node_ports=(int(low), int(high)),
         cluster_dns=dns,
-        cluster_domain=settings.text("cluster-domain"),
+        cluster_domain=domain,
         flannel_backend=settings.text("flannel-backend"),
         service_ip=str(service[1]),
         token_auth_file=_existing(api.get("token-auth-file", "")),
-        anonymous_auth=api.get("anonymous-auth", "false") == "true",
+        anonymous_auth=_switch(api, "anonymous-auth"),
         disabled=frozenset(settings.items("disable")),
         scheduler=not settings.switch("disable-scheduler"),
         controllers=not settings.switch("disable-controller-manager"),
+        kube_proxy=not settings.switch("disable-kube-proxy"),
+        node_name=node,
     )
+
+
+def _check_honoured(settings: Settings) -> None:
+    """Refuses values that no part can honour yet."""
+    endpoint = settings.text("datastore-endpoint")
+    if endpoint not in ("", "sqlite", "sqlite://"):
+        raise ConfigError(
+            f"Option --datastore-endpoint={endpoint.split('://')[0]}://… is refused: only the embedded SQLite "
+            "datastore is built yet. Remove it to go on."
+        )
+    if settings.is_set("server"):
+        raise ConfigError("Option --server is refused for k3s server: several servers are not built yet. Remove it.")
+    if not settings.switch("tls-san-security"):
+        raise ConfigError(
+            "Option --tls-san-security=false is refused: the serving certificate never takes names that clients ask "
+            "for. Remove it, and name further addresses with --tls-san."
+        )
+    for option in ("kube-scheduler-arg", "kube-controller-manager-arg", "kube-cloud-controller-manager-arg"):
+        component_args(settings, option, {})
+
+
+def _switch(args: Mapping[str, str], name: str) -> bool:
+    value = args.get(name, "false")
+    if value not in ("true", "false"):
+        raise ConfigError(f"Wrong value {value!r} for --kube-apiserver-arg={name}: use true or false")
+    return value == "true"
 
 
 def _existing(path: str) -> str:
@@ -100,10 +150,15 @@ def _existing(path: str) -> str:
 def agent_config(settings: Settings, env: Mapping[str, str], name: str, token: str) -> AgentConfig:
     """The agent process's configuration. Raises ConfigError."""
     url = settings.text("server")
+    if url and not url.startswith("https://"):
+        raise ConfigError(f"Wrong value {url!r} for --server: use https://host:6443")
     if not url or not token:
         missing = "--server" if not url else "--token"
         raise ConfigError(f"Option {missing} is needed by k3s agent: --server https://host:6443 --token TOKEN")
     component_args(settings, "kube-proxy-arg", {})
+    resolv_conf = settings.text("resolv-conf")
+    if resolv_conf and not os.access(resolv_conf, os.R_OK):
+        raise ConfigError(f"Wrong value {resolv_conf!r} for --resolv-conf: there is no such file that can be read")
     kubelet = component_args(settings, "kubelet-arg", KUBELET_ARGS)
     if not kubelet.get("max-pods", "110").isdecimal():
         raise ConfigError(f"Wrong value {kubelet['max-pods']!r} for --kubelet-arg=max-pods: use a number")
@@ -119,7 +174,7 @@ def agent_config(settings: Settings, env: Mapping[str, str], name: str, token: s
         pause_image=settings.text("pause-image"),
         snapshotter=settings.text("snapshotter"),
         runtime_endpoint=settings.text("container-runtime-endpoint").removeprefix("unix://"),
-        resolv_conf=settings.text("resolv-conf"),
+        resolv_conf=resolv_conf,
         max_pods=int(kubelet.get("max-pods", "110")),
         node_args=settings.args,
     )
@@ -130,6 +185,13 @@ def _label(item: str) -> tuple[str, str]:
     problems = names.label_key(key) + names.label_value(value)
     if not equals or problems:
         raise ConfigError(f"Wrong value {item!r} for --node-label: use key=value; {'; '.join(problems)}".rstrip("; "))
+    domain = key.rpartition("/")[0]
+    reserved = domain.endswith(("kubernetes.io", "k8s.io")) and key not in _OWN_LABELS
+    if reserved and not domain.endswith(("kubelet.kubernetes.io", "node.kubernetes.io")):
+        raise ConfigError(
+            f"Wrong value {item!r} for --node-label: labels of {domain} are not the node's to give itself; "
+            f"use another prefix, or kubectl label node once the node is there"
+        )
     return key, value
 
 
