@@ -1,0 +1,78 @@
+"""Measures and writes docs/benchmarks.md: python bench/run.py [--only start,idle,get,…] [--repeats 5] [--no-write]."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import idle
+import imports
+import load
+import pods
+import report
+import start
+import uvloop
+from figures import BY_KEY, SCENARIOS
+
+# Starts of our own must find compiled modules, as those of users do.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+async def _under_load(name: str, repeats: int) -> AsyncIterator[dict[str, float]]:
+    async with load.plane() as plane, aclosing(load.SCENARIOS[name](plane)) as series:
+        await anext(series)  # warms up
+        for _ in range(repeats):
+            yield await anext(series)
+            print(f"    {plane.last}", flush=True)
+
+
+async def _repeated(name: str, repeats: int) -> AsyncIterator[dict[str, float]]:
+    if name in load.SCENARIOS:
+        async for found in _under_load(name, repeats):
+            yield found
+    elif name == "pods":
+        async for found in pods.measure(repeats):
+            yield found
+    else:
+        once = {"start": start.measure, "idle": idle.measure, "plane": idle.control_plane}[name]
+        for _ in range(repeats):
+            yield await once()
+
+
+async def measure(names: list[str], repeats: int) -> dict[str, list[float]]:
+    """All values of all figures of some scenarios."""
+    values: dict[str, list[float]] = {}
+    for name in names:
+        print(name, flush=True)
+        async for found in _repeated(name, repeats):
+            print(
+                "  " + ", ".join(f"{key} {report.number(v)} {BY_KEY[key].unit}" for key, v in found.items()), flush=True
+            )
+            for key, value in found.items():
+                values.setdefault(key, []).append(value)
+    return values
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default=",".join((*SCENARIOS, "imports")), help="scenarios, with commas between")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--no-write", action="store_true", help="print only")
+    args = parser.parse_args()
+    names = args.only.split(",")
+    unknown = set(names) - {*SCENARIOS, "imports"}
+    if unknown:
+        sys.exit(f"Unknown scenarios {sorted(unknown)}: use some of {', '.join(SCENARIOS)}, imports")
+    if "imports" in names and not args.no_write:
+        imports.main()
+    found = uvloop.run(measure([name for name in names if name != "imports"], args.repeats))
+    if found and not args.no_write:
+        report.write(found)
+
+
+if __name__ == "__main__":
+    main()
