@@ -3,7 +3,8 @@
     table(kind, objects, now) -> Table       columns and rows; `include` says what each row carries of its object
     partial(obj) -> PartialObjectMetadata    only the metadata of an object
 
-Columns come from `data/columns.json` or a custom kind's printer columns; cells from `k3s.api.cells`.
+Columns come from `data/columns.json`, their texts from `data/columntexts.json`, or both from a custom kind's printer
+columns; cells come from `k3s.api.cells`.
 """
 
 from __future__ import annotations
@@ -108,21 +109,39 @@ def columns(kind: Kind) -> list[Object]:
     """The column definitions of a kind; not to be changed. A watch sends them with its first event only."""
     if kind.printer_columns:
         own = [
-            [c["name"], c["type"], c.get("format", ""), c.get("priority", 0), c.get("description", "")]
+            [c["name"], c["type"], c.get("format", ""), c.get("priority", 0), c.get("description") or _path_text(c)]
             for c in kind.printer_columns
         ]
-        return [_column(*c) for c in (_CUSTOM_COLUMNS[0], *own)]
+        return [_column(*_CUSTOM_COLUMNS[0], _text("", "Name")), *(_column(*c) for c in own)]
     return _columns(kind.api_version, kind.plural, kind.custom)
 
 
 @functools.lru_cache(maxsize=256)
 def _columns(api_version: str, plural: str, custom: bool) -> list[Object]:
     rows = _CUSTOM_COLUMNS if custom else _table().get(api_version, {}).get(plural, _PLAIN_COLUMNS)
-    return [_column(*row) for row in rows]
+    return [_column(*row, _text(plural, row[0])) for row in rows]
+
+
+def _path_text(column: Mapping[str, Any]) -> str:
+    """What stands for the description of a custom kind's column that has none."""
+    return f"Custom resource definition column (in JSONPath format): {column.get('jsonPath', '')}"
+
+
+def _text(plural: str, column: str) -> str:
+    """What a column means: of its kind, or what a column of that name means everywhere; empty when not known."""
+    known = _texts()
+    number = known["kinds"].get(plural, {}).get(column, known["shared"].get(column))
+    return "" if number is None else str(known["texts"][number])
 
 
 def _column(name: str, kind: str, form: str, priority: int, description: str = "") -> Object:
     return {"name": name, "type": kind, "format": form, "description": description, "priority": priority}
+
+
+@functools.cache
+def _texts() -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode((_DATA / "columntexts.json").read_bytes())
+    return found
 
 
 @functools.cache
@@ -155,9 +174,27 @@ def _carried(include: str) -> Callable[[Object], Object | None]:
     return partial if include in ("", "Metadata") else lambda obj: obj
 
 
+# Annotations that only carry what another version of a kind says in its spec: they are no metadata of the object.
+_CARRIERS = {
+    "DaemonSet": ("deprecated.daemonset.template.generation",),
+    "HorizontalPodAutoscaler": (
+        "autoscaling.alpha.kubernetes.io/behavior",
+        "autoscaling.alpha.kubernetes.io/conditions",
+        "autoscaling.alpha.kubernetes.io/current-metrics",
+        "autoscaling.alpha.kubernetes.io/metrics",
+    ),
+}
+
+
 def partial(obj: Object) -> Object:
     """The PartialObjectMetadata of an object."""
-    return {"kind": "PartialObjectMetadata", "apiVersion": _META, "metadata": obj.get("metadata", {})}
+    meta = obj.get("metadata", {})
+    carriers = _CARRIERS.get(obj.get("kind", ""))
+    if carriers and meta.get("annotations"):
+        kept = {key: value for key, value in meta["annotations"].items() if key not in carriers}
+        meta = {key: value for key, value in meta.items() if key != "annotations"}
+        meta = {**meta, "annotations": kept} if kept else meta
+    return {"kind": "PartialObjectMetadata", "apiVersion": _META, "metadata": meta}
 
 
 def partial_list(objects: Iterable[Object], metadata: Mapping[str, Any]) -> Object:
