@@ -9,13 +9,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from k3s.base import files
 from k3s.base.clock import SystemClock
 from k3s.base.entropy import SystemEntropy
 from k3s.cli.main import fail
 from k3s.cli.process import done_before, notify_ready, run_or_exit, settings_or_exit, stop_on_signals
 from k3s.run import settings as choices
 from k3s.run.child import CHILD, READY_LINE
-from k3s.run.config import Settings
+from k3s.run.config import CannotStart, ConfigError, Settings
+from k3s.run.lock import hold
 from k3s.run.prerequisites import install_missing
 from k3s.run.supervisor import Supervisor
 
@@ -34,7 +36,6 @@ def main(args: Sequence[str]) -> int:
 async def _serve(settings: Settings, clock: SystemClock) -> None:
     from k3s.cluster.join import JoinError, node_id
     from k3s.run.agent import Agent
-    from k3s.run.config import ConfigError
 
     install_missing(
         not settings.is_set("container-runtime-endpoint"), lambda text: print(f"k3s: {text}", file=sys.stderr)
@@ -44,6 +45,9 @@ async def _serve(settings: Settings, clock: SystemClock) -> None:
     config = choices.agent_config(
         settings, os.environ, choices.node_name(settings, suffix), choices.read_token(settings)
     )
+    lock = hold(files.folder(config.agent_dir))
+    if lock is None:
+        raise CannotStart(f"Cannot start: another k3s agent works on {config.data_dir}; stop it first")
     stop = stop_on_signals()
     _stop_with_parent(stop)
     agent = Agent(config, clock, entropy)
@@ -60,6 +64,7 @@ async def _serve(settings: Settings, clock: SystemClock) -> None:
             os.write(sys.stdout.fileno(), READY_LINE)
 
     await Supervisor(agent.services(), clock).run(stop, ready)
+    os.close(lock)
 
 
 def _is_child() -> bool:

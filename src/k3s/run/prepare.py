@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import ipaddress
 import os
 import socket
@@ -19,6 +18,7 @@ from k3s.cluster import tokens
 from k3s.cluster.certs import ADMIN, SERVER_CA, Certificates, Renewed, serving_names
 from k3s.cluster.tokens import BadToken, Secrets
 from k3s.run.config import CannotStart, ConfigError
+from k3s.run.lock import hold
 from k3s.run.server import ServerConfig
 
 # Kubeconfigs in server/cred, by certificate (spec 2.2).
@@ -91,20 +91,18 @@ def claim(config: ServerConfig) -> int:
     """
     try:
         os.chmod(files.folder(config.server_dir), 0o700)
-        lock = os.open(config.server_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = hold(config.server_dir)
     except OSError as error:
         raise ConfigError(
             f"Wrong value {str(config.data_dir)!r} for --data-dir: {error.strerror} ({error.filename}); "
             "name a folder that may be written, or run as root"
         ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _check_port(config.bind_address, config.port)
-    except BlockingIOError as error:
-        os.close(lock)
+    if lock is None:
         raise CannotStart(
             f"Cannot start: another k3s server works on {config.data_dir}; stop it, or use another --data-dir"
-        ) from error
+        )
+    try:
+        _check_port(config.bind_address, config.port)
     except (CannotStart, ConfigError):
         os.close(lock)
         raise

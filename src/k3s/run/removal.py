@@ -5,26 +5,43 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from k3s.run.lock import is_held
+
 _LINKS = ("cni0", "k3s-dns")
 _RUN = Path("/run/k3s")
 # What the CNI library notes of each pod; others (podman) note theirs beside ours, so that only ours are taken away.
 _CNI_RESULTS = Path("/var/lib/cni/results")
 _CNI_NETWORK = "cbr0"
-_PODS = Path("/var/lib/kubelet/pods")
-_OUTSIDE = (Path("/etc/rancher"), Path("/var/lib/kubelet"), Path("/var/log/pods"), Path("/var/log/containers"))
+_DEFAULT_DATA_DIR = Path("/var/lib/rancher/k3s")
+_KUBELET = Path("/var/lib/kubelet")
+# What k3s makes below the data folder; anything else there is not ours to remove.
+_STATE = ("server", "agent", "data", "storage")
+_OUTSIDE = (Path("/etc/rancher"), Path("/var/log/pods"), Path("/var/log/containers"))
+_KILL_S = 10.0
+
+
+def running(data_dir: Path) -> str:
+    """Which part of k3s still works on this folder: server, agent, or empty."""
+    return next((part for part in ("server", "agent") if is_held(data_dir / part)), "")
 
 
 def remove(data_dir: Path, keep_data: bool) -> Iterator[str]:
-    """Removes everything, telling each step."""
-    yield f"stopping containers and their shims: {_kill_shims()}"
+    """Removes everything that a server and an agent on this data folder have made, telling each step.
+
+    Neither may run any more. What other runtimes have on this machine stays.
+    """
+    # The kubelet keeps pods at the usual place for the usual data folder only (see `run.agent`).
+    pods = (_KUBELET / "pods",) if data_dir == _DEFAULT_DATA_DIR else (data_dir / "agent" / "kubelet" / "pods",)
+    yield f"stopping containers and their shims: {_kill_shims(data_dir)}"
     namespaces = _namespaces()
-    for mount in _mounts_below((f"{_RUN}/", f"{data_dir}/", f"{_PODS}/", *map(str, namespaces))):
+    for mount in _mounts_below((f"{_RUN}/", f"{data_dir}/", *(f"{p}/" for p in pods), *map(str, namespaces))):
         subprocess.run(["umount", "-l", mount], check=False, capture_output=True)
     yield "unmounted volumes and container roots"
     for path in (*namespaces, *_CNI_RESULTS.glob(f"{_CNI_NETWORK}-*")):
@@ -36,19 +53,30 @@ def remove(data_dir: Path, keep_data: bool) -> Iterator[str]:
     for family in ("ip", "ip6"):
         for table in ("k3s", "k3s-pods"):
             subprocess.run(["nft", "delete", "table", family, table], check=False, capture_output=True)
-    _remove_cni_iptables()
+    _remove_port_mappings()
     yield "removed packet rules"
     _remove_cgroups()
-    for folder in (_RUN, _PODS, *(() if keep_data else (data_dir, *_OUTSIDE))):
-        shutil.rmtree(folder, ignore_errors=True)
-    for folder in (_CNI_RESULTS, _CNI_RESULTS.parent):
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+    _remove_folders(data_dir, pods, keep_data)
     yield "removed folders" if not keep_data else f"kept {data_dir} and /etc/rancher"
 
 
-def _kill_shims() -> int:
-    """Kills our containerd, its shims, and what runs below them; answers how many processes that were."""
+def _remove_folders(data_dir: Path, pods: tuple[Path, ...], keep_data: bool) -> None:
+    gone = [_RUN, *pods]
+    if not keep_data:
+        gone += [*(data_dir / part for part in _STATE), *_OUTSIDE]
+        gone += [_KUBELET] if data_dir == _DEFAULT_DATA_DIR else []
+    for folder in gone:
+        shutil.rmtree(folder, ignore_errors=True)
+    # Folders that others may use, too: only when nothing is left in them.
+    parents = () if keep_data else (data_dir, *((data_dir.parent,) if data_dir == _DEFAULT_DATA_DIR else ()))
+    for folder in (_CNI_RESULTS, _CNI_RESULTS.parent, *parents):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _kill_shims(data_dir: Path) -> int:
+    """Kills our containerd, its shims, and what runs below them, and waits until they are gone; answers how many."""
+    own = (f"{_RUN}/containerd/".encode(), f"{data_dir}/agent/etc/containerd/".encode())
     parents: dict[int, int] = {}
     roots: list[int] = []
     for entry in Path("/proc").iterdir():
@@ -57,9 +85,7 @@ def _kill_shims() -> int:
         with contextlib.suppress(OSError, IndexError, ValueError):
             parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
             words = (entry / "cmdline").read_bytes().split(b"\0")
-            if b"containerd" in words[0] and any(
-                w.startswith(b"/run/k3s/") or b"/agent/etc/containerd" in w for w in words
-            ):
+            if b"containerd" in words[0] and any(word.startswith(own) for word in words):
                 roots.append(int(entry.name))
     doomed = set(roots)
     grew = True
@@ -67,10 +93,21 @@ def _kill_shims() -> int:
         more = {pid for pid, parent in parents.items() if parent in doomed} - doomed
         grew = bool(more)
         doomed |= more
-    for pid in doomed - {os.getpid()}:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    doomed.discard(os.getpid())
+    _kill(doomed)
     return len(doomed)
+
+
+def _kill(pids: set[int]) -> None:
+    handles: list[int] = []
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            handles.append(os.pidfd_open(pid))
+            os.kill(pid, signal.SIGKILL)
+    for handle in handles:
+        # Readable once the process has ended: before that its cgroup cannot be removed.
+        select.select([handle], [], [], _KILL_S)
+        os.close(handle)
 
 
 def _namespaces() -> list[Path]:
@@ -94,13 +131,31 @@ def _ports_of(bridge: str) -> list[str]:
     return [p.name for p in folder.iterdir()] if folder.is_dir() else []
 
 
-def _remove_cni_iptables() -> None:
-    """Drops what the portmap plugin left: rules and chains whose names start with CNI-."""
+def _remove_port_mappings() -> None:
+    """Drops what the portmap plugin left for our pods; mappings of other networks stay."""
     saved = subprocess.run(["iptables-save"], check=False, capture_output=True, text=True)
     if saved.returncode != 0 or "CNI-" not in saved.stdout:
         return
-    kept = "\n".join(line for line in saved.stdout.splitlines() if "CNI-" not in line) + "\n"
+    kept = without_port_mappings(saved.stdout)
     subprocess.run(["iptables-restore"], input=kept, text=True, check=False, capture_output=True)
+
+
+def without_port_mappings(saved: str) -> str:
+    """The text of iptables-save without the chains of our network's pods.
+
+    The plugin notes the network in a comment of the rule that leads to a pod's chain. Chains that all networks share go
+    with the last pod.
+    """
+    lines = saved.splitlines()
+    ours = {
+        line.split(" -j ")[1].split()[0]
+        for line in lines
+        if f'name: \\"{_CNI_NETWORK}\\"' in line and " -j CNI-" in line
+    }
+    left = [line for line in lines if ours.isdisjoint(line.lstrip(":").split())]
+    if not any(line.startswith(":CNI-DN-") for line in left):
+        left = [line for line in left if "CNI-" not in line]
+    return "\n".join(left) + "\n"
 
 
 def _remove_cgroups() -> None:

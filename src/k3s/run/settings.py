@@ -40,7 +40,7 @@ _OWN_LABELS = frozenset(
 def data_dir(settings: Settings, env: Mapping[str, str]) -> Path:
     """The folder of all state."""
     given = settings.text("data-dir")
-    return Path(given) if given else default_data_dir(env, os.geteuid() == 0)
+    return Path(given).absolute() if given else default_data_dir(env, os.geteuid() == 0)
 
 
 def node_name(settings: Settings, node_id: str = "") -> str:
