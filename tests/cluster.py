@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import termios
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,17 @@ _LOCK = Path(tempfile.gettempdir()) / "k3s-node.lock"
 # What a node makes outside of its data folder.
 _NODE_FILES = (Path("/var/lib/kubelet"), Path("/var/log/pods"), Path("/var/log/containers"), Path("/etc/rancher/node"))
 _START_S = 90.0
+
+
+@contextlib.contextmanager
+def machine_lock() -> Iterator[None]:
+    """Waits until no other test runs a node on this machine, and keeps others away."""
+    lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 class Kubectl:
