@@ -1,0 +1,160 @@
+"""`./k3s server --disable-agent` as a process: what its options change, what it refuses, how it tells systemd."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import ssl
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.cluster import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+def _free_port() -> int:
+    with socket.socket() as made:
+        made.bind(("127.0.0.1", 0))
+        return int(made.getsockname()[1])
+
+
+def _flags(folder: Path, port: int) -> list[str]:
+    return [
+        "./k3s",
+        "server",
+        "--config=/dev/null",
+        "--disable-agent",
+        f"--data-dir={folder / 'data'}",
+        "--bind-address=127.0.0.1",
+        f"--https-listen-port={port}",
+        f"--write-kubeconfig={folder / 'admin.yaml'}",
+    ]
+
+
+class Server:
+    """A control plane that runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *flags: str) -> None:
+        """Waits for READY=1, as systemd does."""
+        notify = self.folder / "notify"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+            systemd.bind(str(notify))
+            systemd.settimeout(60)
+            with (self.folder / "log").open("wb") as log:
+                env = {**os.environ, "NOTIFY_SOCKET": str(notify)}
+                command = [*_flags(self.folder, self.port), *flags]
+                self._process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=env)
+            assert systemd.recv(100) == b"READY=1"
+        notify.unlink()
+
+    def stop(self) -> int:
+        """Asks for the end and waits for it; the exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(20)
+
+    def kubectl(self, *args: str) -> str:
+        """What kubectl prints."""
+        command = [ROOT / ".venv" / "bin" / "kubectl", f"--kubeconfig={self.folder / 'admin.yaml'}", *args]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with many options."""
+    made = Server(tmp_path_factory.mktemp("server"))
+    made.start(
+        "--write-kubeconfig-mode=644",
+        "--tls-san=k3s.example,198.51.100.1",
+        "--advertise-address=198.51.100.9",
+        "--advertise-port=443",
+        "--service-cidr=10.99.0.0/16",
+        "--service-node-port-range=31000-31010",
+        "--cluster-domain=c.example",
+        "--disable=coredns",
+        "--disable-scheduler",
+        "--token=of-servers",
+        "--agent-token=of-agents",
+    )
+    yield made
+    assert made.stop() == 0, (made.folder / "log").read_text()
+
+
+def test_options_have_their_effect(server: Server) -> None:
+    """Addresses, ports, parts and files are as asked for."""
+    service = json.loads(server.kubectl("get", "service", "kubernetes", "-o", "json"))
+    assert service["spec"]["clusterIP"] == "10.99.0.1"
+    ends = json.loads(server.kubectl("get", "endpointslices", "kubernetes", "-o", "json"))
+    assert (ends["endpoints"][0]["addresses"], ends["ports"][0]["port"]) == (["198.51.100.9"], 443)
+    server.kubectl("create", "service", "nodeport", "np", "--tcp=80", "--node-port=31010")
+    with pytest.raises(subprocess.CalledProcessError):
+        server.kubectl("create", "service", "nodeport", "outside", "--tcp=80", "--node-port=30000")
+    assert "kube-dns" not in server.kubectl("get", "services", "-A")
+    assert "scheduler" not in server.kubectl("get", "--raw", "/readyz?verbose")
+    assert stat.S_IMODE((server.folder / "admin.yaml").stat().st_mode) == 0o644
+    tokens = server.folder / "data" / "server"
+    assert (tokens / "token").read_text().endswith("::server:of-servers\n")
+    assert (tokens / "node-token").read_text().endswith("::node:of-agents\n")
+
+
+def test_serving_certificate(server: Server) -> None:
+    """It holds the names that were given, the cluster's domain, and the first service address."""
+    context = ssl.create_default_context(cafile=str(server.folder / "data" / "server" / "tls" / "server-ca.crt"))
+    for name in ("k3s.example", "198.51.100.1", "kubernetes.default.svc.c.example", "10.99.0.1", "198.51.100.9"):
+        with (
+            socket.create_connection(("127.0.0.1", server.port)) as raw,
+            context.wrap_socket(raw, server_hostname=name) as made,
+        ):
+            assert made.version() == "TLSv1.3"
+
+
+def _refused(*command: str) -> tuple[int, str]:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    return done.returncode, done.stderr
+
+
+def test_a_second_server_is_refused(server: Server, tmp_path: Path) -> None:
+    """One line that names folder or port, exit code 1, and the first one goes on."""
+    code, said = _refused(*_flags(server.folder, _free_port()))
+    assert code == 1 and f"another k3s server works on {server.folder / 'data'}" in said and "Traceback" not in said
+    code, said = _refused(*_flags(tmp_path, server.port))
+    assert code == 1 and f"127.0.0.1 port {server.port}" in said and "Traceback" not in said
+    assert server.kubectl("get", "--raw", "/readyz") == "ok"
+
+
+def test_wrong_settings_are_refused(tmp_path: Path) -> None:
+    """Exit code 2 and the flag's name; nothing is left of the attempt that would refuse the next one."""
+    flags = _flags(tmp_path, _free_port())
+    for flag, word in (
+        (f"--token-file={tmp_path / 'none'}", "--token-file"),
+        ("--tls-san-security=false", "--tls-san-security"),
+        ("--cluster-cidr=10.43.0.0/16", "--cluster-cidr"),
+        ("--bind-address=192.0.2.77", "--bind-address"),
+    ):
+        code, said = _refused(*flags, flag)
+        assert code == 2 and word in said and "Traceback" not in said, said
+    (tmp_path / "file").write_text("")
+    code, said = _refused(*flags, f"--data-dir={tmp_path / 'file' / 'x'}")
+    assert code == 2 and "--data-dir" in said, said
+
+
+def test_another_token_at_a_restart(tmp_path: Path) -> None:
+    """A server keeps its token: another one is refused, the same one or none is not."""
+    made = Server(tmp_path)
+    made.start("--token=first")
+    assert made.stop() == 0
+    code, said = _refused(*_flags(tmp_path, made.port), "--token=second")
+    assert code == 2 and "--token" in said
+    made.start()
+    assert made.stop() == 0
