@@ -243,10 +243,10 @@ OPTIONS: tuple[Option, ...] = (
             aliases=("no-deploy",),
         ),
         Option("disable-scheduler", "Run without a scheduler", "switch", on=SERVER),
-        Option("disable-cloud-controller", "Run without the cloud controller", "switch", on=SERVER),
+        Option("disable-cloud-controller", "Run without the cloud controller (none is built yet)", "switch", on=SERVER),
         Option("disable-kube-proxy", "Run without the service proxy", "switch", on=SERVER),
-        Option("disable-network-policy", "Run without network policies", "switch", on=SERVER),
-        Option("disable-helm-controller", "Run without the Helm controller", "switch", on=SERVER),
+        Option("disable-network-policy", "Run without network policies (none are enforced yet)", "switch", on=SERVER),
+        Option("disable-helm-controller", "Run without the Helm controller (none is built yet)", "switch", on=SERVER),
         Option(
             "disable-apiserver",
             "Run without an API server",
