@@ -66,13 +66,11 @@ class _Certificates(Certificates):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a cluster is made of, and what is planted in it to see whether it is found."""
+    """What a cluster is made of, and the store that it runs on."""
 
     nodes: int = 3
     weather: Weather = CALM
-    control_plane: type[ControlPlane] = ControlPlane
     store: type[WatchedStore] = WatchedStore
-    runtime: type[SimRuntime] | None = None
 
 
 class SimRuntime(FakeRuntime):
@@ -204,7 +202,7 @@ class Server:
         self.alive = True
         self._deciding: list[bool] = []
         self.session = Session(cluster.store, cluster.sky)
-        self.plane = cluster.shape.control_plane(
+        self.plane = ControlPlane(
             _config(),
             self.session,
             credentials(),
@@ -260,9 +258,7 @@ class Node:
         self.name = f"n{number}"
         self._cluster = cluster
         self._number = number
-        self.runtime = (cluster.shape.runtime or SimRuntime)(
-            cluster.clock, prefix=f"10.42.{number}.", start_s=0.05, pull_s=0.2
-        )
+        self.runtime = SimRuntime(cluster.clock, prefix=f"10.42.{number}.", start_s=0.05, pull_s=0.2)
         self.runtime.rules, self.runtime.node = cluster.pods, self.name
         self.runtime.on_exec = self._probed
         self.connected = True
