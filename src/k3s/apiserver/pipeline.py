@@ -306,7 +306,7 @@ class Pipeline:
                 result.begin,
                 result.timeout_s,
             )
-            return Stream(watch, call.media.type)
+            return Stream(watch, encoding.content_type)
         else:
             answer = result
         if call.warnings and isinstance(answer, Response):

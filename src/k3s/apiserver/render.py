@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from k3s.api.errors import ApiError, NotAcceptable
+from k3s.api.errors import ApiError, BadRequest, NotAcceptable
 from k3s.api.kinds import Kind
 from k3s.api.object import Object, encode
 from k3s.apiserver.cache import Cache, Item, head_of
@@ -54,8 +54,11 @@ class Renderer:
         """Objects as a Table."""
         from k3s.api.columns import table
 
+        if include not in ("", "Metadata", "Object", "None"):
+            text = f'includeObject: Invalid value: "{include}": must be \'Metadata\', \'Object\', \'None\', or empty'
+            raise BadRequest(f"Unable to convert to Table as requested: {text}")
         found = table(kind, list(objects), self._clock.now(), include or "Metadata")
-        return found if media.version == "v1" else {**found, "apiVersion": f"meta.k8s.io/{media.version}"}
+        return found if media.version == "v1" else _older(found, media.version)
 
     def many(self, result: Many, media: Media, include: str = "") -> Response:
         """The answer that is a list."""
@@ -143,7 +146,15 @@ class Events:
         self._include = include
         self._head = head_of(kind)
         self._columns = media.shape == "Table"
+        self._protobuf = media.type == PROTOBUF and _has_protobuf(kind, media)
         self.key: Any = (kind, media, include)
+
+    @property
+    def content_type(self) -> str:
+        """What the stream is: clients choose their decoder by it."""
+        if self._protobuf:
+            return f"{PROTOBUF};stream=watch"
+        return JSON if self._media.type == PROTOBUF else self._media.type
 
     def event(self, type: str, item: Item) -> bytes:
         """One event about an object."""
@@ -182,9 +193,32 @@ class Events:
         return self._frame("ERROR", error.to_status())
 
     def _frame(self, type: str, obj: Object) -> bytes:
+        if self._protobuf:
+            from k3s.api import wire
+
+            return wire.watch_event(type, obj)
         if self._media.type == YAML:
             return b"---\n" + dump_yaml({"type": type, "object": obj})
         return encode({"type": type, "object": obj}) + b"\n"
+
+
+def _has_protobuf(kind: Kind, media: Media) -> bool:
+    """Tables and custom kinds have no protobuf form: their events are JSON, whatever was asked for."""
+    from k3s.api import wire
+
+    return media.shape != "Table" and (bool(media.shape) or wire.supports(kind.api_version, kind.kind))
+
+
+def _older(table: Object, version: str) -> Object:
+    """A Table, and the metadata objects in its rows, in an older version."""
+    api_version = f"meta.k8s.io/{version}"
+    rows = []
+    for row in table["rows"]:
+        obj = row.get("object")
+        if obj is not None and obj.get("kind") == "PartialObjectMetadata":
+            row = {**row, "object": {**obj, "apiVersion": api_version}}
+        rows.append(row)
+    return {**table, "apiVersion": api_version, "rows": rows}
 
 
 def partial(obj: Object, media: Media) -> Object:
