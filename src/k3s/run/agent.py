@@ -244,9 +244,13 @@ class Agent:
         return context
 
     async def _run_node_ready(self, ready: Callable[[], None]) -> None:
-        """Ready once the node is: what the server waits for before it says that the cluster is up."""
+        """Ready once the node is: what the server waits for before it says that the cluster is up.
+
+        A cluster that brings its own CNI plugin needs us to be up before its node can be Ready.
+        """
         assert self._kubelet is not None
-        await self._kubelet.became_ready.wait()
+        if self.credentials.config["flannelBackend"] != "none":
+            await self._kubelet.became_ready.wait()
         ready()
         await asyncio.Event().wait()
 
