@@ -29,6 +29,7 @@ from k3s.kubelet.runtime.interface import RUNNING, Container, Runtime, RuntimeFa
 log = logging.getLogger(__name__)
 
 PORT = 10250
+HEALTH_PORT = 10248
 
 # First part of the path -> the subresource of nodes that the caller needs; `proxy` covers all of them.
 _SUBRESOURCES = {
@@ -70,6 +71,13 @@ Authorize = Callable[[Request, str, str], Awaitable[None]]
 """(request, verb, subresource of nodes): raises Unauthorized or Forbidden."""
 
 
+def _health(request: Request) -> Answer:
+    """What anybody on this machine may ask."""
+    if request.target.partition("?")[0] == "/healthz":
+        return Response(200, b"ok", TEXT)
+    return Response(404, b"404 page not found\n", TEXT)
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request, taken apart."""
@@ -104,14 +112,25 @@ class KubeletServer:
         self._clock = clock
         self._documents = documents
         self._http = HttpServer(self._start, clock)
+        self.port = 0
 
-    async def run(self, ready: Callable[[], None], host: str, tls: ssl.SSLContext, port: int = PORT) -> None:
-        """Listens until cancelled. Raises OSError when the port is taken."""
-        await self._http.listen(host, port, tls)
-        ready()
+    async def run(
+        self,
+        ready: Callable[[], None],
+        host: str,
+        tls: ssl.SSLContext,
+        port: int = PORT,
+        health_port: int = HEALTH_PORT,
+    ) -> None:
+        """Listens until cancelled; /healthz also on loopback, in the clear. Raises OSError when a port is taken."""
+        health = HttpServer(_health, self._clock)
         try:
+            self.port = await self._http.listen(host, port, tls)
+            await health.listen("127.0.0.1", health_port, None)
+            ready()
             await asyncio.Event().wait()
         finally:
+            await health.stop(0.0)
             await self._http.stop(1.0)
 
     def _start(self, request: Request) -> Awaitable[Answer]:

@@ -25,6 +25,7 @@ from k3s.dns.service import Dns
 from k3s.dns.upstream import Upstream
 from k3s.kubelet.authorizer import ApiAuthorizer
 from k3s.kubelet.containerd import ContainerdConfig
+from k3s.kubelet.documents import Documents, configuration
 from k3s.kubelet.engine import Engine, EngineConfig
 from k3s.kubelet.node import Identity
 from k3s.kubelet.server import PORT, KubeletServer
@@ -230,7 +231,15 @@ class Agent:
     async def _run_kubelet_server(self, ready: Callable[[], None]) -> None:
         assert self._kubelet is not None
         authorize = ApiAuthorizer(self._kubelet_client, self.config.node_name, self.clock)
-        server = KubeletServer(self._kubelet, self._engine.runtime, authorize, self.clock, {})
+        documents = Documents(
+            self.config.node_name,
+            self._kubelet,
+            self._engine.runtime,
+            self._kubelet.host,
+            self.clock,
+            configuration(self._kubelet.config),
+        )
+        server = KubeletServer(self._kubelet, self._engine.runtime, authorize, self.clock, documents.by_path())
         await server.run(ready, "0.0.0.0", self._serving_context(), PORT)
 
     def _serving_context(self) -> ssl.SSLContext:
