@@ -16,6 +16,7 @@ from k3s.apiserver.authn import Authenticates
 from k3s.apiserver.authz import Authorizes
 from k3s.apiserver.cache import Cache
 from k3s.apiserver.crud import Crud
+from k3s.apiserver.datastore import Datastore
 from k3s.apiserver.definitions import Definitions
 from k3s.apiserver.identity import APISERVER, MASTERS, User, authenticated
 from k3s.apiserver.meters import Meters
@@ -108,7 +109,7 @@ class ApiServer:
         debug: Mapping[str, Debug] | None = None,
         routes: Mapping[str, Route] | None = None,
     ) -> None:
-        self._store = store
+        store = self._store = Datastore(store)
         self._config = config
         self._clock = clock
         self.registry = registry or REGISTRY.copy()
