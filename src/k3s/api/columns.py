@@ -81,8 +81,8 @@ _CELLS: dict[str, Cells] = {
     "resourceclaimtemplates": cluster.named,
     "resourceslices": cluster.resource_slice,
 }
-_PLAIN_COLUMNS = [["Name", "string", "name", 0], ["Created At", "date", "", 0]]
-_CUSTOM_COLUMNS = [["Name", "string", "name", 0], ["Age", "date", "", 0]]
+_PLAIN_COLUMNS: list[list[Any]] = [["Name", "string", "name", 0], ["Created At", "date", "", 0]]
+_CUSTOM_COLUMNS: list[list[Any]] = [["Name", "string", "name", 0], ["Age", "date", "", 0]]
 
 
 def table(kind: Kind, objects: Iterable[Object], now: float, include: str = "Metadata") -> Object:
@@ -109,17 +109,19 @@ def columns(kind: Kind) -> list[Object]:
     """The column definitions of a kind; not to be changed. A watch sends them with its first event only."""
     if kind.printer_columns:
         own = [
-            [c["name"], c["type"], c.get("format", ""), c.get("priority", 0), c.get("description") or _path_text(c)]
+            _column(
+                [c["name"], c["type"], c.get("format", ""), c.get("priority", 0)], c.get("description") or _path_text(c)
+            )
             for c in kind.printer_columns
         ]
-        return [_column(*_CUSTOM_COLUMNS[0], _text("", "Name")), *(_column(*c) for c in own)]
+        return [_column(_CUSTOM_COLUMNS[0], _text("", "Name")), *own]
     return _columns(kind.api_version, kind.plural, kind.custom)
 
 
 @functools.lru_cache(maxsize=256)
 def _columns(api_version: str, plural: str, custom: bool) -> list[Object]:
     rows = _CUSTOM_COLUMNS if custom else _table().get(api_version, {}).get(plural, _PLAIN_COLUMNS)
-    return [_column(*row, _text(plural, row[0])) for row in rows]
+    return [_column(row, _text(plural, row[0])) for row in rows]
 
 
 def _path_text(column: Mapping[str, Any]) -> str:
@@ -134,7 +136,8 @@ def _text(plural: str, column: str) -> str:
     return "" if number is None else str(known["texts"][number])
 
 
-def _column(name: str, kind: str, form: str, priority: int, description: str = "") -> Object:
+def _column(row: list[Any], description: str) -> Object:
+    name, kind, form, priority = row
     return {"name": name, "type": kind, "format": form, "description": description, "priority": priority}
 
 

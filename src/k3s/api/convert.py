@@ -82,18 +82,19 @@ def _autoscaler_to_v1(obj: Object) -> Object:
         else:
             rest.append(_metric_to_v1(metric))
     if rest:
-        notes[_METRICS] = encode(rest).decode()
+        notes[_METRICS] = _written(rest)
     current = status.pop("currentMetrics", None)
     for metric in current or ():
         used = ((metric.get("resource") or {}).get("current") or {}).get("averageUtilization")
         if metric.get("type") == "Resource" and metric["resource"].get("name") == "cpu" and used is not None:
             status["currentCPUUtilizationPercentage"] = used
     if current:
-        notes[_CURRENT] = encode([_current_to_v1(metric) for metric in current]).decode()
+        notes[_CURRENT] = _written([_current_to_v1(metric) for metric in current])
     if status.get("conditions"):
-        notes[_CONDITIONS] = encode(status.pop("conditions")).decode()
+        notes[_CONDITIONS] = _written(status.pop("conditions"))
     if spec.get("behavior"):
-        notes[_BEHAVIOR] = encode(_capitalised(spec.pop("behavior"))).decode()
+        notes[_BEHAVIOR] = encode(_behavior_to_v1(spec.pop("behavior"))).decode()
+    status.setdefault("currentReplicas", 0)
     return _with(obj, "autoscaling/v1", spec, status, notes)
 
 
@@ -116,6 +117,8 @@ def _autoscaler_to_v2(obj: Object) -> Object:
         current = [{"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": used}}}]
     if current:
         status["currentMetrics"] = current
+    if not status.get("currentReplicas"):
+        status.pop("currentReplicas", None)
     conditions = _read(notes, _CONDITIONS)
     if conditions:
         status["conditions"] = conditions
@@ -264,11 +267,48 @@ def _nest(source: Object, kind: str) -> None:
         source["describedObject"] = source.pop("target", {})
 
 
-def _capitalised(value: Any) -> Any:
-    """The annotation of the behavior has the field names of the program's own type."""
+# The order in which the annotations name fields: old clients compare them as texts.
+_ORDER = (
+    *("type", "status", "lastTransitionTime", "reason", "message"),
+    *("object", "pods", "resource", "containerResource", "external"),
+    *("target", "kind", "name", "apiVersion", "metricName", "metricSelector"),
+    *("targetValue", "currentValue", "targetAverageUtilization", "targetAverageValue"),
+    *("currentAverageUtilization", "currentAverageValue", "selector", "averageValue", "container"),
+    *("matchLabels", "matchExpressions", "key", "operator", "values"),
+)
+_PLACES = {name: place for place, name in enumerate(_ORDER)}
+_RULES = ("stabilizationWindowSeconds", "selectPolicy", "policies", "tolerance")
+_POLICY = ("type", "value", "periodSeconds")
+
+
+def _written(value: Any) -> str:
+    return encode(_ordered(value)).decode()
+
+
+def _ordered(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key[:1].upper() + key[1:]: _capitalised(inner) for key, inner in value.items()}
-    return [_capitalised(inner) for inner in value] if isinstance(value, list) else value
+        keys = sorted(value, key=lambda key: _PLACES.get(key, len(_PLACES)))
+        return {key: _ordered(value[key]) for key in keys}
+    return [_ordered(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _behavior_to_v1(behavior: Object) -> Object:
+    """The annotation of the behavior has the field names of the program's own type, and all of them."""
+    return {_capital(part): _rules_to_v1(behavior.get(part)) for part in ("scaleUp", "scaleDown")}
+
+
+def _rules_to_v1(rules: Object | None) -> Object | None:
+    if rules is None:
+        return None
+    out = {_capital(name): rules.get(name) for name in _RULES}
+    policies = rules.get("policies")
+    if policies is not None:
+        out["Policies"] = [{_capital(name): policy.get(name) for name in _POLICY} for policy in policies]
+    return out
+
+
+def _capital(name: str) -> str:
+    return name[:1].upper() + name[1:]
 
 
 def _uncapitalised(value: Any) -> Any:

@@ -189,8 +189,8 @@ def invalid(group: str, kind: str, name: str, causes: list[dict[str, str]]) -> I
 
     Each cause is `{"reason": "FieldValueRequired", "message": "Required value: …", "field": "spec.x"}`.
     """
-    texts = [f"{c['field']}: {c['message']}" for c in causes]
-    listed = texts[0] if len(texts) == 1 else "[" + ", ".join(dict.fromkeys(texts)) + "]"
+    texts = list(dict.fromkeys(f"{c['field']}: {c['message']}" for c in causes))
+    listed = texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"
     subject = f"{kind}.{group}" if group else kind
     details = resource_details(group, kind, name)
     if causes:

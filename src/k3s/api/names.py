@@ -77,9 +77,9 @@ _port_chars_ok = re.compile(r"[-a-z0-9]+\Z").match
 _has_letter = re.compile("[a-z]").search
 
 
-def too_long(limit: int) -> str:
-    """The sentence for a text of more than `limit` bytes."""
-    return f"must be no more than {limit} bytes"
+def too_long(limit: int, unit: str = "characters") -> str:
+    """The sentence for a text of more than `limit` bytes. Keys and values of labels say so, names say characters."""
+    return f"must be no more than {limit} {unit}"
 
 
 def _pattern_problem(text: str, pattern: str, *examples: str) -> str:
@@ -141,7 +141,7 @@ def qualified_name(text: str) -> list[str]:
     if not last:
         problems.append("name part " + EMPTY)
     elif _longer(last, 63):
-        problems.append("name part " + too_long(63))
+        problems.append("name part " + too_long(63, "bytes"))
     if not _qualified_ok(last):
         problems.append("name part " + _pattern_problem(_QUALIFIED_TEXT, _QUALIFIED, "MyName", "my.name", "123-abc"))
     return problems
@@ -152,7 +152,7 @@ label_key = qualified_name
 
 def label_value(text: str) -> list[str]:
     """The value of a label: empty, or like the name part of a key."""
-    problems = [too_long(63)] if _longer(text, 63) else []
+    problems = [too_long(63, "bytes")] if _longer(text, 63) else []
     if not _label_value_ok(text):
         problems.append(_pattern_problem(_LABEL_VALUE_TEXT, _LABEL_VALUE, "MyValue", "my_value", "12345"))
     return problems

@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Callable
 
 from k3s.api import apply as fields
-from k3s.api import schema, times
-from k3s.api.errors import ApiError, BadRequest, Conflict, already_exists, conflict, forbidden, invalid, not_found
+from k3s.api import custom, schema, times
+from k3s.api.errors import ApiError, BadRequest, already_exists, conflict, forbidden, invalid, not_found
 from k3s.api.kinds import Kind, builtin
 from k3s.api.object import Object
 from k3s.api.validation import validate_create, validate_update
+from k3s.api.validation.advice import advise
 from k3s.apiserver import deletion
 from k3s.apiserver.admission.chain import NotYet
 from k3s.apiserver.admits import AdmissionRequest, Admits
@@ -195,17 +196,17 @@ class Crud:
             "CREATE", kind, "", context.namespace, name, None, obj, context.user, context.dry_run, context.options
         )
         obj = self._admission.admit(request)
-        obj = strategy.prepare_create(context, obj)
         meta = {k: v for k, v in obj["metadata"].items() if k not in _SERVER_OWNED}
         meta["uid"] = self._entropy.uid()
         meta["creationTimestamp"] = times.format(context.now)
         if strategy.counts:
             meta["generation"] = 1
-        obj = {**obj, "metadata": meta}
+        obj = strategy.prepare_create(context, {**obj, "metadata": meta})
         causes = [*validate_create(kind, obj), *strategy.validate(context, None, obj)]
         if causes:
-            raise invalid(kind.group, kind.kind, name, causes)
+            raise invalid(self._storage_kind(kind).group, kind.kind, name, causes)
         self._admission.validate(request.with_object(obj))
+        context.warnings.extend(advise(kind, obj))
         context.warnings.extend(request.warnings)
 
         def make(old: Object | None) -> Object:
@@ -264,7 +265,9 @@ class Crud:
             outcome = await self.commit(kind, context.namespace, context.name, mutate, dry_run=context.dry_run)
         except _Absent:
             assert body is not None
-            return await self.create(context, body), True
+            # A PUT may name the revision that it saw last; what it makes is new all the same.
+            meta = {k: v for k, v in body["metadata"].items() if k != "resourceVersion"}
+            return await self.create(context, {**body, "metadata": meta}), True
         finally:
             for cleanup in cleanups:
                 cleanup()
@@ -303,8 +306,9 @@ class Crud:
             *strategy.validate(context, old, new),
         ]
         if causes:
-            raise invalid(kind.group, kind.kind, context.name, causes)
+            raise invalid(self._storage_kind(kind).group, kind.kind, context.name, causes)
         self._admission.validate(request.with_object(new))
+        context.warnings.extend(advise(kind, new, old))
         context.warnings.extend(request.warnings)
         return old if new == old or fields.same_but_times(old, new) else new
 
@@ -323,6 +327,7 @@ class Crud:
         kind = context.kind
         strategy = self.strategies(kind)
         last: list[Object] = []
+        context.warnings.extend(strategy.advise_delete(options.propagation, options.orphan))
 
         def mutate(old: Object | None) -> Object | None:
             if old is None:
@@ -353,7 +358,10 @@ class Crud:
 
 def _problems(context: Context, old: Object, new: Object) -> list[Cause]:
     """What the kind's rules say about a change by this path; parts with rules of their own are their strategy's."""
-    return validate_update(context.kind, old, new) if context.subresource in ("", "scale", "status") else []
+    kind = context.kind
+    if kind.custom and kind.schema is not None and context.subresource == "status":
+        return custom.check_status(kind.schema, new)
+    return validate_update(kind, old, new) if context.subresource in ("", "scale", "status") else []
 
 
 class _Absent(Exception):
@@ -367,7 +375,6 @@ _SERVER_OWNED = frozenset(
         "creationTimestamp",
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
-        "generation",
         "resourceVersion",
         "selfLink",
     }
@@ -416,8 +423,12 @@ def check_revision(context: Context, strategy: Strategy, old: Object, new: Objec
         raise conflict(kind.group, kind.plural, context.name, MODIFIED_MEANWHILE)
     uid = meta.get("uid")
     if uid and uid != before["uid"] and context.verb == "update":
-        why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {before['uid']}"
-        raise Conflict(conflict(kind.group, kind.plural, context.name, why).message, None)
+        why = (
+            f"StorageError: invalid object, Code: 4, Key: {kind.key(context.namespace, context.name)}, "
+            f"ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, "
+            f"UID in object meta: {before['uid']}"
+        )
+        raise conflict(kind.group, kind.plural, context.name, why)
 
 
 def with_kept_metadata(new: Object, old: Object) -> Object:
@@ -458,7 +469,8 @@ def metadata_causes(old: Object, new: Object) -> list[Cause]:
         if was != is_now:
             shown = f'"{is_now}"' if isinstance(is_now, str) else is_now
             text = f"Invalid value: {shown}: field is immutable"
-            causes.append({"reason": "FieldValueInvalid", "message": text, "field": f"metadata.{key}"})
+            # Once by the rules of every update, once by those of the kind: clients count causes.
+            causes += 2 * [{"reason": "FieldValueInvalid", "message": text, "field": f"metadata.{key}"}]
     return causes
 
 

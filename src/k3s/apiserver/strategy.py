@@ -115,6 +115,8 @@ class Strategy:
 
     #: Status survives a create (nodes register with one).
     keeps_status = False
+    #: The first DELETE only marks the object, even when nothing holds it.
+    lingers = False
 
     def __init__(self, kind: Kind) -> None:
         row = (kind.group, kind.kind)
@@ -194,6 +196,10 @@ class Strategy:
     def holds(self, obj: Object) -> bool:
         """Whether something besides metadata.finalizers keeps a deleted object."""
         return False
+
+    def advise_delete(self, propagation: str, orphan: bool | None) -> list[str]:
+        """Warnings for a DELETE with these options."""
+        return []
 
     def check_delete(self, context: Context, obj: Object) -> None:
         """Raises when an object must not be deleted."""

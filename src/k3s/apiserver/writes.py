@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from k3s.api.errors import ApiError, MethodNotAllowed, NotFound, UnsupportedMediaType, invalid
 from k3s.api.kinds import Kind, Registry
@@ -12,7 +12,7 @@ from k3s.api.object import Object, encode
 from k3s.apiserver import body as bodies
 from k3s.apiserver import deletion, identity
 from k3s.apiserver.call import Call
-from k3s.apiserver.crud import Crud, Outcome
+from k3s.apiserver.crud import Crud, Outcome, check_identity
 from k3s.apiserver.identity import User
 from k3s.apiserver.reads import scope_of
 from k3s.apiserver.results import Many, One, Result
@@ -30,6 +30,14 @@ class Answers(Protocol):
 
     def create(self, kind: Kind, obj: Object, user: User, namespace: str = "") -> Object:
         """The answer; raises ApiError."""
+
+
+class Patcher(NamedTuple):
+    """A patch: its type (json, merge, strategic), its value, and what it makes of an object."""
+
+    type: str
+    value: Any
+    apply: Callable[[Object], Object]
 
 
 # Deletions of one collection that are under way at the same time: enough for the store's group commit.
@@ -140,15 +148,20 @@ class Writes:
 
     def object(self, call: Call, context: Context) -> Object:
         """The body of a create or update as an object of the call's kind."""
-        kind = call.kind
-        value = bodies.read(call.request, kind.kind)
+        kind, request = call.kind, call.request
+        value = bodies.read(request, kind.kind)
+        if kind.custom and request.value is None:
+            bodies.custom_type(value, kind, request.body)
+            value = bodies.rounded(value)
         obj = bodies.of_kind(value, kind, self.registry)
-        return bodies.shaped(kind, obj, context.field_validation, context.warnings)
+        twice = bodies.duplicates(request, value) if context.field_validation != "Ignore" else ()
+        return bodies.shaped(kind, obj, context.field_validation, context.warnings, twice)
 
     async def update(self, call: Call) -> Result:
         """PUT, of an object or of its status."""
         context = self.context(call)
         obj = self.object(call, context)
+        check_identity(context, obj)
         if not obj["metadata"].get("namespace") and context.namespace:
             obj = {**obj, "metadata": {**obj["metadata"], "namespace": context.namespace}}
         outcome, created = await self.crud.update(context, lambda old: obj, body=obj)
@@ -158,22 +171,32 @@ class Writes:
         """PATCH in one of its types."""
         context = self.context(call)
         kind = call.kind
-        produce = self.patcher(call, context)
-        if produce is None:
+        patch = self.patcher(call, context)
+        if patch is None:
             from k3s.apiserver.applying import apply
 
             outcome, created = await apply(self.crud, call, context)
             return self._one(call, outcome, 201 if created else 200)
 
+        type, before = patch.type, list(context.warnings)
+        twice: Sequence[str] = ()
+        if call.request.value is None and context.field_validation != "Ignore" and type != "json":
+            twice = bodies.duplicates(call.request, patch.value)
+
         def shaped(old: Object) -> Object:
-            new = produce(old)
+            new = patch.apply(old)
+            if kind.custom:
+                new = bodies.rounded(new)
+            elif type == "strategic":
+                new = {"kind": kind.kind, "apiVersion": kind.api_version, **new}
             check_type(kind, new, self.registry)
-            return bodies.shaped(kind, new, context.field_validation, context.warnings)
+            context.warnings[:] = before  # of the last try only
+            return bodies.shaped(kind, new, context.field_validation, context.warnings, twice, type)
 
         outcome, _ = await self.crud.update(context, shaped)
         return self._one(call, outcome, 200)
 
-    def patcher(self, call: Call, context: Context) -> Callable[[Object], Object] | None:
+    def patcher(self, call: Call, context: Context) -> Patcher | None:
         """What a patch makes of an object; None for an apply. Raises BadRequest, UnsupportedMediaType."""
         from k3s.api import merge, patch
         from k3s.api.schema import definition_of
@@ -185,15 +208,18 @@ class Writes:
             raise UnsupportedMediaType("415: Unsupported Media Type", {})
         if type == "apply":
             return None
+        if "force" in call.target.query:
+            text = "Forbidden: may not be specified for non-apply patch"
+            _refuse_option("patch", "force", text, "FieldValueForbidden")
         bodies.check_size(call.request)
         value = call.request.value
         if value is None:
             value = patch.parse(media, call.request.body)
         if type == "json":
-            return lambda old: patch.json_patch(old, value)
+            return Patcher(type, value, lambda old: patch.json_patch(old, value))
         if type == "merge":
-            return lambda old: patch.merge_patch(old, value)
-        return lambda old: merge.strategic_merge(definition_of(kind), old, value)
+            return Patcher(type, value, lambda old: patch.merge_patch(old, value))
+        return Patcher(type, value, lambda old: merge.strategic_merge(definition_of(kind), old, value))
 
     async def delete(self, call: Call) -> Result:
         """DELETE."""
@@ -267,7 +293,7 @@ def check_type(kind: Kind, new: Object, registry: Registry) -> None:
         why = f'no kind "{name}" is registered for version "{version}" in scheme "pkg/api/legacyscheme/scheme.go:30"'
     else:
         why = f"unable to convert {name} of {version} to {kind.kind} of {kind.api_version}"
-    text = f"Invalid value: {encode(new).decode()}: {why}"
+    text = f"Invalid value: {encode(encode(new).decode()).decode()}: {why}"
     raise invalid("", "", "", [{"reason": "FieldValueInvalid", "message": text, "field": "patch"}])
 
 
@@ -296,9 +322,12 @@ def _check_manager(verb: str, manager: str) -> None:
         _refuse_option(
             verb, "fieldManager", f"Too long: may not be more than {_MANAGER_LIMIT} bytes", "FieldValueTooLong"
         )
-    if not manager.isprintable():
-        text = f'Invalid value: "{manager}": should only contain printable characters'
-        _refuse_option(verb, "fieldManager", text, "FieldValueInvalid")
+    for at, char in enumerate(manager):
+        if not char.isprintable():
+            place = len(manager[:at].encode())
+            text = f"invalid character U+{ord(char):04X} (at position {place})"
+            text = f"Invalid value: {encode(manager).decode()}: {text}"
+            _refuse_option(verb, "fieldManager", text, "FieldValueInvalid")
 
 
 def _refuse_option(verb: str, field: str, message: str, reason: str = "FieldValueNotSupported") -> None:

@@ -59,6 +59,8 @@ def _metrics(spec: Spec, least: int) -> Causes:
         yield from one_of(f"{at}.type", kind, sorted(_SOURCES))
         field = _SOURCES.get(kind)
         if field is None:
+            # Named twice: as no known type, and as one without a source.
+            yield from one_of(f"{at}.type", kind, sorted(_SOURCES))
             continue
         source = metric.get(field)
         if source is None:

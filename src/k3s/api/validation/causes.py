@@ -18,6 +18,7 @@ Causes = Iterator[Cause]
 IP_TEXT = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
 CIDR_TEXT = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
 NEGATIVE = "must be greater than or equal to 0"
+_CAPITALS = {"apiGroup": "APIGroup", "apiVersion": "APIVersion", "uid": "UID"}
 IMMUTABLE = "field is immutable"
 
 
@@ -27,6 +28,11 @@ def _cause(reason: str, field: str, message: str) -> Cause:
 
 def _shown(value: Any) -> str:
     return encode(value).decode()
+
+
+def internal(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A struct as messages show it: by the names that its fields have in the reference server's own memory."""
+    return {_CAPITALS.get(key, key[:1].upper() + key[1:]): inner for key, inner in value.items()}
 
 
 def required(field: str, detail: str = "") -> Cause:

@@ -21,6 +21,7 @@ from k3s.api.validation.causes import (
     duplicate,
     each,
     forbidden,
+    internal,
     invalid,
     not_negative,
     one_of,
@@ -326,7 +327,9 @@ def cluster_role_binding_update(old: Object, new: Object) -> Causes:
 
 def _same_role(old: Object, new: Object) -> Causes:
     if old.get("roleRef") != new.get("roleRef"):
-        yield invalid("roleRef", new.get("roleRef"), "cannot change roleRef")
+        ref = new.get("roleRef") or {}
+        shown = {name: ref.get(name, "") for name in ("apiGroup", "kind", "name")}
+        yield invalid("roleRef", internal(shown), "cannot change roleRef")
 
 
 def lease(obj: Object) -> Causes:

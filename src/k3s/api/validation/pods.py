@@ -379,6 +379,7 @@ def update(old: Object, new: Object) -> Causes:
     if before == after:
         return
     yield from create(new)
+    yield from _images(after)
     for part in ("containers", "initContainers"):
         if len(before.get(part) or ()) != len(after.get(part) or ()):
             yield forbidden(f"spec.{part}", "pod updates may not add or remove containers")
@@ -397,7 +398,21 @@ def update(old: Object, new: Object) -> Causes:
         yield forbidden("spec.tolerations", "existing toleration can not be modified except its tolerationSeconds")
     gated = bool(before.get("schedulingGates"))
     if _fixed(before, gated) != _fixed(after, gated):
-        yield forbidden("spec", _CHANGEABLE)
+        yield forbidden("spec", f"{_CHANGEABLE}\n{_difference(before, after)}")
+
+
+def _images(spec_: Spec) -> Causes:
+    """Images once more: they are looked at as part of the pod, and as what may change of it."""
+    for part in ("containers", "initContainers"):
+        for i, container in enumerate(spec_.get(part) or ()):
+            if not container.get("image"):
+                yield required(f"spec.{part}[{i}].image")
+
+
+def _difference(before: Spec, after: Spec) -> str:
+    """The fields of a spec that changed, so that the message tells what is not allowed."""
+    names_ = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
+    return "\n".join(f"changed: spec.{name}" for name in names_)
 
 
 def _gates(before: Spec, after: Spec) -> Causes:

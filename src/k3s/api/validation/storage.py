@@ -212,18 +212,18 @@ def csi_node(obj: Object) -> Causes:
         count = (driver.get("allocatable") or {}).get("count")
         if count is not None and count < 0:
             yield invalid(f"{at}.allocatable.count", count, "must be greater than or equal to 0")
-        if name in seen:
-            yield duplicate(f"{at}.name", name)
-        seen.add(name)
         keys: set[str] = set()
         for key in driver.get("topologyKeys") or ():
             if not key:
                 yield required(at, "topology key can not be empty")
-            elif key in keys:
+                continue
+            if key in keys:
                 yield duplicate(at, key)
-            else:
-                yield from each(at, key, names.qualified_name(key))
+            yield from each(at, key, names.qualified_name(key))
             keys.add(key)
+        if name in seen:
+            yield duplicate(f"{at}.name", name)
+        seen.add(name)
 
 
 def attachment(obj: Object) -> Causes:

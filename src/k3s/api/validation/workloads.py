@@ -19,6 +19,7 @@ from k3s.api.validation.causes import (
     each,
     forbidden,
     int_or_percent,
+    internal,
     invalid,
     not_negative,
     one_of,
@@ -232,8 +233,29 @@ def daemon_set_update(old: Object, new: Object) -> Causes:
 
 
 def job(obj: Object) -> Causes:
-    """A job."""
+    """A new job."""
+    if obj["metadata"].get("uid") and not _spec(obj).get("manualSelector"):
+        yield from _generated(obj)
     yield from job_spec("spec", _spec(obj), generated=True)
+
+
+def _generated(obj: Object) -> Causes:
+    """The selector and the labels that the server made are there, whatever the client gave besides."""
+    meta, spec = obj["metadata"], _spec(obj)
+    template = (spec.get("template") or {}).get("metadata") or {}
+    labels_ = template.get("labels") or {}
+    uid = {"controller-uid": meta.get("uid", "")}
+    for key, value in (*uid.items(), ("job-name", meta.get("name", ""))):
+        for full in (key, f"batch.kubernetes.io/{key}"):
+            if full not in labels_:
+                yield required(f"spec.template.metadata.labels[{full}]", f"must be '{value}'")
+            elif labels_[full] != value:
+                yield invalid(f"spec.template.metadata.labels[{full}]", labels_, f"must be '{value}'")
+    own = {"controller-uid": uid["controller-uid"], "batch.kubernetes.io/controller-uid": uid["controller-uid"]}
+    names_ = {"job-name": meta.get("name", ""), "batch.kubernetes.io/job-name": meta.get("name", "")}
+    chosen = spec.get("selector")
+    if chosen is not None and not _matches(chosen, {"metadata": {"labels": {**own, **names_}}}):
+        yield invalid("spec.selector", chosen, "`selector` not auto-generated")
 
 
 def job_spec(at: str, spec: Spec, *, generated: bool) -> Causes:
@@ -299,7 +321,7 @@ def _failure_policy(at: str, spec: Spec) -> Causes:
 def job_update(old: Object, new: Object) -> Causes:
     """A changed job: what was started stays; a suspended one that never ran may still move."""
     before, after = _spec(old), _spec(new)
-    yield from job(new)
+    yield from job_spec("spec", after, generated=True)
     for name in (
         "selector",
         "completionMode",
@@ -361,11 +383,15 @@ def controller_revision_update(old: Object, new: Object) -> Causes:
     yield from unchanged("data", old.get("data"), new.get("data"))
 
 
+_BUDGET_FIELDS = ("minAvailable", "selector", "maxUnavailable", "unhealthyPodEvictionPolicy")
+
+
 def disruption_budget(obj: Object) -> Causes:
     """A disruption budget."""
     spec = _spec(obj)
     if "minAvailable" in spec and "maxUnavailable" in spec:
-        yield invalid("spec", dict(spec), "minAvailable and maxUnavailable cannot be both set")
+        shown = {name: spec.get(name) for name in _BUDGET_FIELDS}
+        yield invalid("spec", internal(shown), "minAvailable and maxUnavailable cannot be both set")
     for name in ("minAvailable", "maxUnavailable"):
         if name in spec:
             yield from int_or_percent(f"spec.{name}", spec[name])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from k3s.api import times
+from k3s.api import names, times
 from k3s.api.object import Object
-from k3s.apiserver.strategy import Context, Strategy
+from k3s.apiserver.strategy import Cause, Context, Strategy
 
 _KUBERNETES = "kubernetes"
 NAME_LABEL = "kubernetes.io/metadata.name"
@@ -12,6 +12,8 @@ NAME_LABEL = "kubernetes.io/metadata.name"
 
 class NamespaceStrategy(Strategy):
     """A namespace stays, Terminating, until its finalizers (in spec, too) are gone; its name is a label."""
+
+    lingers = True
 
     def prepare_create(self, context: Context, obj: Object) -> Object:
         finalizers = list((obj.get("spec") or {}).get("finalizers") or [])
@@ -36,6 +38,20 @@ class NamespaceStrategy(Strategy):
             meta = {k: v for k, v in meta.items() if k != "deletionGracePeriodSeconds"}
             obj = {**obj, "metadata": meta}
         return obj if status.get("phase") == "Terminating" else {**obj, "status": {**status, "phase": "Terminating"}}
+
+    def validate(self, context: Context, old: Object | None, new: Object) -> list[Cause]:
+        if context.subresource != "finalize":
+            return []
+        causes = []
+        for i, name in enumerate((new.get("spec") or {}).get("finalizers") or ()):
+            at = f"spec.finalizers[{i}]"
+            problems = [] if name == _KUBERNETES else names.qualified_name(name)
+            if name != _KUBERNETES and not problems and "/" not in name:
+                problems = ["name is neither a standard finalizer name nor is it fully qualified"]
+            for problem in problems:
+                text = f'Invalid value: "{name}": {problem}'
+                causes.append({"reason": "FieldValueInvalid", "message": text, "field": at})
+        return causes
 
     def holds(self, obj: Object) -> bool:
         return bool((obj.get("spec") or {}).get("finalizers"))
@@ -97,7 +113,24 @@ class VolumeStrategy(Strategy):
 
 
 class ClaimStrategy(Strategy):
-    """A claim begins pending."""
+    """A claim begins pending; what it is filled from is said in two fields, of which the older takes only two kinds."""
 
     def prepare_create(self, context: Context, obj: Object) -> Object:
-        return {**obj, "status": {"phase": "Pending"}}
+        return {**obj, "spec": _sources(obj.get("spec") or {}), "status": {"phase": "Pending"}}
+
+
+# (apiGroup, kind) of what `dataSource` has always taken.
+_SOURCES = (("", "PersistentVolumeClaim"), ("snapshot.storage.k8s.io", "VolumeSnapshot"))
+
+
+def _sources(spec: Object) -> Object:
+    """The spec of a claim whose `dataSource` and `dataSourceRef` say the same, unless the latter says more."""
+    source, reference = spec.get("dataSource"), spec.get("dataSourceRef")
+    if source is not None and (source.get("apiGroup") or "", source.get("kind", "")) not in _SOURCES:
+        source = None
+        spec = {key: value for key, value in spec.items() if key != "dataSource"}
+    if source is not None and reference is None:
+        return {**spec, "dataSourceRef": source}
+    if source is None and reference is not None and not reference.get("namespace"):
+        return {**spec, "dataSource": reference}
+    return spec

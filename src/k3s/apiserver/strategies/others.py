@@ -9,6 +9,7 @@ from k3s.apiserver.strategy import Context, Strategy
 
 _TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
+_BATCH = "batch.kubernetes.io/"
 _DECISIONS = ("Approved", "Denied")
 
 
@@ -33,6 +34,36 @@ def _with_generation(obj: Object, count: int) -> Object:
     return {**obj, "metadata": {**meta, "annotations": notes}}
 
 
+class JobStrategy(Strategy):
+    """Names its pods by its own uid, unless its creator chose a selector (`manualSelector`)."""
+
+    def prepare_create(self, context: Context, obj: Object) -> Object:
+        meta, spec = obj["metadata"], obj["spec"]
+        if spec.get("manualSelector"):
+            return obj
+        template, chosen = spec.get("template") or {}, spec.get("selector") or {}
+        own = {"controller-uid": meta["uid"], "job-name": meta["name"]}
+        given = (template.get("metadata") or {}).get("labels")
+        labels = dict(
+            sorted({**own, **{f"{_BATCH}{key}": value for key, value in own.items()}, **(given or {})}.items())
+        )
+        matched = {f"{_BATCH}controller-uid": meta["uid"], **(chosen.get("matchLabels") or {})}
+        template = {**template, "metadata": {**(template.get("metadata") or {}), "labels": labels}}
+        chosen = {**chosen, "matchLabels": dict(sorted(matched.items()))}
+        # A job without labels has those of its template: the same ones, also when the server adds to them.
+        if not meta.get("labels") or meta["labels"] is given:
+            meta = {**meta, "labels": labels}
+        return {**obj, "metadata": meta, "spec": {**spec, "selector": chosen, "template": template}}
+
+    def advise_delete(self, propagation: str, orphan: bool | None) -> list[str]:
+        if propagation or orphan is not None:
+            return []
+        return [
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove "
+            "them or set propagationPolicy=Orphan to suppress this warning"
+        ]
+
+
 class SliceStrategy(Strategy):
     """Labels of an endpoint slice say whose it is: they count, too."""
 
@@ -46,28 +77,42 @@ class DefinitionStrategy(Strategy):
     """A definition names its kind's other names, and stays until its objects are gone."""
 
     def prepare_create(self, context: Context, obj: Object) -> Object:
-        return _named(obj)
+        status = {"conditions": None, "acceptedNames": {"plural": "", "kind": ""}}
+        return _with_stored({**_named(obj), "status": status})
 
     def prepare_update(self, context: Context, old: Object, new: Object) -> Object:
-        return _named(new)
+        return _with_stored(_named(new))
 
     def marked(self, context: Context, obj: Object) -> Object:
-        """From the delete on, its objects hold it."""
-        meta = obj["metadata"]
+        """From the delete on, its objects hold it; there is no grace period, and no new generation."""
+        meta = {k: v for k, v in obj["metadata"].items() if k != "deletionGracePeriodSeconds"}
         finalizers = meta.get("finalizers") or []
         if CLEANUP in finalizers:
             return obj
-        return {**obj, "metadata": {**meta, "finalizers": [*finalizers, CLEANUP]}}
+        generation = max(meta.get("generation", 1) - 1, 1)
+        return {**obj, "metadata": {**meta, "generation": generation, "finalizers": [*finalizers, CLEANUP]}}
 
     def holds(self, obj: Object) -> bool:
         return CLEANUP in (obj["metadata"].get("finalizers") or ())
 
 
+def _with_stored(obj: Object) -> Object:
+    """The definition with its storage version among those that objects may be stored in."""
+    status = obj.get("status") or {}
+    stored = list(status.get("storedVersions") or ())
+    versions = obj["spec"].get("versions") or ()
+    missing = [v.get("name", "") for v in versions if v.get("storage") and v.get("name", "") not in stored]
+    if not missing:
+        return obj
+    return {**obj, "status": {**status, "storedVersions": list(dict.fromkeys([*stored, *missing]))}}
+
+
 def _named(obj: Object) -> Object:
     spec = obj["spec"]
-    names = spec["names"]
-    filled = {"singular": names["kind"].lower(), "listKind": names["kind"] + "List"}
-    missing = {key: value for key, value in filled.items() if not names.get(key)}
+    names = spec.get("names") or {}
+    kind = names.get("kind", "")
+    filled = {"singular": kind.lower(), "listKind": kind and kind + "List"}
+    missing = {key: value for key, value in filled.items() if value and not names.get(key)}
     return {**obj, "spec": {**spec, "names": {**names, **missing}}} if missing else obj
 
 

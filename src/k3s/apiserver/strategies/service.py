@@ -6,13 +6,14 @@ chosen; so there is no allocator's state to repair. Source: Service API referenc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from k3s.api.errors import InternalError, invalid
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
 from k3s.apiserver.cache import Cache
-from k3s.apiserver.strategy import Context, Strategy
+from k3s.apiserver.strategy import Cause, Context, Strategy
 from k3s.base.entropy import Entropy
 
 _WITH_PORTS = ("NodePort", "LoadBalancer")
@@ -54,10 +55,8 @@ class ServiceStrategy(Strategy):
     def _carried(self, before: Object, spec: Object) -> Object:
         """An update that leaves out what was given keeps it."""
         kind = spec.get("type", "ClusterIP")
+        spec = _without_outgrown(before, spec)
         if kind == "ExternalName":
-            dropped = ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy")
-            if before.get("type") != "ExternalName":
-                spec = {k: v for k, v in spec.items() if k not in dropped or spec.get(k) != before.get(k)}
             return spec
         if before.get("type") == "ExternalName":
             return spec
@@ -67,13 +66,7 @@ class ServiceStrategy(Strategy):
         for key in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
             if not spec.get(key) and before.get(key):
                 spec = {**spec, key: before[key]}
-        if kind in _WITH_PORTS:
-            return self._carried_ports(before, spec)
-        if before.get("type") in _WITH_PORTS and spec.get("ports"):
-            had = {p.get("nodePort") for p in before.get("ports") or ()}
-            ports = [{k: v for k, v in p.items() if k != "nodePort" or v not in had} for p in spec["ports"]]
-            spec = {**spec, "ports": ports}
-        return spec
+        return self._carried_ports(before, spec) if kind in _WITH_PORTS else spec
 
     def _carried_ports(self, before: Object, spec: Object) -> Object:
         known = {(p.get("protocol", "TCP"), p.get("port")): p.get("nodePort") for p in before.get("ports") or ()}
@@ -106,6 +99,22 @@ class ServiceStrategy(Strategy):
             spec = {**spec, "ipFamilies": families}
         return spec
 
+    def validate(self, context: Context, old: Object | None, new: Object) -> list[Cause]:
+        """Only families that the cluster has addresses of; a headless service without a selector may have any."""
+        spec = new.get("spec") or {}
+        if spec.get("type") == "ExternalName" or (spec.get("clusterIP") == "None" and not spec.get("selector")):
+            return []
+        has = {f"IPv{network.version}" for network in self._networks}
+        return [
+            {
+                "reason": "FieldValueInvalid",
+                "message": f'Invalid value: "{family}": not configured on this cluster',
+                "field": f"spec.ipFamilies[{i}]",
+            }
+            for i, family in enumerate(spec.get("ipFamilies") or ())
+            if family in ("IPv4", "IPv6") and family not in has
+        ]
+
     # --- addresses
 
     def _with_address(self, context: Context, spec: Object, before: Object | None) -> Object:
@@ -119,9 +128,10 @@ class ServiceStrategy(Strategy):
         for text in wanted:
             if text not in had:
                 self._take_address(context, text)
-        for family in spec["ipFamilies"][len(wanted) :]:
+        has = {f"IPv{n.version}" for n in self._networks}
+        for family in spec["ipFamilies"][len(wanted) :] if has.issuperset(spec["ipFamilies"]) else ():
             wanted.append(self._give_address(context, family))
-        return {**spec, "clusterIP": wanted[0], "clusterIPs": wanted}
+        return {**spec, "clusterIP": wanted[0], "clusterIPs": wanted} if wanted else spec
 
     def _take_address(self, context: Context, text: str) -> None:
         try:
@@ -130,9 +140,9 @@ class ServiceStrategy(Strategy):
             return  # the kind's validation says what is wrong with it
         network = next((n for n in self._networks if n.version == address.version), None)
         if network is None:
-            self._refuse(context, text, f"failed to allocate IP {text}: the provided network has no such addresses")
+            return  # its family is refused by `validate`
         elif address not in network:
-            why = f"the provided IP ({text}) is not in the valid range. The range of valid IPs is {network}"
+            why = f"failed to allocate IP {text}: the provided network does not match the current range"
             self._refuse(context, text, why)
         if self._taken(text):
             self._refuse(context, text, "failed to allocate IP " + text + ": provided IP is already allocated")
@@ -226,6 +236,36 @@ class ServiceStrategy(Strategy):
 
     def _port_taken(self, key: str) -> bool:
         return key in self._chosen or bool(self._cache.bucket(self._kind).index("nodePorts", _ports_of).get(key))
+
+
+# What only some types of service have: field -> whether a spec has a use for it.
+_USES: dict[str, Callable[[Object], bool]] = {
+    "clusterIP": lambda spec: spec.get("type") != "ExternalName",
+    "clusterIPs": lambda spec: spec.get("type") != "ExternalName",
+    "ipFamilies": lambda spec: spec.get("type") != "ExternalName",
+    "ipFamilyPolicy": lambda spec: spec.get("type") != "ExternalName",
+    "internalTrafficPolicy": lambda spec: spec.get("type") != "ExternalName",
+    "externalTrafficPolicy": lambda spec: spec.get("type") in _WITH_PORTS or bool(spec.get("externalIPs")),
+    "healthCheckNodePort": lambda spec: _needs_check(spec),
+    "allocateLoadBalancerNodePorts": lambda spec: spec.get("type") == "LoadBalancer",
+    "loadBalancerClass": lambda spec: spec.get("type") == "LoadBalancer",
+}
+
+
+def _without_outgrown(before: Object, spec: Object) -> Object:
+    """An update of the type alone drops what the old type needed and the new one has no use for."""
+    gone = {
+        name
+        for name, uses in _USES.items()
+        if name in spec and uses(before) and not uses(spec) and spec[name] == before.get(name)
+    }
+    out = {name: value for name, value in spec.items() if name not in gone} if gone else spec
+    ports = out.get("ports")
+    if ports and before.get("type") in _WITH_PORTS and out.get("type") not in _WITH_PORTS:
+        had = {p.get("nodePort") for p in before.get("ports") or ()}
+        plain = [{k: v for k, v in p.items() if k != "nodePort" or v not in had} for p in ports]
+        out = {**out, "ports": plain}
+    return out
 
 
 def _moved(before: Object, spec: Object) -> bool:

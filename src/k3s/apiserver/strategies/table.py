@@ -6,6 +6,7 @@ from k3s.apiserver.strategies.core import ClaimStrategy, NamespaceStrategy, Node
 from k3s.apiserver.strategies.others import (
     DaemonSetStrategy,
     DefinitionStrategy,
+    JobStrategy,
     PriorityClassStrategy,
     SigningRequestStrategy,
     SliceStrategy,
@@ -21,6 +22,7 @@ ROWS: dict[tuple[str, str], type[Strategy]] = {
     ("", "Pod"): PodStrategy,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): DefinitionStrategy,
     ("apps", "DaemonSet"): DaemonSetStrategy,
+    ("batch", "Job"): JobStrategy,
     ("certificates.k8s.io", "CertificateSigningRequest"): SigningRequestStrategy,
     ("discovery.k8s.io", "EndpointSlice"): SliceStrategy,
     ("scheduling.k8s.io", "PriorityClass"): PriorityClassStrategy,

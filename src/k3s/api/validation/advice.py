@@ -1,0 +1,285 @@
+"""What is allowed but deserves a warning: deprecated fields, values without effect, surprises.
+
+    advise(kind, obj, old) -> list[str]      warnings for a write; `old` is None for a create
+
+Source: the API documentation of each field and the warnings that upstream 1.36 was recorded with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from k3s.api import names, quantity
+from k3s.api.kinds import Kind
+from k3s.api.object import Object
+
+Spec = Mapping[str, Any]
+Warnings = Iterator[str]
+
+_NODE_LABELS = {
+    "beta.kubernetes.io/arch": 'deprecated since v1.14; use "kubernetes.io/arch" instead',
+    "beta.kubernetes.io/os": 'deprecated since v1.14; use "kubernetes.io/os" instead',
+    "failure-domain.beta.kubernetes.io/region": 'deprecated since v1.17; use "topology.kubernetes.io/region" instead',
+    "failure-domain.beta.kubernetes.io/zone": 'deprecated since v1.17; use "topology.kubernetes.io/zone" instead',
+    "beta.kubernetes.io/instance-type": 'deprecated since v1.17; use "node.kubernetes.io/instance-type" instead',
+}
+_POD_NOTES = {
+    "scheduler.alpha.kubernetes.io/critical-pod": 'non-functional in v1.16+; use the "priorityClassName" field instead',
+    "security.alpha.kubernetes.io/sysctls": 'non-functional in v1.11+; use the "sysctls" field instead',
+    "security.alpha.kubernetes.io/unsafe-sysctls": 'non-functional in v1.11+; use the "sysctls" field instead',
+}
+_APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
+# Volume plugins that are on their way out or gone, in the order in which they are looked for.
+_PLUGINS = {
+    "photonPersistentDisk": "deprecated in v1.11, non-functional in v1.16+",
+    "gitRepo": "deprecated in v1.11, and disabled by default in v1.33+",
+    "scaleIO": "deprecated in v1.16, non-functional in v1.22+",
+    "flocker": "deprecated in v1.22, non-functional in v1.25+",
+    "storageos": "deprecated in v1.22, non-functional in v1.25+",
+    "quobyte": "deprecated in v1.22, non-functional in v1.25+",
+    "glusterfs": "deprecated in v1.25, non-functional in v1.26+",
+    "cephfs": "deprecated in v1.28, non-functional in v1.31+",
+    "rbd": "deprecated in v1.28, non-functional in v1.31+",
+}
+# Where the messages name a plugin otherwise than the field is called.
+_SHOWN = {"storageos": "storageOS"}
+_BYTES = ("memory", "ephemeral-storage")
+_STORAGE_CLASS = "volume.beta.kubernetes.io/storage-class"
+_LABEL_BETTER = "which can result in surprising behavior; a DNS label is recommended"
+
+
+def _labels(at: str, keys: Iterable[str]) -> Warnings:
+    for key in keys:
+        if key in _NODE_LABELS:
+            yield f"{at}[{key}]: {_NODE_LABELS[key]}"
+
+
+def _node_term(at: str, term: Spec) -> Warnings:
+    for i, rule in enumerate(term.get("matchExpressions") or ()):
+        key = rule.get("key", "")
+        if key in _NODE_LABELS:
+            yield f"{at}.matchExpressions[{i}].key: {key} is {_NODE_LABELS[key]}"
+
+
+def _node_affinity(at: str, affinity: Spec) -> Warnings:
+    at = f"{at}.affinity.nodeAffinity"
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    for i, term in enumerate((affinity.get(required) or {}).get("nodeSelectorTerms") or ()):
+        yield from _node_term(f"{at}.{required}.nodeSelectorTerms[{i}]", term)
+    preferred = "preferredDuringSchedulingIgnoredDuringExecution"
+    for i, choice in enumerate(affinity.get(preferred) or ()):
+        yield from _node_term(f"{at}.{preferred}[{i}].preference", choice.get("preference") or {})
+
+
+def _spread(at: str, spec: Spec) -> Warnings:
+    for i, rule in enumerate(spec.get("topologySpreadConstraints") or ()):
+        here = f"{at}.topologySpreadConstraints[{i}]"
+        key = rule.get("topologyKey", "")
+        if key in _NODE_LABELS:
+            yield f"{here}.topologyKey: {key} is {_NODE_LABELS[key]}"
+        if rule.get("labelSelector") is None:
+            yield f"{here}.labelSelector: a null labelSelector results in matching no pod"
+
+
+def _plugins(at: str, holder: Spec, known: Mapping[str, str] = _PLUGINS) -> Warnings:
+    for name, text in known.items():
+        if holder.get(name) is not None:
+            yield f"{at}.{_SHOWN.get(name, name)}: {text}"
+
+
+def _repeated(at: str, entries: Iterable[Spec], field: str, word: str) -> Warnings:
+    seen = set()
+    for i, entry in enumerate(entries):
+        value = entry.get(field, "")
+        if value in seen:
+            yield f'{at}[{i}].{field}: duplicate {word} "{value}"'
+        seen.add(value)
+
+
+def _fractions(at: str, amounts: Spec | None, resources: Iterable[str] = _BYTES) -> Warnings:
+    """Bytes come whole."""
+    for name in resources:
+        if amounts and name in amounts and quantity.milli(amounts[name]) % 1000:
+            shown = f'fractional byte value "{amounts[name]}" is invalid, must be an integer'
+            yield f"{at}[{name}]: {shown}"
+
+
+def _container(at: str, container: Spec) -> Warnings:
+    seen: set[str] = set()
+    for i, variable in enumerate(container.get("env") or ()):
+        name = variable.get("name", "")
+        if name in seen and f"$({name})" not in variable.get("value", ""):
+            yield f'{at}.env[{i}]: hides previous definition of "{name}", which may be dropped when using apply'
+        seen.add(name)
+    resources = container.get("resources") or {}
+    for name in _BYTES:
+        for part in ("limits", "requests"):
+            yield from _fractions(f"{at}.resources.{part}", resources.get(part), (name,))
+
+
+def _ports(at: str, spec: Spec) -> Warnings:
+    """Ports of one container that are opened twice."""
+    for part in ("initContainers", "containers"):
+        for i, container in enumerate(spec.get(part) or ()):
+            seen: dict[tuple[Any, ...], str] = {}
+            for j, port in enumerate(container.get("ports") or ()):
+                here = f"{at}.{part}[{i}].ports[{j}]"
+                same = tuple(port.get(name) for name in ("containerPort", "protocol", "hostPort", "hostIP"))
+                if same in seen:
+                    yield f"{here}: duplicate port definition with {seen[same]}"
+                seen.setdefault(same, here)
+
+
+def _apparmor(prefix: str, notes: Spec) -> Warnings:
+    text = 'deprecated since v1.30; use the "appArmorProfile" field instead'
+    for key in sorted(notes):
+        if key.startswith(_APPARMOR):
+            yield f"{prefix}metadata.annotations[{key}]: {text}"
+
+
+def pod_spec(prefix: str, meta: Spec, spec: Spec, *, template: bool) -> Warnings:
+    """What to say about a pod, or about a template at the path `prefix` (with its dot; empty for a pod)."""
+    at = f"{prefix}spec"
+    notes = meta.get("annotations") or {}
+    if notes and not template:
+        yield from _apparmor(prefix, notes)
+    if spec.get("nodeSelector"):
+        yield from _labels(f"{at}.nodeSelector", spec["nodeSelector"])
+    affinity = spec.get("affinity")
+    if affinity and affinity.get("nodeAffinity"):
+        yield from _node_affinity(at, affinity["nodeAffinity"])
+    yield from _spread(at, spec)
+    for key, text in _POD_NOTES.items() if notes else ():
+        if key in notes:
+            yield f"{prefix}metadata.annotations[{key}]: {text}"
+    for i, volume in enumerate(spec.get("volumes") or ()):
+        yield from _plugins(f"{at}.volumes[{i}]", volume)
+    yield from _repeated(f"{at}.hostAliases", spec.get("hostAliases") or (), "ip", "ip")
+    secrets = spec.get("imagePullSecrets") or ()
+    yield from _repeated(f"{at}.imagePullSecrets", secrets, "name", "name")
+    for i, secret in enumerate(secrets):
+        if not secret.get("name"):
+            yield f'{at}.imagePullSecrets[{i}].name: invalid empty name ""'
+    yield from _fractions(f"{at}.overhead", spec.get("overhead"))
+    if notes and template and not (spec.get("securityContext") or {}).get("appArmorProfile"):
+        yield from _apparmor(prefix, notes)
+    for part in ("initContainers", "containers"):
+        for i, container in enumerate(spec.get(part) or ()):
+            yield from _container(f"{at}.{part}[{i}]", container)
+    yield from _ports(at, spec)
+    if spec.get("terminationGracePeriodSeconds", 0) < 0:
+        why = "must be >= 0; negative values are invalid and will be treated as 1"
+        yield f"{at}.terminationGracePeriodSeconds: {why}"
+
+
+def _pod(obj: Object, old: Object | None) -> Warnings:
+    if old is None:
+        yield from _label_name(obj, "the Pod's hostname")
+    elif old.get("spec") == obj.get("spec"):
+        return
+    yield from pod_spec("", obj["metadata"], obj.get("spec") or {}, template=False)
+
+
+def _label_name(obj: Object, used: str) -> Warnings:
+    """A name that is fine for the object but not for what is made from it."""
+    problems = names.dns_label(obj["metadata"].get("name", ""))
+    if problems:
+        yield f"metadata.name: this is used in {used}, {_LABEL_BETTER}: [{' '.join(problems)}]"
+
+
+def _template(path: str, *, named: bool) -> Callable[[Object, Object | None], Warnings]:
+    """The rule of a kind with a pod template at `path`; `named`: pods are named after the object."""
+    steps = path.split(".")
+
+    def of(obj: Object) -> Object:
+        for step in steps:
+            obj = obj.get(step) or {}
+        return obj
+
+    def check(obj: Object, old: Object | None) -> Warnings:
+        if named and old is None:
+            yield from _label_name(obj, "Pod names and hostnames")
+        template = of(obj)
+        if old is None or of(old) != template:
+            meta, spec = template.get("metadata") or {}, template.get("spec") or {}
+            yield from pod_spec(f"{path}.", meta, spec, template=True)
+
+    return check
+
+
+def _service(obj: Object, old: Object | None) -> Warnings:
+    spec = obj.get("spec") or {}
+    if spec.get("clusterIP") == "None":
+        for field in ("loadBalancerIP", "externalIPs"):
+            if spec.get(field):
+                yield f"spec.{field} is ignored for headless services"
+        if spec.get("sessionAffinity", "None") != "None":
+            yield "spec.SessionAffinity is ignored for headless services"
+    if spec.get("externalName") and spec.get("type") != "ExternalName":
+        yield 'spec.externalName is ignored when spec.type is not "ExternalName"'
+
+
+def _ingress(obj: Object, old: Object | None) -> Warnings:
+    if old is None and "kubernetes.io/ingress.class" in (obj["metadata"].get("annotations") or {}):
+        yield "annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead"
+
+
+def _csi_driver(obj: Object, old: Object | None) -> Warnings:
+    spec = obj.get("spec") or {}
+    if old is not None and (old.get("spec") or {}).get("tokenRequests") == spec.get("tokenRequests"):
+        return
+    if spec.get("tokenRequests") and spec.get("serviceAccountTokenInSecrets") is None:
+        yield (
+            "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, "
+            "set to true to prevent possible logging of tokens in volume attributes"
+        )
+
+
+def _beta_class(obj: Object) -> Warnings:
+    if _STORAGE_CLASS in (obj["metadata"].get("annotations") or {}):
+        yield f'metadata.annotations[{_STORAGE_CLASS}]: deprecated since v1.8; use "storageClassName" attribute instead'
+
+
+def _volume(obj: Object, old: Object | None) -> Warnings:
+    spec = obj.get("spec") or {}
+    for i, term in enumerate(((spec.get("nodeAffinity") or {}).get("required") or {}).get("nodeSelectorTerms") or ()):
+        yield from _node_term(f"spec.nodeAffinity.required.nodeSelectorTerms[{i}]", term)
+    yield from _beta_class(obj)
+    if spec.get("persistentVolumeReclaimPolicy") == "Recycle":
+        yield (
+            "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. "
+            "Instead, the recommended approach is to use dynamic provisioning."
+        )
+    yield from _plugins("spec", spec)
+
+
+def _claim(obj: Object, old: Object | None) -> Warnings:
+    yield from _beta_class(obj)
+    resources = (obj.get("spec") or {}).get("resources") or {}
+    for part in ("requests", "limits"):
+        yield from _fractions(f"spec.resources.{part}", resources.get(part), ("storage",))
+
+
+_RULES: dict[str, Callable[[Object, Object | None], Warnings]] = {
+    "pods": _pod,
+    "podtemplates": _template("template", named=False),
+    "replicationcontrollers": _template("spec.template", named=True),
+    "deployments.apps": _template("spec.template", named=True),
+    "replicasets.apps": _template("spec.template", named=True),
+    "statefulsets.apps": _template("spec.template", named=False),
+    "daemonsets.apps": _template("spec.template", named=False),
+    "jobs.batch": _template("spec.template", named=True),
+    "cronjobs.batch": _template("spec.jobTemplate.spec.template", named=True),
+    "services": _service,
+    "ingresses.networking.k8s.io": _ingress,
+    "csidrivers.storage.k8s.io": _csi_driver,
+    "persistentvolumes": _volume,
+    "persistentvolumeclaims": _claim,
+}
+
+
+def advise(kind: Kind, obj: Object, old: Object | None = None) -> list[str]:
+    """Warnings for a write, in the order in which clients show them; `old` is None for a create."""
+    rule = _RULES.get(kind.qualified)
+    return list(rule(obj, old)) if rule is not None else []
