@@ -9,7 +9,8 @@ import pytest
 from tests.cluster import machine_lock
 from tests.machine import FreshMachine, Unavailable
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+# Waiting for another test's node may take longer than a test.
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
 
 # Runs `$1` in the background until it says `$2`, then calls `use`, then stops it as Ctrl-C does.
 _SESSION = r"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ import pytest
 from tests.cluster import ROOT, Cluster, remains
 from tests.e2e.objects import pod
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+# Waiting for another test's node may take longer than a test.
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
 
+_ETC = Path("/etc/rancher")
 # A container is known by what it runs.
 _MARK = "k3s-test-of-life"
 _SCRIPT = f": {_MARK}; trap 'exit 0' TERM; while true; do sleep 3600 & wait $!; done"
@@ -83,6 +86,10 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A cluster with one pod; removed at the end whatever happened."""
     made = Machine(tmp_path_factory.mktemp("life"))
     made.prepare()
+    # Removal takes this folder; what somebody has in it comes back.
+    kept = made.folder / "rancher"
+    if _ETC.exists():
+        shutil.move(_ETC, kept)
     try:
         made.start()
         kubectl = made.kubectl()
@@ -92,7 +99,11 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         kubectl("wait", "--for=condition=Ready", "pod/life", "--timeout=60s")
         yield made
     finally:
+        made.data_dir.mkdir(exist_ok=True)
         made.remove()
+        if kept.exists():
+            shutil.rmtree(_ETC, ignore_errors=True)
+            shutil.move(kept, _ETC)
 
 
 def _still_there(machine: Machine, container: int) -> None:
@@ -156,14 +167,15 @@ def test_two_signals(machine: Machine) -> None:
     _still_there(machine, container)
 
 
-def _state() -> dict[str, list[str]]:
-    """What a node leaves on a machine, and others may have, too."""
+def _state(uid: str) -> dict[str, list[str]]:
+    """What a node with this pod leaves on a machine, and others may have, too."""
     rules = subprocess.run(["iptables-save"], capture_output=True, text=True, check=True).stdout.splitlines()
-    cgroups = Path("/sys/fs/cgroup")
+    groups = subprocess.run(["find", "/sys/fs/cgroup", "-name", f"*{uid}*"], capture_output=True, text=True, check=True)
+    files = (_ETC, Path("/run/k3s"), Path("/var/log/pods"), Path("/var/log/containers"))
     return {
         "rules": [line for line in rules if "cbr0" in line or "10.42." in line or "KUBE-" in line],
-        "cgroups": [str(p) for p in (*cgroups.glob("*/kubepods"), *cgroups.glob("kubepods"))],
-        "files": [str(p) for p in (Path("/etc/rancher"), Path("/run/k3s"), Path("/var/log/pods")) if p.exists()],
+        "cgroups": groups.stdout.split(),
+        "files": [str(path) for path in files if path.exists()],
     }
 
 
@@ -172,9 +184,9 @@ def test_uninstall(machine: Machine) -> None:
     command = ["./k3s", "uninstall", f"--data-dir={machine.data_dir}"]
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert refused.returncode == 1 and "still runs" in refused.stderr
-    container = _container()
+    container, uid = _container(), machine.kubectl().get("pod", "life")["metadata"]["uid"]
     machine.stop()
-    assert _state()["rules"] and _container() == container
+    assert all(_state(uid).values()) and _container() == container
     other = subprocess.Popen(["containerd-shim-of-others", "3600"], executable="/bin/sleep")
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -183,6 +195,6 @@ def test_uninstall(machine: Machine) -> None:
     finally:
         other.kill()
         other.wait()
-    assert _state() == {"rules": [], "cgroups": [], "files": []}
+    assert _state(uid) == {"rules": [], "cgroups": [], "files": []}
     assert remains(machine.data_dir) == []
     assert not machine.data_dir.exists()
