@@ -189,15 +189,20 @@ _CARRIERS = {
 }
 
 
-def partial(obj: Object) -> Object:
-    """The PartialObjectMetadata of an object."""
-    meta = obj.get("metadata", {})
+def own_metadata(obj: Object) -> Object:
+    """The metadata of an object without what only carries parts of its spec."""
+    meta: Object = obj.get("metadata", {})
     carriers = _CARRIERS.get(obj.get("kind", ""))
     if carriers and meta.get("annotations"):
         kept = {key: value for key, value in meta["annotations"].items() if key not in carriers}
         meta = {key: value for key, value in meta.items() if key != "annotations"}
         meta = {**meta, "annotations": kept} if kept else meta
-    return {"kind": "PartialObjectMetadata", "apiVersion": _META, "metadata": meta}
+    return meta
+
+
+def partial(obj: Object) -> Object:
+    """The PartialObjectMetadata of an object."""
+    return {"kind": "PartialObjectMetadata", "apiVersion": _META, "metadata": own_metadata(obj)}
 
 
 def partial_list(objects: Iterable[Object], metadata: Mapping[str, Any]) -> Object:

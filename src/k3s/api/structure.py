@@ -6,6 +6,7 @@ Source: the JSON decoding of the API server, whose errors name the struct, the f
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from k3s.api import quantity, times
@@ -14,6 +15,11 @@ from k3s.api.kinds import Kind
 from k3s.api.object import Object
 from k3s.api.schema import Node
 
+# Stands in a path for the key of a map, which the decoder's errors leave out.
+_ANY_KEY = "\0"
+_BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+# Lists of which none is another wish than no list: the defaults are for the latter.
+_EMPTY_IS_SAID = frozenset({("HPAScalingRules", "policies")})
 _INT_RANGE = {"int32": (-(1 << 31), (1 << 31) - 1), "int64": (-(1 << 63), (1 << 63) - 1)}
 
 
@@ -30,7 +36,7 @@ class _Pruner:
         kind = node.type
         if kind == "string":
             if value.__class__ is str:
-                return value
+                return value if node.format != "byte" else _base64(value)
         elif kind == "object":
             if value.__class__ is dict:
                 return self.object(node, value, path)
@@ -97,7 +103,11 @@ class _Pruner:
         items = node.items()
         if items is None:
             return value
-        out = {key: self.value(items, _present(items, v), f"{path}.{key}") for key, v in value.items()}
+        scalar = items.type == "string"
+        out = {
+            key: self.value(items, _present(items, v), f"{path}.{_ANY_KEY}" if scalar else f"{path}.{key}")
+            for key, v in value.items()
+        }
         return value if all(out[key] is v for key, v in value.items()) else out
 
     def array(self, node: Node, value: list[Any], path: str) -> list[Any]:
@@ -134,18 +144,66 @@ class _Pruner:
         name = words.get(type(value), "null")
         if name == "number" and node.type == "integer":
             name = f"number {value}"
-        where = "".join(part.partition("[")[0] + "." for part in path.split("."))[:-1]
+        where = ".".join(part.partition("[")[0] for part in path.split(".") if part != _ANY_KEY)
+        if self.custom:
+            where = where.removeprefix("metadata.")  # the one part of a custom object that has a struct
         field = f"{self.struct}.{where}" if self.struct else where
-        return _Refused(f"json: cannot unmarshal {name} into Go struct field {field} of type {_go_type(node)}")
+        text = f"json: cannot unmarshal {name} into Go struct field {field} of type {_go_type(node)}"
+        return _Refused(text, _unrestored(node, value))
 
 
 class _Refused(Exception):
-    """A value that cannot be decoded."""
+    """A value that cannot be decoded; `restored` is what the converter of strategic patches says about it."""
+
+    def __init__(self, text: str, restored: str = "") -> None:
+        super().__init__(text)
+        self.restored = restored or text
+
+
+class Mistyped(BadRequest):
+    """A value has another type than its field; `problem` and `restored` are the words of the two decoders."""
+
+    problem = ""
+    restored = ""
+
+
+def _unrestored(node: Node, value: Any) -> str:
+    words = {str: "string", bool: "bool", int: "int64", float: "float64", list: "slice", dict: "map"}
+    found = words.get(type(value), "invalid")
+    if node.type == "array":
+        return f"cannot restore slice from {found}"
+    if node.type in ("map", "any"):
+        return f"cannot restore map from {found}"
+    if node.type == "object":
+        return f"cannot restore struct from: {found}"
+    wanted = _go_type(node)
+    if found in ("int64", "float64") and wanted in ("string", "int32", "int64"):
+        return f"cannot convert {found} to {wanted}"
+    return f"unrecognized type: {wanted}"
+
+
+def _base64(text: str) -> str:
+    """Bytes travel as base64; the message names the first character that is none."""
+    try:
+        base64.b64decode(text, validate=True)
+    except ValueError:
+        raise _Refused(f"illegal base64 data at input byte {_first_illegal(text)}") from None
+    return text
+
+
+def _first_illegal(text: str) -> int:
+    good = len(text) - len(text.lstrip(_BASE64))
+    padding = len(text[good:]) - len(text[good:].lstrip("="))
+    if good == len(text) or (good + padding == len(text) and padding <= 2):
+        return good // 4 * 4  # too short: the last group of four is not whole
+    return good
 
 
 def _is_nothing(node: Node, child: Node, field: str, value: Any) -> bool:
     """Whether an empty value is the same as none: lists and maps of the API, and some flags, counts and texts."""
     if value.__class__ in (dict, list):
+        if (node.name, field) in _EMPTY_IS_SAID:
+            return False
         return child.type in ("map", "array") and bool(node.definition)
     return field in node.omits
 
@@ -191,4 +249,6 @@ def prune(node: Node, kind: Kind, obj: Object) -> tuple[Object, list[str]]:
         return pruner.object(node, obj, ""), pruner.unknown
     except _Refused as error:
         text = f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {error}'
-        raise BadRequest(text) from error
+        refused = Mistyped(text)
+        refused.problem, refused.restored = str(error), error.restored
+        raise refused from error

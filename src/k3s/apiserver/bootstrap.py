@@ -1,4 +1,4 @@
-"""What exists from the first start: namespaces, priority classes, roles, the way to this server.
+"""What exists from the first start: namespaces, priority classes, flow control, roles, the way to this server.
 
 Source: upstream's start hooks.
 """
@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from k3s.api.errors import ApiError
 from k3s.api.kinds import builtin
-from k3s.api.object import Object
+from k3s.api.object import Object, decode
 from k3s.apiserver import rbac_bootstrap
 from k3s.client.transport import Request
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 _TOGETHER = 128
+_FLOW_CONTROL = Path(__file__).with_name("data") / "flowcontrol.json"
 _CLASSES = (
     (
         "system-cluster-critical",
@@ -44,6 +46,20 @@ def priority_classes() -> list[Object]:
     """The two classes of the system."""
     kind = {"kind": "PriorityClass", "apiVersion": "scheduling.k8s.io/v1"}
     return [{**kind, "metadata": {"name": n}, "value": value, "description": text} for n, value, text in _CLASSES]
+
+
+def flow_control() -> list[Object]:
+    """The priority levels and flow schemas of every cluster, kept by the server unless an admin takes them over."""
+    meta = {"annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}}
+    return [
+        {
+            "kind": kind,
+            "apiVersion": "flowcontrol.apiserver.k8s.io/v1",
+            "metadata": {"name": name, **meta},
+            "spec": spec,
+        }
+        for kind, name, spec in decode(_FLOW_CONTROL.read_bytes())
+    ]
 
 
 def way_in(address: str, port: int, service_cidr: str) -> list[Object]:
@@ -93,7 +109,7 @@ async def ensure(server: ApiServer, address: str, port: int, service_cidr: str) 
         "metadata": {"name": "kubernetes"},
         "spec": {"cidrs": [service_cidr]},
     }
-    await _create(server, [*priority_classes(), cidr, *own])
+    await _create(server, [*priority_classes(), *flow_control(), cidr, *own])
     for obj in own[1:]:
         await _refresh(server, obj)
 

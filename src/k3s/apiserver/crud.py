@@ -424,11 +424,18 @@ def check_revision(context: Context, strategy: Strategy, old: Object, new: Objec
     uid = meta.get("uid")
     if uid and uid != before["uid"] and context.verb == "update":
         why = (
-            f"StorageError: invalid object, Code: 4, Key: {kind.key(context.namespace, context.name)}, "
+            f"StorageError: invalid object, Code: 4, Key: {_shown_key(context)}, "
             f"ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, "
             f"UID in object meta: {before['uid']}"
         )
         raise conflict(kind.group, kind.plural, context.name, why)
+
+
+def _shown_key(context: Context) -> str:
+    """Where messages say that an object is stored: the groups of built-in kinds do not show."""
+    kind = context.kind
+    parts = ("/registry", kind.group if kind.custom else "", kind.plural, context.namespace, context.name)
+    return "/".join(part for part in parts if part)
 
 
 def with_kept_metadata(new: Object, old: Object) -> Object:
@@ -458,7 +465,8 @@ def tracked(context: Context, old: Object | None, new: Object) -> Object:
         kept = {k: v for k, v in meta.items() if k != "managedFields"}
         return {**new, "metadata": {**kept, "managedFields": before} if before else kept}
     node = schema.definition_of(context.kind)
-    return fields.track_update(node, old, new, manager, subresource=context.subresource, now=context.now)
+    now = None if context.subresource == "scale" else context.now
+    return fields.track_update(node, old, new, manager, subresource=context.subresource, now=now)
 
 
 def metadata_causes(old: Object, new: Object) -> list[Cause]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,7 +56,7 @@ class Renderer:
         from k3s.api.columns import table
 
         if include not in ("", "Metadata", "Object", "None"):
-            text = f'includeObject: Invalid value: "{include}": must be \'Metadata\', \'Object\', \'None\', or empty'
+            text = f"includeObject: Invalid value: \"{include}\": must be 'Metadata', 'Object', 'None', or empty"
             raise BadRequest(f"Unable to convert to Table as requested: {text}")
         found = table(kind, list(objects), self._clock.now(), include or "Metadata")
         return found if media.version == "v1" else _older(found, media.version)
@@ -223,7 +224,13 @@ def _older(table: Object, version: str) -> Object:
 
 def partial(obj: Object, media: Media) -> Object:
     """The object as PartialObjectMetadata."""
-    return {"kind": "PartialObjectMetadata", "apiVersion": f"meta.k8s.io/{media.version}", "metadata": obj["metadata"]}
+    from k3s.api.columns import own_metadata
+
+    return {
+        "kind": "PartialObjectMetadata",
+        "apiVersion": f"meta.k8s.io/{media.version}",
+        "metadata": own_metadata(obj),
+    }
 
 
 def list_object(kind: Kind, meta: Object, objects: Sequence[Object]) -> Object:
@@ -256,9 +263,36 @@ def dump_json(obj: Any, pretty: bool) -> bytes:
 
 
 def dump_yaml(obj: Any) -> bytes:
-    """YAML text with sorted keys."""
+    """YAML text as the API's own library writes it: sorted keys, double quotes where needed, blocks for lines."""
     import yaml
 
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    text: str = yaml.dump(obj, Dumper=dumper, default_flow_style=False, allow_unicode=True, sort_keys=True, width=10**6)
+    text: str = yaml.dump(
+        obj, Dumper=_yaml_dumper(), default_flow_style=False, allow_unicode=True, sort_keys=True, width=10**6
+    )
     return text.encode()
+
+
+@functools.cache
+def _yaml_dumper() -> Any:
+    import yaml
+
+    class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+        """Writes texts in the style of the API's library."""
+
+    def text(dumper: Any, value: str) -> Any:
+        style = None
+        if "\n" in value:
+            style = "|"
+        elif dumper.resolve(yaml.ScalarNode, value, (True, False)) != "tag:yaml.org,2002:str" or value in _YAML_WORDS:
+            style = '"'
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
+    Dumper.ignore_aliases = lambda self, value: True
+    return Dumper
+
+
+# Texts that some YAML parsers read as booleans.
+_YAML_WORDS = frozenset(
+    {"y", "Y", "n", "N", "yes", "Yes", "YES", "no", "No", "NO", "on", "On", "ON", "off", "Off", "OFF"}
+)

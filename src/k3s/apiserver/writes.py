@@ -289,12 +289,27 @@ def check_type(kind: Kind, new: Object, registry: Registry) -> None:
     version, name = new.get("apiVersion", ""), new.get("kind", "")
     if version == kind.api_version and name == kind.kind:
         return
-    if registry.of(new) is None:
+    other = registry.of(new)
+    if other is None:
         why = f'no kind "{name}" is registered for version "{version}" in scheme "pkg/api/legacyscheme/scheme.go:30"'
+    elif (unread := _unread(other, new)) is not None:
+        why = unread
     else:
         why = f"unable to convert {name} of {version} to {kind.kind} of {kind.api_version}"
     text = f"Invalid value: {encode(encode(new).decode()).decode()}: {why}"
     raise invalid("", "", "", [{"reason": "FieldValueInvalid", "message": text, "field": "patch"}])
+
+
+def _unread(kind: Kind, obj: Object) -> str | None:
+    """Why an object cannot be read as one of this kind; None when it can."""
+    from k3s.api import schema
+    from k3s.api.errors import BadRequest
+
+    try:
+        schema.prune(kind, obj)
+    except BadRequest as error:
+        return error.message.partition(f" cannot be handled as a {kind.kind}: ")[2]
+    return None
 
 
 def _dry_run(pairs: tuple[tuple[str, str], ...], verb: str) -> bool:

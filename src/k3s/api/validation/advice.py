@@ -142,8 +142,6 @@ def pod_spec(prefix: str, meta: Spec, spec: Spec, *, template: bool) -> Warnings
     """What to say about a pod, or about a template at the path `prefix` (with its dot; empty for a pod)."""
     at = f"{prefix}spec"
     notes = meta.get("annotations") or {}
-    if notes and not template:
-        yield from _apparmor(prefix, notes)
     if spec.get("nodeSelector"):
         yield from _labels(f"{at}.nodeSelector", spec["nodeSelector"])
     affinity = spec.get("affinity")

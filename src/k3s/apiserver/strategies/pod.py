@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from k3s.api import quantity, times
 from k3s.api.object import Object
-from k3s.apiserver.strategy import Context, Strategy
+from k3s.apiserver.strategy import Cause, Context, Strategy
 
 _COUNTED = ("cpu", "memory")
+_CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
+_APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
+_APPARMOR_OLD = 'deprecated since v1.30; use the "appArmorProfile" field instead'
 
 
 class PodStrategy(Strategy):
@@ -16,7 +19,7 @@ class PodStrategy(Strategy):
         status: Object = {"phase": "Pending", "qosClass": qos_class(obj)}
         if obj["spec"].get("schedulingGates"):
             status["conditions"] = [_gated(context.now)]
-        return {**obj, "status": status}
+        return {**_profiled(context, obj), "status": status}
 
     def reset_update(self, context: Context, old: Object, new: Object) -> Object:
         part = context.subresource
@@ -27,6 +30,13 @@ class PodStrategy(Strategy):
         if part == "binding":
             return new
         return super().reset_update(context, old, new)
+
+    def validate(self, context: Context, old: Object | None, new: Object) -> list[Cause]:
+        if context.subresource != "resize" or old is None:
+            return []
+        from k3s.apiserver.subresources import resize
+
+        return resize.causes(old, new)
 
     def changed_spec(self, context: Context, old: Object, new: Object) -> bool:
         """Being bound to a node is no new generation."""
@@ -66,6 +76,49 @@ def _gated(now: float) -> Object:
         "reason": "SchedulingGated",
         "message": "Scheduling is blocked due to non-empty scheduling gates",
     }
+
+
+def _profiled(context: Context, pod: Object) -> Object:
+    """A field says the AppArmor profile, and to old nodes an annotation: what only one says, the other repeats."""
+    spec, notes = pod["spec"], dict(pod["metadata"].get("annotations") or {})
+    overall = (spec.get("securityContext") or {}).get("appArmorProfile")
+    if overall is None and not any(key.startswith(_APPARMOR) for key in notes):
+        parts = [c for part in _CONTAINERS for c in spec.get(part) or ()]
+        if not any((c.get("securityContext") or {}).get("appArmorProfile") for c in parts):
+            return pod
+    for part in _CONTAINERS:
+        containers = list(spec.get(part) or ())
+        for i, container in enumerate(containers):
+            key = _APPARMOR + container["name"]
+            own = (container.get("securityContext") or {}).get("appArmorProfile")
+            if key not in notes:
+                text = _profile_text(own or overall)
+                if text:
+                    notes[key] = text
+            elif own is None:
+                context.warnings.append(f"metadata.annotations[{key}]: {_APPARMOR_OLD}")
+                profile = _profile(notes[key])
+                if profile is not None and profile != overall:
+                    security = {**(container.get("securityContext") or {}), "appArmorProfile": profile}
+                    containers[i] = {**container, "securityContext": security}
+        if containers:
+            spec = {**spec, part: containers}
+    meta = {**pod["metadata"], "annotations": notes} if notes else pod["metadata"]
+    return {**pod, "metadata": meta, "spec": spec}
+
+
+def _profile_text(profile: Object | None) -> str:
+    kind = (profile or {}).get("type")
+    if kind == "Localhost":
+        return f"localhost/{(profile or {}).get('localhostProfile', '')}"
+    return {"Unconfined": "unconfined", "RuntimeDefault": "runtime/default"}.get(str(kind), "")
+
+
+def _profile(text: str) -> Object | None:
+    if text.startswith("localhost/"):
+        return {"type": "Localhost", "localhostProfile": text.removeprefix("localhost/")}
+    kind = {"unconfined": "Unconfined", "runtime/default": "RuntimeDefault"}.get(text)
+    return {"type": kind} if kind else None
 
 
 def _same_revision(old: Object, new: Object) -> Object:
