@@ -191,13 +191,14 @@ def track_update(
     manager: str,
     *,
     subresource: str = "",
-    now: float,
+    now: float | None,
     ignored: Collection[Path] = (),
     operation: str = UPDATE,
 ) -> Object:
     """`new` with managedFields that say what `manager` changed from `old` (None: it creates the object).
 
     To be called after defaulting and before the server allocates anything: only what the client asked for is its own.
+    Without `now` the entry has no time, as those of a scale.
     `ignored` are path prefixes that this way of writing cannot change, such as `("f:status",)`.
     """
     given = (new.get("metadata") or {}).get("managedFields")
@@ -224,7 +225,7 @@ def track_update(
     if owned and previous is not None:
         owned |= previous.paths - taken
     if owned:
-        rest.append(mine.owning(owned, times.format(now)))
+        rest.append(mine.owning(owned, "" if now is None else times.format(now)))
     elif previous is not None:
         rest.append(previous.minus(taken))
     return _write(new, rest)

@@ -28,6 +28,18 @@ def check(node: Node, obj: Mapping[str, Any]) -> list[Cause]:
     return list(_value(node.raw, rest, ""))
 
 
+def check_status(node: Node, obj: Mapping[str, Any]) -> list[Cause]:
+    """The causes why the status that was written through its own path is not what the schema demands of it."""
+    raw = (node.raw.get("properties") or {}).get("status")
+    if raw is None or "status" not in obj:
+        return []
+    found = []
+    for cause in _value(raw, obj["status"], ""):
+        inner = cause["field"] if cause["field"] != "<nil>" else ""
+        found.append({**cause, "field": f"status.{inner}" if inner else "status"})
+    return found
+
+
 def _cause(reason: str, field: str, message: str) -> Cause:
     return {"reason": reason, "message": message, "field": field or "<nil>"}
 

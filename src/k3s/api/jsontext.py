@@ -5,6 +5,7 @@ Only used after a decoder has refused a text, so it may be slow.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -32,6 +33,31 @@ def complaint(data: bytes | str) -> str:
     except RecursionError:
         return "exceeded max depth"
     return ""
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object with all its keys."""
+
+
+def duplicates(data: bytes) -> list[str]:
+    """The paths (`spec.containers[0].name`) of keys that come again in their object, in the order of the text."""
+    found: list[str] = []
+
+    def walk(value: Any, path: str) -> None:
+        if isinstance(value, _Pairs):
+            seen: set[str] = set()
+            for key, inner in value:
+                at = f"{path}.{key}" if path else key
+                if key in seen:
+                    found.append(at)
+                seen.add(key)
+                walk(inner, at)
+        elif isinstance(value, list):
+            for i, inner in enumerate(value):
+                walk(inner, f"{path}[{i}]")
+
+    walk(json.loads(data, object_pairs_hook=_Pairs), "")
+    return list(dict.fromkeys(found))
 
 
 def kind_of(value: Any) -> str:

@@ -59,6 +59,8 @@ class Kind:
     schema: Node | None = None
     #: additionalPrinterColumns of a custom kind.
     printer_columns: tuple[Mapping[str, Any], ...] = ()
+    #: Fields besides name and namespace by which objects of a custom kind can be selected, as `spec.color`.
+    selectable_fields: tuple[str, ...] = ()
     api_version: str = ""
 
     @property
@@ -173,6 +175,11 @@ class Registry:
     def stored(self) -> list[Kind]:
         """One row for each place in the datastore: the version that objects are stored in."""
         return [kind for kind in self.all() if kind.stored and kind.is_storage_version]
+
+    @property
+    def builtin_groups(self) -> tuple[str, ...]:
+        """The groups that are there without any definition, the core group's name is empty."""
+        return self._builtin_groups
 
     def groups(self) -> list[tuple[str, tuple[str, ...]]]:
         """Each group with its versions, the preferred one first, in the order of discovery."""

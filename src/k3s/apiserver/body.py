@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import msgspec
 
 from k3s.api import jsontext, schema
-from k3s.api.errors import ApiError, BadRequest, TooLarge, UnsupportedMediaType
+from k3s.api.errors import ApiError, BadRequest, TooLarge, UnsupportedMediaType, invalid
 from k3s.api.kinds import Kind, Registry, split_api_version
 from k3s.api.object import Object, decode
+from k3s.api.structure import Mistyped
 from k3s.apiserver.media import JSON, PROTOBUF, SUPPORTED, YAML
 from k3s.base.http import MAX_BODY
 from k3s.base.message import Request
@@ -22,6 +25,7 @@ PATCHES = {
     "application/apply-patch+cbor": "",
 }
 _SHOWN = 30
+_INT64 = (-(1 << 63), (1 << 63) - 1)
 
 
 def media_type(request: Request) -> str:
@@ -74,8 +78,7 @@ def yaml(data: bytes, expected: str) -> Any:
     try:
         return next(iter(parser.load_all(data, Loader=loader)), None)
     except parser.YAMLError as error:
-        problem = getattr(error, "problem", None) or str(error)
-        raise _unparsed(expected, f"yaml: {problem}", data.hex()) from None
+        raise _unparsed(expected, yaml_complaint(error), data.hex()) from None
 
 
 def _unparsed(expected: str, why: str, data: bytes | str) -> ApiError:
@@ -97,9 +100,59 @@ def apply_value(data: bytes) -> Any:
     try:
         return parser.load(data, Loader=getattr(parser, "CSafeLoader", parser.SafeLoader))
     except parser.YAMLError as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
-        place = f"line {mark.line + 1}: " if mark is not None else ""
-        raise BadRequest(f"error decoding YAML: error converting YAML to JSON: yaml: {place}{problem}") from None
+        raise BadRequest(f"error decoding YAML: error converting YAML to JSON: {yaml_complaint(error)}") from None
+
+
+def yaml_complaint(error: Any) -> str:
+    """What is wrong with a YAML text, in the words of Go's package: only its scanner counts lines from one, and the
+    first line is not named."""
+    line = 0
+    for mark in (getattr(error, "context_mark", None), getattr(error, "problem_mark", None)):
+        if mark is not None and mark.line:
+            line = mark.line + (type(error).__name__ == "ScannerError")
+            break
+    problem = getattr(error, "problem", None) or str(error)
+    return f"yaml: line {line}: {problem}" if line else f"yaml: {problem}"
+
+
+def duplicates(request: Request, value: Any) -> list[str]:
+    """The paths of keys that a JSON body has twice; `value` is what its decoder made of it (the last one wins)."""
+    data = request.body
+    if not data or media_type(request) in (YAML, PROTOBUF):
+        return []
+    # A key that was dropped took its quotes with it: cheaper to count than to look for.
+    if data.count(b'"') == msgspec.json.encode(value).count(b'"'):
+        return []
+    return jsontext.duplicates(data)
+
+
+def rounded(value: Any) -> Any:
+    """The value with whole numbers beyond 64 bits as the nearest one that a double can hold, as Go reads them."""
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [rounded(inner) for inner in value]
+    if isinstance(value, int) and not _INT64[0] <= value <= _INT64[1]:
+        return int(Decimal(repr(float(value))))
+    return value
+
+
+def custom_type(value: Any, kind: Kind, data: bytes) -> None:
+    """A custom object has to say what it is. Raises BadRequest, Invalid."""
+    if not isinstance(value, dict):
+        return
+    if not value.get("kind"):
+        text = data.decode("utf-8", "replace")
+        raise _unparsed(kind.kind, f"Object 'Kind' is missing in '{text}'", data)
+    version, name = value.get("apiVersion", ""), value["kind"]
+    if version != kind.api_version:
+        raise BadRequest(
+            f"the API version in the data ({version}) does not match the expected API version ({kind.api_version})"
+        )
+    if name != kind.kind:
+        text = f'Invalid value: "{name}": must be {kind.kind}'
+        cause = {"reason": "FieldValueInvalid", "message": text, "field": "kind"}
+        raise invalid(kind.group, name, (value.get("metadata") or {}).get("name", ""), [cause])
 
 
 def of_kind(value: Any, kind: Kind, registry: Registry, wanted: tuple[str, str] | None = None) -> Object:
@@ -153,17 +206,36 @@ def _refuse(given_version: str, given_kind: str, api_version: str, name: str, re
     )
 
 
-def shaped(kind: Kind, obj: Object, validation: str, warnings: list[str]) -> Object:
-    """The object as its schema has it; unknown fields are refused (Strict), told of (Warn) or dropped (Ignore)."""
-    obj, unknown = schema.prune(kind, obj)
-    if unknown and validation != "Ignore":
-        texts = [f'unknown field "{path}"' for path in unknown]
+def shaped(
+    kind: Kind, obj: Object, validation: str, warnings: list[str], twice: Sequence[str] = (), patch: str = ""
+) -> Object:
+    """The object as its schema has it; unknown fields are refused (Strict), told of (Warn) or dropped (Ignore).
+
+    `twice` are the paths of keys that the body had twice. For what a patch made (`patch` is its type) the errors are
+    about the patch.
+    """
+    try:
+        obj, unknown = schema.prune(kind, obj)
+    except Mistyped as error:
+        if not patch:
+            raise
+        raise bad_patch(obj, error.restored if patch == "strategic" else error.problem) from None
+    if (unknown or twice) and validation != "Ignore":
+        texts = [f'duplicate field "{path}"' for path in twice] + [f'unknown field "{path}"' for path in unknown]
+        if kind.custom:
+            texts.sort()
         if validation == "Strict":
-            raise BadRequest(
-                f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: strict decoding error: '
-                + ", ".join(texts)
-            )
+            why = "strict decoding error: " + ", ".join(texts)
+            if patch:
+                raise bad_patch(obj, why)
+            raise BadRequest(f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {why}')
         warnings.extend(texts)
     if "metadata" not in obj:
         obj = {**obj, "metadata": {}}
     return obj
+
+
+def bad_patch(result: Object, why: str) -> ApiError:
+    """Invalid, for a patch whose result cannot be read."""
+    text = f"Invalid value: {msgspec.json.encode(msgspec.json.encode(result).decode()).decode()}: {why}"
+    return invalid("", "", "", [{"reason": "FieldValueInvalid", "message": text, "field": "patch"}])

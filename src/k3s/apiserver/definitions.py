@@ -7,11 +7,11 @@ says so, and empties a kind before its definition goes. Source: the CustomResour
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from k3s.api import schema, times
 from k3s.api.errors import ApiError
-from k3s.api.kinds import ALL_VERBS, Kind, Registry, Subresource, builtin, make
+from k3s.api.kinds import Kind, Registry, Subresource, builtin, make
 from k3s.api.object import Object, evolve
 from k3s.apiserver.cache import Cache, Change
 from k3s.apiserver.crud import Crud
@@ -25,6 +25,8 @@ from k3s.base.clock import Clock
 log = logging.getLogger(__name__)
 
 DEFINITION = builtin("apiextensions.k8s.io/v1", "CustomResourceDefinition")
+# In the order in which discovery has always shown them for custom kinds.
+_VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
 _PART_VERBS = ("get", "patch", "update")
 
 
@@ -48,13 +50,14 @@ def _row(spec: Object, names: Object, version: Object, stored: str) -> Kind:
         storage=(group, stored),
         singular=names.get("singular") or names["kind"].lower(),
         list_kind=names.get("listKind") or names["kind"] + "List",
-        verbs=ALL_VERBS,
+        verbs=_VERBS,
         short_names=tuple(names.get("shortNames") or ()),
         categories=tuple(names.get("categories") or ()),
         subresources=_parts(group, version, names["kind"]),
         custom=True,
         schema=schema.custom(raw) if raw else None,
         printer_columns=tuple(version.get("additionalPrinterColumns") or ()),
+        selectable_fields=tuple(f["jsonPath"].lstrip(".") for f in version.get("selectableFields") or ()),
     )
 
 
@@ -68,34 +71,91 @@ def _parts(group: str, version: Object, kind: str) -> dict[str, Subresource]:
     return parts
 
 
-def accepted(definition: Object, now: float) -> Object:
-    """The definition with the status of one whose names are free; itself when it has it already."""
-    spec, status = definition["spec"], definition.get("status") or {}
-    names = {**spec["names"]}
-    names.setdefault("singular", names["kind"].lower())
-    names.setdefault("listKind", names["kind"] + "List")
-    stored = next((v["name"] for v in spec["versions"] if v.get("storage")), "")
-    versions = list(status.get("storedVersions") or [])
-    if stored and stored not in versions:
-        versions.append(stored)
-    wanted = {"acceptedNames": names, "storedVersions": versions}
-    established = any(c["type"] == "Established" and c["status"] == "True" for c in status.get("conditions") or ())
-    if established and all(status.get(key) == value for key, value in wanted.items()):
+def accepted(definition: Object, others: Iterable[Object], now: float) -> Object:
+    """The definition with the status that says which of its names it got; itself when it has it already.
+
+    `others` are the definitions of the same group: a name belongs to the first whose status has it.
+    """
+    status = definition.get("status") or {}
+    resources, kinds = _taken(others)
+    names, conflict = _names(definition["spec"]["names"], status.get("acceptedNames") or {}, resources, kinds)
+    before = {c["type"]: c for c in status.get("conditions") or ()}
+    wanted = [_condition("NamesAccepted", *(conflict or _NO_CONFLICTS), now)]
+    established = before.get("Established")
+    if established is not None and established["status"] == "True":
+        wanted.append(established)
+    else:
+        wanted.append(_condition("Established", *(_NOT_ACCEPTED if conflict else _ESTABLISHED), now))
+    wanted = [_since(condition, before.get(condition["type"])) for condition in wanted]
+    wanted += [condition for type, condition in before.items() if type not in ("NamesAccepted", "Established")]
+    if status.get("acceptedNames") == names and status.get("conditions") == wanted:
         return definition
-    conditions = status.get("conditions") if established else _conditions(now)
-    return {**definition, "status": {"conditions": conditions, **wanted}}
+    return {**definition, "status": {**status, "conditions": wanted, "acceptedNames": names}}
 
 
-def _conditions(now: float) -> list[Object]:
+def established(definition: Object) -> bool:
+    """Whether the kind of a definition is served."""
+    conditions = (definition.get("status") or {}).get("conditions") or ()
+    return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+
+
+_NO_CONFLICTS = ("True", "NoConflicts", "no conflicts found")
+_ESTABLISHED = ("True", "InitialNamesAccepted", "the initial names have been accepted")
+_NOT_ACCEPTED = ("False", "NotAccepted", "not all names are accepted")
+
+
+def _taken(definitions: Iterable[Object]) -> tuple[set[str], set[str]]:
+    """The names that definitions have: of resources, and of kinds."""
+    resources: set[str] = set()
+    kinds: set[str] = set()
+    for definition in definitions:
+        names = (definition.get("status") or {}).get("acceptedNames") or {}
+        resources.update((names.get("plural", ""), names.get("singular", ""), *(names.get("shortNames") or ())))
+        kinds.update((names.get("kind", ""), names.get("listKind", "")))
+    return resources - {""}, kinds - {""}
+
+
+def _names(
+    wanted: Object, has: Object, resources: set[str], kinds: set[str]
+) -> tuple[Object, tuple[str, str, str] | None]:
+    """The names that a definition gets, and the condition that tells of the last one that it does not."""
+    got: Object = {"plural": "", "kind": "", **has}
+    conflict = None
+    for part, used in (
+        ("plural", resources),
+        ("singular", resources),
+        ("shortNames", resources),
+        ("kind", kinds),
+        ("listKind", kinds),
+    ):
+        given = wanted.get(part)
+        owned = has.get("shortNames") or () if part == "shortNames" else (has.get(part),)
+        new = [n for n in (given or () if part == "shortNames" else [given or ""]) if n not in owned]
+        clashes = [f'"{name}" is already in use' for name in new if name in used]
+        if clashes:
+            text = clashes[0] if len(clashes) == 1 else "[" + ", ".join(clashes) + "]"
+            conflict = ("False", f"{part[0].upper()}{part[1:]}Conflict", text)
+        elif given:
+            got[part] = given
+        else:
+            got.pop(part, None)
+    if wanted.get("categories"):
+        got["categories"] = wanted["categories"]
+    else:
+        got.pop("categories", None)
+    return got, conflict
+
+
+def _condition(type: str, status: str, reason: str, message: str, now: float) -> Object:
     stamp = times.format(now)
-    told = (
-        ("NamesAccepted", "NoConflicts", "no conflicts found"),
-        ("Established", "InitialNamesAccepted", "the initial names have been accepted"),
-    )
-    return [
-        {"type": type, "status": "True", "lastTransitionTime": stamp, "reason": reason, "message": message}
-        for type, reason, message in told
-    ]
+    return {"type": type, "status": status, "lastTransitionTime": stamp, "reason": reason, "message": message}
+
+
+def _since(condition: Object, before: Object | None) -> Object:
+    """A condition that has been so for a while keeps its time."""
+    if before is None or before["status"] != condition["status"]:
+        return condition
+    return {**condition, "lastTransitionTime": before.get("lastTransitionTime", condition["lastTransitionTime"])}
 
 
 class Definitions:
@@ -111,6 +171,8 @@ class Definitions:
         self._forget = forget
         self._rows: dict[str, list[Kind]] = {}
         self._spec: dict[str, Object | None] = {}
+        #: The definitions as their statuses have or will have them: who came first has the names.
+        self._told: dict[str, Object] = {}
         self._tasks = Tasks("definitions")
         self._settling: set[str] = set()
 
@@ -130,8 +192,24 @@ class Definitions:
         self._serve(name, None if change.deleted else change.item.obj)
         if not change.deleted:
             self._settle_soon(name)
+            return
+        group = change.item.obj["spec"]["group"]
+        for other in [n for n, d in self._told.items() if d["spec"]["group"] == group]:
+            self._serve(other, self._cache.get(DEFINITION, "", other))
+            self._settle_soon(other)  # it may get the names that are free now
+
+    def _accepted(self, definition: Object) -> Object:
+        """The definition with the status that it is to have, seen beside the others of its group."""
+        name, group = definition["metadata"]["name"], definition["spec"]["group"]
+        others = [d for n, d in self._told.items() if n != name and d["spec"]["group"] == group]
+        return accepted(definition, others, self._clock.now())
 
     def _serve(self, name: str, definition: Object | None) -> None:
+        self._told.pop(name, None)
+        if definition is not None:
+            told = self._told[name] = self._accepted(definition)
+            if not established(told):
+                definition = None
         old = self._rows.get(name) or []
         if definition is not None and old and definition["spec"] == self._spec.get(name):
             return
@@ -159,7 +237,7 @@ class Definitions:
             return
 
         def mutate(old: Object | None) -> Object | None:
-            return old if old is None else accepted(old, self._clock.now())
+            return old if old is None else self._accepted(old)
 
         await self._crud.commit(DEFINITION, "", name, mutate)
 

@@ -129,7 +129,7 @@ def decide(strategy: Strategy, context: Context, obj: Object, options: DeleteOpt
         marked = {**marked, "finalizers": kept} if kept else {k: v for k, v in marked.items() if k != "finalizers"}
     last = obj if marked is meta else {**obj, "metadata": marked}
     last = strategy.marked(context, last)
-    if kept or grace > 0 or strategy.holds(last):
+    if kept or grace > 0 or strategy.holds(last) or (strategy.lingers and "deletionTimestamp" not in meta):
         return last, last
     return None, last if graceful else obj
 

@@ -119,7 +119,9 @@ class Discovery:
         if parts[0] == "api":
             if len(parts) == 1:
                 return self._api_versions
-            return (lambda: self._resources("", "v1")) if parts[1:] == ["v1"] else None
+            if parts[1] != "v1":
+                raise NotFound("the server could not find the requested resource", {})
+            return (lambda: self._resources("", "v1")) if len(parts) == 2 else None
         if parts[0] != "apis" or len(parts) > 3:
             return None
         if len(parts) == 1:
@@ -130,6 +132,8 @@ class Discovery:
         if len(parts) == 2:
             return lambda: {"kind": "APIGroup", "apiVersion": "v1", **_group(parts[1], versions)}
         if parts[2] not in versions:
+            if parts[1] not in self._registry.builtin_groups:
+                return None
             raise NotFound("the server could not find the requested resource", {})
         return lambda: self._resources(parts[1], parts[2])
 

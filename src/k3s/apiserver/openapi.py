@@ -55,7 +55,7 @@ class OpenAPI:
         if name == path:
             return None
         if name not in self._names():
-            return Found(404, _TEXT, b"", {})
+            return Found(404, "", b"", {})
         return self._third(name, (query or {}).get("hash", ""))
 
     def _kept(self, key: str, make: Callable[[], Found]) -> Found:

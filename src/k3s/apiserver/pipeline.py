@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from urllib.parse import urlencode
 
-from k3s.api.errors import ApiError, InternalError, MethodNotAllowed, NotFound
+from k3s.api.errors import ApiError, InternalError, MethodNotAllowed, NotFound, not_found
 from k3s.api.kinds import Kind, Registry
 from k3s.apiserver.authn import Authenticates, impersonated
 from k3s.apiserver.authz import Attributes, Authorizes, refusal
@@ -239,11 +239,17 @@ class Pipeline:
             raise refusal(attributes, decision.reason)
 
     def _unknown(self, target: Target) -> bool:
-        """Whether nothing at all is served under the group of a path: then it is no path of the API."""
+        """Whether a path is none of the API: nothing is there under a group without built-in kinds, or a custom kind
+        is asked for at the wrong scope."""
         info = target.info
-        if not info.group or self._registry.by_resource(info.group, info.version, info.resource) is not None:
+        if not info.group or info.group in self._registry.builtin_groups:
             return False
-        return all(group != info.group for group, _ in self._registry.groups())
+        kind = self._registry.by_resource(info.group, info.version, info.resource)
+        if kind is None:
+            return True
+        if kind.namespaced:
+            return not info.namespace and info.verb not in ("list", "watch")
+        return bool(info.namespace)
 
     def _kind(self, target: Target) -> Kind:
         info = target.info
@@ -253,6 +259,8 @@ class Pipeline:
         if info.namespace and not kind.namespaced and info.resource != "namespaces":
             raise NotFound("the server could not find the requested resource", {})
         if info.subresource and info.subresource not in kind.subresources:
+            if kind.custom:
+                raise not_found(kind.group, kind.plural, info.name)
             raise NotFound("the server could not find the requested resource", {})
         return kind
 

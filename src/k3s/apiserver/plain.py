@@ -71,6 +71,9 @@ class Plain:
         status, content_type, body, *headers = found
         more = headers[0] if headers else {}
         pairs = tuple(more.items()) if isinstance(more, dict) else tuple(more)
+        tag = dict(pairs).get("ETag")
+        if tag and request.headers.get("if-none-match") == tag:
+            return Response(304, b"", "", pairs)
         return Response(status, body, content_type, pairs)
 
     def _health(self, path: str, kind: str, target: Target) -> Response:

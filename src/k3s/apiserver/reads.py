@@ -67,7 +67,9 @@ def scope_of(kind: Kind, namespace: str, query: Mapping[str, str], name: str = "
     if text := query.get("labelSelector"):
         labels = parse_labels(text)
     if text := query.get("fieldSelector"):
-        fields = check_fields(parse_fields(text), kind.group, kind.kind, () if kind.custom else None)
+        fields = check_fields(
+            parse_fields(text), kind.group, kind.kind, kind.selectable_fields if kind.custom else None
+        )
         name = name or fields.required("metadata.name") or ""
         if namespace == "" and kind.namespaced:
             namespace = fields.required("metadata.namespace") or ""
@@ -256,12 +258,13 @@ class Reads:
         more = 0
         last = ""
         for item in items:
-            if selected and not scope.matches(item):
-                continue
+            # A page ends where it is full: whether a selector would find more is the next page's business.
             if limit and len(found) == limit:
                 more += 1
                 if selected:
                     break
+                continue
+            if selected and not scope.matches(item):
                 continue
             found.append(item)
         if not more:

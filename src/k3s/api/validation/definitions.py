@@ -1,6 +1,6 @@
 """Rules for custom resource definitions: names, versions, conversion, and that their schemas are structural.
 
-Expression rules and selectable fields are not looked at yet. Source: the CustomResourceDefinition documentation; order
+Expression rules are not looked at yet. Source: the CustomResourceDefinition documentation; order
 and wording as recorded from upstream 1.36.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from k3s.api import names
 from k3s.api.object import Object
-from k3s.api.validation.causes import Causes, each, forbidden, invalid, one_of, required, unchanged
+from k3s.api.validation.causes import Causes, duplicate, each, forbidden, internal, invalid, one_of, required, unchanged
 
 Spec = Mapping[str, Any]
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
@@ -29,12 +29,19 @@ def _spec(obj: Object) -> Spec:
 
 
 def create(obj: Object) -> Causes:
-    """A definition."""
+    """A new definition."""
+    spec, meta = _spec(obj), obj.get("metadata") or {}
+    plural = (spec.get("names") or {}).get("plural", "")
+    if meta.get("name", "") != f"{plural}.{spec.get('group', '')}":
+        yield invalid("metadata.name", meta.get("name", ""), 'must be spec.names.plural+"."+spec.group')
+    yield from _definition(obj)
+    yield from _stored(obj)
+
+
+def _definition(obj: Object) -> Causes:
     spec = _spec(obj)
     group, given = spec.get("group", ""), spec.get("names") or {}
     meta = obj.get("metadata") or {}
-    if meta.get("name", "") != f"{given.get('plural', '')}.{group}":
-        yield invalid("metadata.name", meta.get("name", ""), 'must be spec.names.plural+"."+spec.group')
     protected = group.endswith((".k8s.io", ".kubernetes.io")) or group in ("k8s.io", "kubernetes.io")
     if protected and not (meta.get("annotations") or {}).get(_APPROVAL):
         yield required(f"metadata.annotations[{_APPROVAL}]", _APPROVAL_TEXT)
@@ -77,12 +84,15 @@ def _versions(versions: Sequence[Spec]) -> Causes:
         yield from each(
             f"spec.versions[{i}].name", version.get("name", ""), names.dns1035_label(version.get("name", ""))
         )
-    shown = list(versions) or None
+    shown = [internal(version) for version in versions] or None
     if len({version.get("name") for version in versions}) < len(versions):
         yield invalid("spec.versions", shown, "must contain unique version names")
     if sum(bool(version.get("storage")) for version in versions) != 1:
         yield invalid("spec.versions", shown, "must have exactly one version marked as storage version")
+    if versions:
+        yield from each("spec.version", versions[0].get("name", ""), names.dns1035_label(versions[0].get("name", "")))
     for i, version in enumerate(versions):
+        yield from _selectable(version, "spec" if len(versions) == 1 else f"spec.versions[{i}]")
         schema = (version.get("schema") or {}).get("openAPIV3Schema")
         at = "spec.validation" if len(versions) == 1 else f"spec.versions[{i}].schema"
         if not schema:
@@ -94,6 +104,42 @@ def _versions(versions: Sequence[Spec]) -> Causes:
             yield invalid(f"{at}.openAPIV3Schema.type", schema["type"], "must be object at the root")
         yield from _metadata(f"{at}.openAPIV3Schema", schema)
         yield from _structural(f"{at}.openAPIV3Schema", schema)
+
+
+def _selectable(version: Spec, at: str) -> Causes:
+    """The fields by which objects can be asked for: paths without lists to plain values."""
+    schema = (version.get("schema") or {}).get("openAPIV3Schema") or {}
+    seen: set[str] = set()
+    for i, field in enumerate(version.get("selectableFields") or ()):
+        place, path = f"{at}.selectableFields[{i}].jsonPath", field.get("jsonPath", "")
+        if not path:
+            yield required(place)
+            continue
+        problem = _bad_path(path, schema)
+        if problem:
+            yield invalid(place, path, problem)
+        elif path in seen:
+            yield duplicate(place, path)
+        seen.add(path)
+
+
+def _bad_path(path: str, schema: Spec) -> str:
+    if path[0] not in ".[":
+        return f"is an invalid path: expected [ or . but got: {path.partition('.')[0]}"
+    node: Any = schema
+    for depth, step in enumerate(path[1:].split(".")):
+        name, bracket, _ = step.partition("[")
+        node = (node.get("properties") or {}).get(name) if not (depth == 0 and name == "metadata") else None
+        if not isinstance(node, Mapping):
+            return "is an invalid path: does not refer to a valid field"
+        if bracket:
+            return "is an invalid path: array notation is not allowed"
+    if node.get("type") not in ("string", "boolean", "integer"):
+        return (
+            "must point to a field of type string, boolean or integer. "
+            "Enum string fields and strings with formats are allowed."
+        )
+    return ""
 
 
 def _metadata(at: str, schema: Spec) -> Causes:
@@ -158,19 +204,38 @@ def _conversion(conversion: Spec) -> Causes:
 
 
 def update(old: Object, new: Object) -> Causes:
-    """A changed definition: group, scope and kind stay, and every version that objects were stored in."""
-    yield from create(new)
+    """A changed definition: group and plural stay, scope and kind once it is served, and every version that objects
+    were stored in."""
+    yield from _definition(new)
     before, after = _spec(old), _spec(new)
-    yield from unchanged("spec.group", before.get("group"), after.get("group"))
-    yield from unchanged("spec.scope", before.get("scope"), after.get("scope"))
     was, now = (spec.get("names") or {} for spec in (before, after))
-    yield from unchanged("spec.names.kind", was.get("kind"), now.get("kind"))
-    known = {version.get("name") for version in after.get("versions") or ()}
-    for i, name in enumerate((old.get("status") or {}).get("storedVersions") or ()):
-        if name not in known:
-            why = (
-                f"missing from spec.versions; {name} was previously a storage version, and must remain in "
-                f"spec.versions until a storage migration ensures no data remains persisted in {name} and removes "
-                f"{name} from status.storedVersions"
-            )
-            yield invalid(f"status.storedVersions[{i}]", name, why)
+    conditions = (old.get("status") or {}).get("conditions") or ()
+    if any(c.get("type") == "Established" and c.get("status") == "True" for c in conditions):
+        yield from unchanged("spec.scope", before.get("scope"), after.get("scope"))
+        yield from unchanged("spec.names.kind", was.get("kind"), now.get("kind"))
+    yield from unchanged("spec.group", before.get("group"), after.get("group"))
+    yield from unchanged("spec.names.plural", was.get("plural"), now.get("plural"))
+    yield from _stored(new)
+
+
+def _stored(obj: Object) -> Causes:
+    """The versions that objects are stored in are versions of the definition; the server writes them first."""
+    if "conditions" not in (obj.get("status") or {}):
+        return
+    at = "status.storedVersions"
+    stored = list((obj.get("status") or {}).get("storedVersions") or ())
+    if not stored:
+        yield invalid(at, None, "must have at least one stored version")
+    left = dict.fromkeys(stored)
+    for version in _spec(obj).get("versions") or ():
+        name = version.get("name", "")
+        if version.get("storage") and stored and name not in left:
+            yield invalid(at, stored, f"must have the storage version {name}")
+        left.pop(name, None)
+    for name in left:
+        why = (
+            f"missing from spec.versions; {name} was previously a storage version, and must remain in "
+            f"spec.versions until a storage migration ensures no data remains persisted in {name} and removes "
+            f"{name} from status.storedVersions"
+        )
+        yield invalid(f"{at}[{stored.index(name)}]", name, why)

@@ -7,6 +7,7 @@ from k3s.api.object import Object
 from k3s.apiserver.strategy import Cause, Context, Strategy
 
 _KUBERNETES = "kubernetes"
+_STANDARD = (_KUBERNETES, "orphan", "foregroundDeletion")
 NAME_LABEL = "kubernetes.io/metadata.name"
 
 
@@ -45,9 +46,9 @@ class NamespaceStrategy(Strategy):
         causes = []
         for i, name in enumerate((new.get("spec") or {}).get("finalizers") or ()):
             at = f"spec.finalizers[{i}]"
-            problems = [] if name == _KUBERNETES else names.qualified_name(name)
-            if name != _KUBERNETES and not problems and "/" not in name:
-                problems = ["name is neither a standard finalizer name nor is it fully qualified"]
+            problems = names.qualified_name(name)
+            if name not in _STANDARD and "/" not in name:
+                problems = [*problems, "name is neither a standard finalizer name nor is it fully qualified"]
             for problem in problems:
                 text = f'Invalid value: "{name}": {problem}'
                 causes.append({"reason": "FieldValueInvalid", "message": text, "field": at})

@@ -40,9 +40,10 @@ class ScalePart:
         scaled = Call(call.request, call.target, call.user, SCALE, call.media)
         scaled.warnings = call.warnings
         if call.target.info.verb == "patch":
-            change = self._writes.patcher(scaled, context)
-            if change is None:
+            patch = self._writes.patcher(scaled, context)
+            if patch is None:
                 raise BadRequest("apply is not supported for a scale: use a merge patch or a PUT")
+            change = patch.apply
         else:
             given = self._writes.object(scaled, context)
 
