@@ -77,6 +77,7 @@ def _remove_folders(data_dir: Path, pods: tuple[Path, ...], keep_data: bool) -> 
 def _kill_shims(data_dir: Path) -> int:
     """Kills our containerd, its shims, and what runs below them, and waits until they are gone; answers how many."""
     own = (f"{_RUN}/containerd/".encode(), f"{data_dir}/agent/etc/containerd/".encode())
+    here = Path("/proc/self/ns/pid").readlink()
     parents: dict[int, int] = {}
     roots: list[int] = []
     for entry in Path("/proc").iterdir():
@@ -85,7 +86,8 @@ def _kill_shims(data_dir: Path) -> int:
         with contextlib.suppress(OSError, IndexError, ValueError):
             parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
             words = (entry / "cmdline").read_bytes().split(b"\0")
-            if b"containerd" in words[0] and any(word.startswith(own) for word in words):
+            same = (entry / "ns" / "pid").readlink() == here  # not a k3s inside a container of somebody's
+            if same and b"containerd" in words[0] and any(word.startswith(own) for word in words):
                 roots.append(int(entry.name))
     doomed = set(roots)
     grew = True

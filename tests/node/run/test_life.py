@@ -180,21 +180,27 @@ def _state(uid: str) -> dict[str, list[str]]:
 
 
 def test_uninstall(machine: Machine) -> None:
-    """Refused while the server runs; afterwards nothing of k3s is left, and a containerd of somebody else's is."""
+    """Refused while the server runs; afterwards nothing of k3s is left, and what belongs to others is."""
     command = ["./k3s", "uninstall", f"--data-dir={machine.data_dir}"]
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert refused.returncode == 1 and "still runs" in refused.stderr
     container, uid = _container(), machine.kubectl().get("pod", "life")["metadata"]["uid"]
     machine.stop()
     assert all(_state(uid).values()) and _container() == container
+    shell = "exec -a containerd-inside sh -c 'echo up; sleep 3600; :' /run/k3s/containerd/containerd.sock"
+    inside = subprocess.Popen(
+        ["unshare", "--pid", "--fork", "--kill-child", "bash", "-c", shell], stdout=subprocess.PIPE
+    )
+    assert inside.stdout is not None and inside.stdout.readline() == b"up\n"
     other = subprocess.Popen(["containerd-shim-of-others", "3600"], executable="/bin/sleep")
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         assert "stopping containers" in done.stdout
-        assert _gone(container, 0.0) and other.poll() is None
+        assert _gone(container, 0.0) and other.poll() is None and inside.poll() is None
     finally:
-        other.kill()
-        other.wait()
+        for process in (other, inside):
+            process.kill()
+            process.communicate()
     assert _state(uid) == {"rules": [], "cgroups": [], "files": []}
     assert remains(machine.data_dir) == []
     assert not machine.data_dir.exists()
