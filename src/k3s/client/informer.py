@@ -76,8 +76,19 @@ class Informer:
         return self.objects.values()
 
     def add_index(self, name: str, function: Callable[[Object], Iterable[str]]) -> None:
-        """Keeps objects findable by the values that `function` gives for each; objects already there are included."""
-        index = self._indexes[name] = _Index(function)
+        """Keeps objects findable by the values that `function` gives for each; objects already there are included.
+
+        An object for which it raises is logged and found under no value.
+        """
+
+        def values(obj: Object) -> Iterable[str]:
+            try:
+                return tuple(function(obj))
+            except Exception as error:  # noqa: BLE001 - one object that cannot be indexed must not end the rest
+                self._report("Cannot index %s %s: %r", objects.key(obj), error)
+                return ()
+
+        index = self._indexes[name] = _Index(values)
         for key, obj in self.objects.items():
             index.change(key, None, obj)
 
@@ -86,7 +97,10 @@ class Informer:
         return [self.objects[key] for key in self._indexes[name].keys.get(value, ())]
 
     def subscribe(self, callback: Callback) -> None:
-        """Calls `callback(key, old, new)` after each change from now on; None is absence. It must not wait."""
+        """Calls `callback(key, old, new)` after each change from now on; None is absence. It must not wait.
+
+        A callback that raises has a bug with that object: it is logged, and everybody else goes on.
+        """
         self._subscribers.append(callback)
 
     async def wait_seen(self, revision: int) -> None:
@@ -198,7 +212,13 @@ class Informer:
 
     def _tell(self, key: str, old: Object | None, new: Object | None) -> None:
         for callback in self._subscribers:
-            callback(key, old, new)
+            try:
+                callback(key, old, new)
+            except Exception as error:  # noqa: BLE001 - one object that a subscriber cannot take must not end the rest
+                self._report("Cannot tell a change of %s %s: %r", key, error)
+
+    def _report(self, text: str, key: str, error: Exception) -> None:
+        log.error(text, self.kind.plural, key, error, exc_info=error)
 
 
 class _Index:
