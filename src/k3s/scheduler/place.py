@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from k3s.api import object as objects
 from k3s.api.object import Object
 from k3s.scheduler import filters, scores
 from k3s.scheduler.preemption import Victims, find_victims
@@ -31,9 +32,13 @@ class Preempt:
 
 @dataclass(frozen=True, slots=True)
 class Unschedulable:
-    """The pod fits nowhere; `message` is what events and the pod's condition tell."""
+    """The pod fits nowhere; `message` is what events and the pod's condition tell.
+
+    `waits`: room was made for it already, on the node that its status names; the pods there are still ending.
+    """
 
     message: str
+    waits: bool = False
 
 
 Answer = Bind | Preempt | Unschedulable
@@ -105,6 +110,9 @@ def _preempt(
     if pod.spec.get("preemptionPolicy") == "Never":
         reason = f"{count} Preemption is not helpful for scheduling"
         return Unschedulable(f"{message} preemption: 0/{count} nodes are available: {reason}.")
+    if _room_is_made(pod, snapshot, hopeful):
+        text = "not eligible due to a terminating pod on the nominated node"
+        return Unschedulable(f"{message} preemption: {text}.", waits=True)
     found: Victims | None = find_victims(pod, snapshot, namespaces, hopeful)
     if found is not None:
         return Preempt(found.node, found.pods, message)
@@ -114,3 +122,12 @@ def _preempt(
     if hopeless:
         texts.append(f"{hopeless} Preemption is not helpful for scheduling")
     return Unschedulable(f"{message} preemption: 0/{count} nodes are available: {', '.join(sorted(texts))}.")
+
+
+def _room_is_made(pod: PodFacts, snapshot: Snapshot, hopeful: Sequence[str]) -> bool:
+    """Whether pods that matter less are ending on the pod's nominated node: no others are evicted meanwhile."""
+    nominated = pod.obj.get("status", {}).get("nominatedNodeName")
+    if nominated not in hopeful:
+        return False
+    others = snapshot.nodes[nominated].pods.values()
+    return any(other.priority < pod.priority and objects.is_deleting(other.obj) for other in others)

@@ -72,6 +72,7 @@ class Scheduler:
         self._metrics = Metrics(metrics, lambda: float(len(self._queue)))
         self._snapshot = Snapshot()
         self._placed: dict[str, str] = {}  # pod key -> node, bound or assumed
+        self._nominated: dict[str, str] = {}  # key of a pod that waits -> node on which room was made for it
         self._assumed: set[str] = set()
         self._wake = asyncio.Event()
         self._turn = 0
@@ -91,7 +92,7 @@ class Scheduler:
         try:
             while True:
                 await self._wait()
-                self._schedule()
+                await self._schedule()
         finally:
             await self._tasks.close()
 
@@ -122,6 +123,11 @@ class Scheduler:
             self._release(key)
             self._queue.remove(key)
             return
+        if old is not None and objects.uid(old) != objects.uid(new):
+            # The one that was seen before went unseen: this one has its name and nothing else of it.
+            self._release(key)
+            old = None
+        self._nominate(key, new)
         node = new["spec"].get("nodeName")
         if node:
             self._occupy(key, node, new)
@@ -131,6 +137,13 @@ class Scheduler:
                 self._wake.set()
         else:
             self._queue.remove(key)
+
+    def _nominate(self, key: str, pod: Object) -> None:
+        node = pod.get("status", {}).get("nominatedNodeName")
+        if node and not pod["spec"].get("nodeName"):
+            self._nominated[key] = node
+        else:
+            self._nominated.pop(key, None)
 
     def _occupy(self, key: str, node: str, pod: Object) -> None:
         self._assumed.discard(key)
@@ -151,25 +164,48 @@ class Scheduler:
     def _release(self, key: str) -> None:
         node = self._placed.pop(key, None)
         self._assumed.discard(key)
+        self._nominated.pop(key, None)
         if node is not None:
             self._snapshot = self._snapshot.without_pod(node, key)
             self._moved()
 
     # -- placing ----------------------------------------------------------------------------------------------------
 
-    def _schedule(self) -> None:
+    async def _schedule(self) -> None:
         while (key := self._queue.pop(self._clock.monotonic())) is not None:
             pod = self._pods.get(key)
             if pod is None or key in self._assumed:
                 self._queue.remove(key)
                 continue
-            self._place(key, pod)
+            try:
+                self._place(key, pod)
+            except Exception as error:  # noqa: BLE001 - a pod that cannot be judged must not keep the others waiting
+                self._give_up(key, pod, error)
+            # Many pods at once must not keep the rest of the process waiting.
+            await asyncio.sleep(0)
+
+    def _give_up(self, key: str, pod: Object, error: Exception) -> None:
+        log.error("Cannot judge pod: %r", error, extra={"pod": key}, exc_info=error)
+        self._metrics.attempts.add(NAME, "error")
+        self._queue.park(key, self._clock.monotonic(), self._queue.moves)
+        self._recorder.tell(reference(pod), "Warning", "FailedScheduling", f"internal error: {type(error).__name__}")
+
+    def _with_nominated(self, pod: PodFacts) -> Snapshot:
+        """The snapshot with the pods for which room was made, as far as they matter as much as this one."""
+        snapshot = self._snapshot
+        for key, node in self._nominated.items():
+            other = self._pods.get(key)
+            if other is not None and key != pod.key and key not in self._placed:
+                facts = PodFacts(other)
+                snapshot = snapshot.with_pod(node, facts) if facts.priority >= pod.priority else snapshot
+        return snapshot
 
     def _place(self, key: str, pod: Object) -> None:
         facts, moves = PodFacts(pod), self._queue.moves
         began = self._clock.monotonic()
         self._turn += 1
-        answer = place(facts, self._snapshot, self._namespaces.objects, self._claim_problem(pod), self._turn)
+        snapshot, problem = self._with_nominated(facts), self._claim_problem(pod)
+        answer = place(facts, snapshot, self._namespaces.objects, problem, self._turn)
         self._note(key, answer, began)
         if isinstance(answer, Bind):
             self._queue.remove(key)
@@ -180,7 +216,11 @@ class Scheduler:
             return
         self._queue.park(key, self._clock.monotonic(), moves)
         if isinstance(answer, Preempt):
+            self._nominated[key] = answer.node
             self._tasks.spawn(self._preempt(pod, answer), "preempt")
+        elif not answer.waits and self._nominated.pop(key, None) is not None:
+            # The room that was made for it has gone to somebody else: it is not kept free any more.
+            self._tasks.spawn(self._patch_status(pod, {"status": {"nominatedNodeName": None}}), "nominate")
         self._tasks.spawn(self._tell_unschedulable(pod, answer.message), "unschedulable")
 
     def _note(self, key: str, answer: Answer, began: float) -> None:

@@ -51,8 +51,8 @@ class PodFacts:
         cpu = memory = 0
         for container in self.spec.get("containers", ()):
             asked = container.get("resources", {}).get("requests") or {}
-            cpu += quantity.milli(asked["cpu"]) if "cpu" in asked else _DEFAULT_CPU_MILLI
-            memory += quantity.value(asked["memory"]) if "memory" in asked else _DEFAULT_MEMORY
+            cpu += _units("cpu", asked["cpu"]) if "cpu" in asked else _DEFAULT_CPU_MILLI
+            memory += _units("memory", asked["memory"]) if "memory" in asked else _DEFAULT_MEMORY
         return cpu, memory
 
     @cached_property
@@ -77,7 +77,13 @@ class PodFacts:
 
 def _amounts(resources: Mapping[str, Any] | None) -> dict[str, int]:
     asked = (resources or {}).get("requests") or {}
-    return {name: quantity.milli(a) if name == "cpu" else quantity.value(a) for name, a in asked.items()}
+    return {name: _units(name, amount) for name, amount in asked.items()}
+
+
+def _units(name: str, amount: Any) -> int:
+    """Thousandths of cpu, whole units of all else; at most what 64 bits hold, as upstream: scores divide by it."""
+    units = quantity.milli(amount) if name == "cpu" else quantity.value(amount)
+    return min(units, quantity.MAX_INT64)
 
 
 def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
@@ -140,7 +146,7 @@ class NodeFacts:
     @cached_property
     def allocatable(self) -> Mapping[str, int]:
         amounts = self.obj.get("status", {}).get("allocatable") or {}
-        return {name: quantity.milli(a) if name == "cpu" else quantity.value(a) for name, a in amounts.items()}
+        return {name: _units(name, amount) for name, amount in amounts.items()}
 
     @cached_property
     def images(self) -> Mapping[str, int]:
