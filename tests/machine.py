@@ -10,6 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _PASSED_ON = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
+_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 _ACQUIRE = ("Acquire::Check", "Acquire::http")
 # Mounts are the command's own: they go with it.
 _ENTER = """
@@ -49,11 +50,10 @@ class FreshMachine:
     def _connect(self) -> None:
         """What this machine needs to reach its package mirrors, the fresh one needs, too."""
         etc = self.folder / "etc"
-        for name in ("resolv.conf", "pip.conf", "ssl/certs/ca-certificates.crt"):
-            source = Path("/etc") / name
-            if source.exists():
-                (etc / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, etc / name)
+        shutil.copyfile("/etc/resolv.conf", etc / "resolv.conf")
+        # Not where the package of certificates would put its own.
+        if _AUTHORITIES.exists():
+            shutil.copyfile(_AUTHORITIES, etc / "host-authorities.crt")
         told = subprocess.run(["apt-config", "dump", "Acquire"], capture_output=True, text=True, check=True)
         lines = [line for line in told.stdout.splitlines(True) if line.startswith(_ACQUIRE)]
         (etc / "apt" / "apt.conf.d" / "99host").write_text("".join(lines))
@@ -80,7 +80,13 @@ class FreshMachine:
     def environment(self) -> dict[str, str]:
         """What a new user's shell has."""
         passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        return {"HOME": "/root", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **passed}
+        authorities = {"PIP_CERT": "/etc/host-authorities.crt"} if _AUTHORITIES.exists() else {}
+        return {
+            "HOME": "/root",
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            **passed,
+            **authorities,
+        }
 
     def run(self, script: str, timeout: float = 120) -> str:
         """Runs a shell script in /srv/k3s; its output (both kinds). Fails when the script fails."""
