@@ -265,12 +265,18 @@ class Kubelet:
             self._owners[container.id] = container.pod_uid
         if self._static is not None:
             await self._static.start(self._tasks, self._static_changed)
-        wanted = [p for p in self._pods.values() if not is_mirror(p)]
+        before = dict(self._pods.objects)
+        wanted = [p for p in before.values() if not is_mirror(p)]
         wanted += self._static.pods() if self._static is not None else []
         for one in wanted:
             known = by_pod.pop(uid(one), ([], []))
             await self._begin_adopted(one, *known)
         self._pods.subscribe(self._pod_changed)
+        # What changed while the runtime was asked about each pod.
+        for where in {**before, **self._pods.objects}:
+            old, new = before.get(where), self._pods.get(where)
+            if old is not new:
+                self._pod_changed(where, old, new)
         self._tasks.spawn(self._collector.orphans(by_pod, set(self._workers)), "orphans")
 
     async def _begin_adopted(self, one: Object, sandboxes: list[Sandbox], found: list[Container]) -> None:
@@ -416,9 +422,9 @@ class Kubelet:
             try:
                 await self._collector.images()
                 await self._collector.containers(self._kept())
-            except RuntimeFailure as failure:
-                log.warning("Cannot collect garbage", extra={"reason": failure.message})
-            self._share_burstable()
+                self._share_burstable()
+            except (RuntimeFailure, OSError) as error:
+                log.warning("Cannot collect garbage", extra={"reason": str(error)})
 
     async def _evict(self) -> None:
         """Lets one pod go at each look for as long as the node is short of something; disk is first won from images."""

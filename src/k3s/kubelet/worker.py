@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 # Progress that nobody waits for is published together with what follows it.
 _QUIET_S = 0.25
 _RETRY_S = 1.0
+# After an error that nobody expected: it will rarely go away by itself.
+_FAULT_S = 10.0
 _KINDS = (probes.STARTUP, probes.READINESS, probes.LIVENESS)
 
 
@@ -81,12 +83,26 @@ class PodWorker:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._events:
-                    self._step(self._events.popleft())
-                self._after()
+                    self._guarded(self._step, self._events.popleft())
+                self._guarded(self._after)
         finally:
             if self._timer is not None:
                 self._timer.cancel()
             await self._tasks.close()
+
+    def _guarded(self, action: Callable[..., None], *arguments: Any) -> None:
+        """Does one thing for the pod; an error of it that nobody expected stays with this pod, which is tried again."""
+        try:
+            action(*arguments)
+        except Exception as error:  # a pod that we cannot handle must not take the node with it
+            log.error("Cannot handle pod: %r", error, extra={"pod": key(self.state.pod)}, exc_info=error)
+            self._tell_fault(error)
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_later(_FAULT_S, self.send, signals.Tick())
+
+    def _tell_fault(self, error: BaseException) -> None:
+        self.actions.tell("Warning", "FailedSync", f"error: {type(error).__name__}: {error}"[:500])
 
     def check(self, container_id: str) -> None:
         """Finds out how a container is of which the runtime said that it ended."""
@@ -95,18 +111,22 @@ class PodWorker:
     def _task_failed(self, name: str, error: BaseException) -> None:
         """Answers a command that ended with an unexpected error, so that the state machine goes on."""
         what = name.rpartition("/")[2]
-        self.actions.tell("Warning", "FailedSync", f"error: {error!r}"[:500])
+        self._tell_fault(error)
         if what in ("volumes", "sandbox"):
             self.send(signals.SetupFailed())
         elif what.startswith("start "):
             container = what.removeprefix("start ")
-            self.send(signals.StartFailed(container, "CreateContainerError", f"internal error: {error!r}"))
+            text = f"internal error: {type(error).__name__}: {error}"
+            self.send(signals.StartFailed(container, "CreateContainerError", text))
         elif what == "abort":
             self.send(signals.Aborted(self.state.sandbox))
         elif what in ("release", "remove", "delete"):
             self.send(signals.DeleteFailed())
         elif what == "stop sandbox":
             self.send(signals.SandboxStopped())
+        elif what in ("publish", "refresh"):
+            again = self._publish_loop if what == "publish" else self._refresh_loop
+            self._spawn(self._later(again), what)
 
     def _step(self, event: signals.Event) -> None:
         now = self._shared.clock.now()
@@ -204,7 +224,8 @@ class PodWorker:
         for entry in [entry for entry in self._probing if entry not in wanted]:
             self._probing.pop(entry).cancel()
         for entry, container in wanted.items():
-            if entry not in self._probing:
+            known = self._probing.get(entry)
+            if known is None or (known.done() and not known.cancelled() and known.exception() is not None):
                 self._probing[entry] = self._start_probe(entry, container)
         self._adopted = False
 
@@ -294,6 +315,12 @@ class PodWorker:
         if seen is None or written is None or uid(seen) != uid(written):
             return seen
         return seen if revision(seen) >= revision(written) else written
+
+    async def _later(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Does the work again that has failed, after a while."""
+        await asyncio.sleep(_FAULT_S)
+        self._publish_wake.set()
+        await work()
 
     async def _publish_loop(self) -> None:
         while True:

@@ -16,6 +16,8 @@ from k3s.api.object import Object
 from k3s.base.clock import LoopClock
 from k3s.base.entropy import SeededEntropy
 from k3s.client.client import Client
+from k3s.kubelet import pod as pod_machine
+from k3s.kubelet import status as status_module
 from k3s.kubelet.host import FakeHost
 from k3s.kubelet.node import Identity
 from k3s.kubelet.runtime import interface as cri
@@ -403,6 +405,77 @@ def test_a_bug_in_one_pod_stays_with_it(simulate):
         assert any("ZeroDivisionError" in e["message"] for e in w.events("FailedSync"))
         await w.client.delete(POD, "default", "bad", grace_s=1)
         await w.until(lambda: w.api.get("pods", "default", "bad") is None)
+
+    simulate(body)
+
+
+@pytest.mark.parametrize("part", ["step", "next_wake"])
+def test_a_pod_that_cannot_be_handled_stays_alone(simulate, monkeypatch, part):
+    """The state machine fails on one pod: it is told as its event and tried again; others and the kubelet go on."""
+    healthy = getattr(pod_machine, part)
+    cured: list[bool] = []
+
+    def broken(state: Any, *arguments: Any) -> Any:
+        if state.pod["metadata"]["name"] == "bad" and not cured:
+            raise ZeroDivisionError("told")
+        return healthy(state, *arguments)
+
+    async def body(w: World) -> None:
+        monkeypatch.setattr(pod_machine, part, broken)
+        await w.create("bad")
+        await w.until(lambda: w.events("FailedSync"))
+        assert "ZeroDivisionError: told" in w.events("FailedSync")[0]["message"]
+        await w.create("good")
+        await w.until_running("good")
+        cured.append(True)
+        await w.until_running("bad")
+        assert w.running is not None and not w.running.done()
+
+    simulate(body)
+
+
+def test_a_status_that_cannot_be_made_is_tried_again(simulate, monkeypatch):
+    """The publisher of one pod's status fails once: it does not stay silent for ever."""
+    healthy = status_module.pod_status
+    failed: list[bool] = []
+
+    def broken(*arguments: Any) -> Any:
+        if not failed:
+            failed.append(True)
+            raise ZeroDivisionError
+        return healthy(*arguments)
+
+    async def body(w: World) -> None:
+        monkeypatch.setattr(status_module, "pod_status", broken)
+        await w.create("web")
+        await w.until_running()
+        assert failed
+
+    simulate(body)
+
+
+def test_what_changes_while_pods_are_adopted_is_seen(simulate):
+    """Pods that come and go while a starting kubelet asks the runtime about the others are neither lost nor kept."""
+
+    async def body(w: World) -> None:
+        await w.create("web")
+        await w.create("gone")
+        await w.until(lambda: w.ready("web") and w.ready("gone"))
+        await w.stop()
+        asked = w.runtime.container_status
+
+        async def slow(container_id: str) -> cri.Container:
+            if w.api.get("pods", "default", "new") is None:
+                await w.create("new")
+                await w.client.delete(POD, "default", "gone", grace_s=0)
+                await asyncio.sleep(5)
+            return await asked(container_id)
+
+        w.runtime.container_status = slow  # type: ignore[method-assign]
+        await w.start()
+        await w.until_running("new")
+        await asyncio.sleep(10)
+        assert len(await w.runtime.list_containers()) == 2
 
     simulate(body)
 
