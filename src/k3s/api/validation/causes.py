@@ -18,7 +18,7 @@ Causes = Iterator[Cause]
 IP_TEXT = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
 CIDR_TEXT = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
 NEGATIVE = "must be greater than or equal to 0"
-_CAPITALS = {"apiGroup": "APIGroup", "apiVersion": "APIVersion", "uid": "UID"}
+_CAPITALS = {"ip": "IP", "apiGroup": "APIGroup", "apiVersion": "APIVersion", "uid": "UID"}
 IMMUTABLE = "field is immutable"
 
 

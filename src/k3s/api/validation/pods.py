@@ -16,6 +16,7 @@ from k3s.api.validation.causes import (
     duplicate,
     each,
     forbidden,
+    internal,
     invalid,
     ip,
     name_of,
@@ -437,12 +438,22 @@ def _fixed(spec_: Spec, gated: bool) -> Object:
     return out
 
 
+def _addresses(at: str, entries: Sequence[Spec]) -> Causes:
+    """At most one address of each family."""
+    texts = [entry.get("ip", "") for entry in entries]
+    for i, text in enumerate(texts):
+        yield from ip(f"{at}[{i}]", text)
+    if len(texts) > len({":" in text for text in texts}):
+        yield invalid(at, [internal(entry) for entry in entries], "may specify no more than one IP for each IP family")
+    for i, text in enumerate(texts):
+        if text in texts[:i]:
+            yield duplicate(f"{at}[{i}]", internal(entries[i]))
+
+
 def status(obj: Object) -> Causes:
     """Addresses in the status of a pod."""
-    ips = (obj.get("status") or {}).get("podIPs") or ()
-    for i, entry in enumerate(ips):
-        yield from ip(f"status.podIPs[{i}]", entry.get("ip", ""))
-    for name in ("hostIP",):
-        value = (obj.get("status") or {}).get(name)
-        if value:
-            yield from ip(f"status.{name}", value)
+    found = obj.get("status") or {}
+    for part in ("podIPs", "hostIPs"):
+        yield from _addresses(f"status.{part}", found.get(part) or ())
+    if found.get("hostIP"):
+        yield from ip("status.hostIP", found["hostIP"])
