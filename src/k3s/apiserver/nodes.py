@@ -124,7 +124,7 @@ class Nodes:
     def _kubelet(self, node_name: str, path: str, query: list[tuple[str, str]]) -> Place:
         node = self._reader.get(_NODE, "", node_name)
         if node is None:
-            raise NotFound(f'nodes "{node_name}" not found')
+            raise not_found("", "nodes", node_name)
         status = node.get("status", {})
         port = int(objects.get(status, "daemonEndpoints", "kubeletEndpoint", "Port", default=0) or _KUBELET_PORT)
         return Place(_address(node), port, _with_query(path, query), self._kubelet_tls)

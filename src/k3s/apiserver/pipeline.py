@@ -209,8 +209,9 @@ class Pipeline:
         user = self._authenticator.authenticate(headers, request.peer)
         if user is None:
             user = self._authenticator.without_credentials(target.path)
-        if "impersonate-user" in headers or "impersonate-group" in headers or "impersonate-uid" in headers:
-            return impersonated(headers, user, self._demand)
+        for name in headers:
+            if name.startswith("impersonate-"):
+                return impersonated(headers, user, self._demand)
         return user
 
     def _authorize(self, user: User, target: Target) -> None:

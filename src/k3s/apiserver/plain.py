@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from k3s.api.errors import Forbidden, MethodNotAllowed
-from k3s.api.object import encode
+from k3s.api.object import Object, encode
 from k3s.apiserver.identity import MASTERS, User
 from k3s.apiserver.request import Target
 from k3s.base.message import TEXT, Answer, Request, Response
@@ -35,6 +35,7 @@ class Plain:
         metrics: Callable[[], str],
         documents: Callable[[], Documents],
         debug: Mapping[str, Debug],
+        published: Mapping[str, tuple[str, Object]],
     ) -> None:
         self._version = encode(dict(version)) + b"\n"
         self._checks = checks
@@ -42,6 +43,7 @@ class Plain:
         self._metrics = metrics
         self._documents = documents
         self._debug = debug
+        self._published = published
 
     def __call__(self, request: Request, target: Target, user: User) -> Answer | Awaitable[Answer] | None:
         """The answer of a path; None when there is nothing."""
@@ -55,6 +57,10 @@ class Plain:
             return Response(200, self._metrics().encode(), _METRICS)
         if first == "debug":
             return self._debugged(path, target, user)
+        if path in self._published:
+            content_type, document = self._published[path]
+            headers = (("Cache-Control", "public, max-age=3600"),)
+            return self._read(request, Response(200, encode(document), content_type, headers))
         if first in ("api", "apis", "openapi", "") and not target.path.startswith("//"):
             return self._document(request, target, path)
         return None

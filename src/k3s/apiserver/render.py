@@ -70,7 +70,8 @@ class Renderer:
             tails = [item.tail for item in result.items if item.head == head]
             if len(tails) == len(result.items):
                 return Response(200, self._joined(result, tails, joiner))
-        meta = _list_meta(str(result.revision), result.next_page, result.remaining, custom=result.kind.custom)
+        whole = kind.custom and not media.shape
+        meta = _list_meta(str(result.revision), result.next_page, result.remaining, custom=whole)
         objects = self.objects(result)
         if media.shape == "Table":
             return self.value(200, {**self.table(kind, objects, media, include), "metadata": meta}, media)

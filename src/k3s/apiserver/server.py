@@ -128,8 +128,16 @@ class ApiServer:
         self._meters = Meters(self.metrics, self.registry, self.cache, self._hub)
         self._checks = {"ping": _well, "log": _well, "etcd": self._store_check, **(checks or {})}
         self._documents: Documents | None = None
+        host, port = config.advertise
+        at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         plain = Plain(
-            config.version, self._checks, frozenset(self._checks), self._meters.text, self._discovery, debug or {}
+            config.version,
+            self._checks,
+            frozenset(self._checks),
+            self._meters.text,
+            self._discovery,
+            debug or {},
+            issuer.published(f"https://{at}/openid/v1/jwks") if issuer is not None else {},
         )
         self.pipeline = Pipeline(
             self.registry,
@@ -193,7 +201,8 @@ class ApiServer:
         if self._documents is None:
             from k3s.apiserver.documents import documents
 
-            self._documents = documents(self.registry)
+            host, port = self._config.advertise
+            self._documents = documents(self.registry, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         return self._documents
 
     def _store_check(self) -> str | None:

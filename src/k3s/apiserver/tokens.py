@@ -222,6 +222,9 @@ def _user(claims: Claims) -> User:
     return User(name, identity.service_account_groups(bound.namespace), bound.serviceaccount.uid, extra)
 
 
+JWKS_PATH = "/openid/v1/jwks"
+
+
 class Issuer:
     """Signs tokens for service accounts."""
 
@@ -260,6 +263,13 @@ class Issuer:
         header = {"alg": "RS256", "kid": self._signer.public.kid}
         message = f"{b64(encode(header))}.{b64(encode(claims))}"
         return f"{message}.{b64(self._signer.sign(message.encode()))}"
+
+    def published(self, jwks_uri: str) -> Mapping[str, tuple[str, Object]]:
+        """What others need to check the tokens, by path: content type and document."""
+        return {
+            "/.well-known/openid-configuration": ("application/json", discovery(self._settings.issuer, jwks_uri)),
+            JWKS_PATH: ("application/jwk-set+json", jwks([self._signer.public])),
+        }
 
     def request(self, namespace: str, name: str, body: Object) -> Object:
         """Answers a TokenRequest for a service account; raises NotFound, BadRequest, Conflict, Invalid."""

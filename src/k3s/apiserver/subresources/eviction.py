@@ -102,7 +102,27 @@ def counted_down(budget: Object, pod: Object, now: float) -> Object:
         needed, now_healthy = status.get("desiredHealthy", 0), status.get("currentHealthy", 0)
         raise _refuse(f"The disruption budget {name} needs {needed} healthy pods and has {now_healthy} currently", None)
     disrupted = {**disrupted, pod["metadata"]["name"]: times.format(now)}
-    return {**budget, "status": {**status, "disruptionsAllowed": allowed - 1, "disruptedPods": disrupted}}
+    status = {**status, "disruptionsAllowed": allowed - 1, "disruptedPods": disrupted}
+    return {**budget, "status": _exhausted(status, now) if allowed == 1 else status}
+
+
+def _exhausted(status: Object, now: float) -> Object:
+    """The status of a budget that allows no more, which its condition says at once."""
+    before = next((c for c in status.get("conditions") or () if c.get("type") == "DisruptionAllowed"), None)
+    since = before["lastTransitionTime"] if before and before.get("status") == "False" else times.format(now)
+    condition = {
+        "type": "DisruptionAllowed",
+        "status": "False",
+        "observedGeneration": status.get("observedGeneration", 0),
+        "lastTransitionTime": since,
+        "reason": "InsufficientPods",
+        "message": "",
+    }
+    if before is None:
+        conditions = [*(status.get("conditions") or ()), condition]
+    else:
+        conditions = [condition if c is before else c for c in status["conditions"]]
+    return {**status, "conditions": conditions}
 
 
 def disrupted(pod: Object, now: float) -> Object:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Protocol
 
 from k3s.api.errors import ServiceUnavailable
@@ -21,6 +21,9 @@ class Issuer(Protocol):
 
     def request(self, namespace: str, name: str, body: Object) -> Object:
         """Answers a TokenRequest for a service account; raises ApiError."""
+
+    def published(self, jwks_uri: str) -> Mapping[str, tuple[str, Object]]:
+        """What others need to check the tokens, by path: content type and document."""
 
 
 class TokenRequest:
