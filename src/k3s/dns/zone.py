@@ -82,7 +82,7 @@ def _endpoints(slices: Iterable[Object]) -> Iterator[Endpoint]:
         ports = tuple(
             Port(port.get("name") or "", port.get("protocol", "TCP").lower(), port["port"])
             for port in each.get("ports") or ()
-            if port.get("port")
+            if 0 < (port.get("port") or 0) < 65536  # the API takes any number here
         )
         for endpoint in each.get("endpoints") or ():
             if (endpoint.get("conditions") or {}).get("ready") is False:

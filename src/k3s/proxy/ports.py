@@ -159,7 +159,8 @@ def _endpoints(slices: list[Object], port_name: str, protocol: str) -> Iterator[
         numbers = [
             port["port"]
             for port in each.get("ports") or ()
-            if port.get("port")
+            # The API takes any number here; the kernel would refuse all rules for the sake of one that is no port.
+            if 0 < (port.get("port") or 0) < 65536
             and (port.get("name") or "") == port_name
             and port.get("protocol", "TCP").lower() == protocol
         ]

@@ -179,6 +179,7 @@ def _spelled(endpoint: Endpoint) -> str:
 
 def table(family: str, fragments: Iterable[Fragment]) -> Table:
     """The whole table of a family."""
+    fragments = list(fragments)
     chains = dict(_frame(family))
     sets: dict[str, Set] = {}
     services: dict[Key, Verdict] = {}
@@ -194,6 +195,8 @@ def table(family: str, fragments: Iterable[Fragment]) -> Table:
         refused.update(each.refused)
         refused_ports.update(each.refused_ports)
         addresses |= each.addresses
+    if any(len(each.services) + len(each.refused) > 1 for each in fragments):
+        _keep_own(fragments, services, refused)
     address = _ADDRESS[family]
     by_address = (address, "inet_proto", "inet_service")
     by_port = ("inet_proto", "inet_service")
@@ -205,6 +208,16 @@ def table(family: str, fragments: Iterable[Fragment]) -> Table:
         "no-endpoint-node-ports": Map(by_port, refused_ports),
     }
     return Table(family, TABLE, chains, sets, maps)
+
+
+def _keep_own(fragments: Iterable[Fragment], services: dict[Key, Verdict], refused: dict[Key, Verdict]) -> None:
+    """Gives cluster addresses back to their services: others may name them as external addresses of theirs."""
+    for each in fragments:
+        for mine, here, there in ((each.services, services, refused), (each.refused, refused, services)):
+            for key, verdict in mine.items():
+                if key[:1] in each.addresses:
+                    here[key] = verdict
+                    there.pop(key, None)
 
 
 def _frame(family: str) -> dict[str, Chain]:

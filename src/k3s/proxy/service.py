@@ -100,7 +100,12 @@ class Proxy:
         after: list[ServicePort] = []
         for name in names:
             was = self._entries.get(name, _Entry())
-            now = self._entry(name)
+            try:
+                now = self._entry(name)
+            except Exception as error:
+                # One service that no rules can be made of must not take the others' with it; it keeps what it had.
+                log.error("Cannot make rules for service %s: %r", name, error, exc_info=error)
+                continue
             if was.ports == now.ports:
                 continue
             before += was.ports

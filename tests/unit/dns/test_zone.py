@@ -108,6 +108,15 @@ def test_ports() -> None:
     assert code("_tcp.web.default.svc.cluster.local") == "NODATA"
 
 
+def test_numbers_that_are_no_ports_are_left_out() -> None:
+    """The API takes any number as the port of a slice."""
+    made = Zone("cluster.local")
+    odd = [slice_of({"addresses": ["10.42.0.5"], "hostname": "db-0"}, port=port) for port in (70000, -1, 5432)]
+    made.set_service("default/db", entry(service("db", clusterIP="None", ports=HTTP), odd))
+    found = ask("_http._tcp.db.default.svc.cluster.local", "SRV", made)
+    assert [record.rdata.port for record in found.rr] == [5432]
+
+
 def test_reverse_names() -> None:
     """Cluster addresses and headless endpoints have one; other addresses are not ours to know."""
     assert answers("20.0.43.10.in-addr.arpa", "PTR") == ["web.default.svc.cluster.local."]

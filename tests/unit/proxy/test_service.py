@@ -89,6 +89,55 @@ def test_ready_means_rules_are_there(virtual: Any) -> None:
     virtual(scenario())
 
 
+def test_one_odd_service_does_not_stop_the_others(virtual: Any) -> None:
+    """A slice whose port is no port, and one of which no rules can be made, leave the other services changing."""
+
+    async def scenario() -> None:
+        async with running() as bench:
+            await bench.ready.wait()
+            meta = {"namespace": "ns", "name": "odd", "labels": {"kubernetes.io/service-name": "odd"}}
+            await bench.objects.put(
+                SERVICE, {"metadata": meta, "spec": {"clusterIP": "10.43.0.21", "ports": [{"port": 80}]}}
+            )
+            ports = [{"port": 99999}, {"port": -1}, {"port": 80}]
+            good = {
+                "metadata": meta,
+                "addressType": "IPv4",
+                "ports": ports,
+                "endpoints": [{"addresses": ["10.42.0.8"]}],
+            }
+            await bench.objects.put(SLICE, good)
+            await asyncio.sleep(2)
+            outcomes = follow(bench.packets.ruleset, Packet("10.42.0.9", "10.43.0.21", 80), Machine())
+            assert {(each.destination, each.port) for each in outcomes} == {("10.42.0.8", 80)}
+            await bench.objects.put(SLICE, {**good, "endpoints": [{"addresses": ["no address"]}]})
+            await bench.put("web", "10.42.0.6")
+            await asyncio.sleep(2)
+            assert bench.way() == {"10.42.0.6"}
+
+    virtual(scenario())
+
+
+def test_a_cluster_address_stays_with_its_service(virtual: Any) -> None:
+    """A service that names another one's cluster address as an external address of its own gets none of its traffic."""
+
+    async def scenario() -> None:
+        async with running() as bench:
+            meta = {"namespace": "evil", "name": "z", "labels": {"kubernetes.io/service-name": "z"}}
+            spec = {"clusterIP": "10.43.0.66", "externalIPs": ["10.43.0.20"], "ports": [{"name": "p", "port": 80}]}
+            ends = [{"addresses": ["10.42.6.6"]}]
+            ports = [{"name": "p", "port": 80}]
+            await bench.objects.put(SLICE, {"metadata": meta, "addressType": "IPv4", "ports": ports, "endpoints": ends})
+            await bench.objects.put(SERVICE, {"metadata": meta, "spec": spec})
+            await bench.ready.wait()
+            assert bench.way() == {"10.42.0.5"}
+            await bench.put("web")
+            await asyncio.sleep(2)
+            assert bench.way() == {"reject"}
+
+    virtual(scenario())
+
+
 def test_many_changes_are_one_transaction(virtual: Any) -> None:
     """A burst is applied once it is over; a change without meaning not at all."""
 
