@@ -163,7 +163,7 @@ class PodFiles:
     def termination_message(self, pod: Object, ended: Container) -> str:
         """What the container left as its last words, or the end of its log when the policy says so."""
         with contextlib.suppress(OSError):
-            data = self._message_path(pod, ended.name, ended.attempt).read_bytes()[:_MESSAGE_LIMIT]
+            data = _end_of(self._message_path(pod, ended.name, ended.attempt), _MESSAGE_LIMIT)
             if data:
                 return data.decode(errors="replace")
         policy = ended.annotations.get(cri.MESSAGE_POLICY)
@@ -203,11 +203,16 @@ class PodFiles:
                 (self.links / f"{stem[: _LINK_LIMIT - 4]}.log").unlink()
 
 
-def _log_tail(path: Path) -> str:
+def _end_of(path: Path, limit: int) -> bytes:
+    """The last bytes of a file, which a container may have made as large as it liked."""
     with path.open("rb") as file:
         file.seek(0, os.SEEK_END)
-        file.seek(max(0, file.tell() - 4 * _LOG_LIMIT))
-        lines = file.read().decode(errors="replace").splitlines()[-_LOG_LINES:]
+        file.seek(max(0, file.tell() - limit))
+        return file.read(limit)
+
+
+def _log_tail(path: Path) -> str:
+    lines = _end_of(path, 4 * _LOG_LIMIT).decode(errors="replace").splitlines()[-_LOG_LINES:]
     # A line is time, stream, tags and text.
     texts = [line.split(" ", 3)[3] for line in lines if line.count(" ") >= 3]
     return "\n".join(texts)[-_LOG_LIMIT:]

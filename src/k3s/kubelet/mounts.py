@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import shutil
 import stat
 from collections.abc import Mapping
@@ -172,26 +173,48 @@ def _open_inside(volume: str, subpath: str) -> int:
         raise VolumeError(f"subPath {subpath!r} must not lead outside of the volume")
     handle = os.open(volume, os.O_PATH | os.O_DIRECTORY)
     hops = 0
-    while parts:
-        part = parts.pop(0)
-        try:
-            here = os.stat(part, dir_fd=handle, follow_symlinks=False)
-        except FileNotFoundError:
-            os.mkdir(part, 0o750, dir_fd=handle)
-            os.chmod(part, 0o777, dir_fd=handle)
-            here = os.stat(part, dir_fd=handle, follow_symlinks=False)
-        if stat.S_ISLNK(here.st_mode):
-            link = os.readlink(part, dir_fd=handle)
+    try:
+        while parts:
+            part = parts.pop(0)
+            inner = _open_step(handle, part)
+            if not stat.S_ISLNK(os.fstat(inner).st_mode):
+                os.close(handle)
+                handle = inner
+                continue
+            try:
+                link = os.readlink("", dir_fd=inner)
+            finally:
+                os.close(inner)
             hops += 1
             if link.startswith("/") or ".." in link.split("/") or hops > 8:
-                os.close(handle)
                 raise VolumeError(f"subPath {subpath!r} contains the link {part!r}, which leads outside of the volume")
-            parts = [*link.split("/"), *parts]
-            continue
-        inner = os.open(part, os.O_PATH | os.O_NOFOLLOW, dir_fd=handle)
+            parts = [*(step for step in link.split("/") if step not in ("", ".")), *parts]
+    except OSError as error:
         os.close(handle)
-        handle = inner
+        raise VolumeError(f"failed to prepare subPath {subpath!r}: {error}") from None
+    except VolumeError:
+        os.close(handle)
+        raise
     return handle
+
+
+def _open_step(folder: int, part: str) -> int:
+    """Opens what is called `part`, a link itself rather than what it names; makes a folder when there is nothing.
+
+    What is opened is what is looked at: whoever swaps it meanwhile, as a container may, wins nothing.
+    """
+    try:
+        return os.open(part, os.O_PATH | os.O_NOFOLLOW, dir_fd=folder)
+    except FileNotFoundError:
+        pass
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(part, 0o750, dir_fd=folder)
+        made = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+        try:
+            os.fchmod(made, 0o777)
+        finally:
+            os.close(made)
+    return os.open(part, os.O_PATH | os.O_NOFOLLOW, dir_fd=folder)
 
 
 def _is_mounted(path: str) -> bool:
@@ -199,11 +222,12 @@ def _is_mounted(path: str) -> bool:
 
 
 def _mount_points() -> list[str]:
-    points: list[str] = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            points.append(line.split(" ", 5)[4].encode().decode("unicode_escape"))
-    return points
+    return [_unescaped(line.split(b" ", 5)[4]) for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
+
+
+def _unescaped(field: bytes) -> str:
+    """A field of mountinfo: its bytes are a path's, but for blanks and backslashes, which are octal numbers."""
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), field))
 
 
 def unmount_below(folder: str) -> None:

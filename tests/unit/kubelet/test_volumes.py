@@ -9,6 +9,8 @@ import pytest
 from tests.unit.kubelet.pods import pod, spec
 
 from k3s.kubelet import mounts, volumes
+from k3s.kubelet.files import PodFiles
+from k3s.kubelet.runtime.interface import Container
 from k3s.kubelet.volumes import Token, VolumeError
 
 MAPS = {"c": {"data": {"a": "1", "b": "2"}, "binaryData": {"z": "AAE="}}}
@@ -117,6 +119,35 @@ def test_a_sub_path_cannot_escape(tmp_path: Path):
         mounts.unmount_below(str(tmp_path))
 
 
+def test_a_refused_sub_path_leaves_nothing_open(tmp_path: Path):
+    """A pod is tried again and again: each refusal closes what it opened."""
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "out").symlink_to("/etc")
+    (tmp_path / "round").symlink_to("round")
+    before = os.listdir("/proc/self/fd")
+    for bad in ("file/x", "out", "round", "new/../../x"):
+        with pytest.raises(VolumeError):
+            mounts.bind_subpath(str(tmp_path), bad, str(tmp_path / "target"))
+    assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("odd", ["ä b", os.fsdecode(b"\xff")])
+def test_mounts_with_odd_names_are_found(tmp_path: Path, odd: str):
+    """A folder is never removed through a mount that was overlooked because of the letters of its path."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "kept").write_text("x")
+    place = tmp_path / "pods" / odd
+    place.mkdir(parents=True)
+    mounts._mount(str(tmp_path / "data"), str(place), "", mounts._MS_BIND)
+    try:
+        mounts.remove_folder(str(tmp_path / "pods"))
+    finally:
+        if os.path.ismount(place) or place.exists():
+            mounts._unmount(str(place))
+    assert (tmp_path / "data" / "kept").exists() and not (tmp_path / "pods").exists()
+
+
 @pytest.mark.root
 def test_memory_volumes_are_mounted_and_removed(tmp_path: Path):
     """A memory volume is a tmpfs of its size; removing the folder unmounts it first."""
@@ -141,3 +172,18 @@ def test_host_path_types(tmp_path: Path, kind: str, ok: bool):
     else:
         with pytest.raises(VolumeError, match="hostPath type check failed"):
             mounts.prepare(plan)
+
+
+def test_the_end_of_a_long_termination_message_is_read(tmp_path: Path):
+    """A container may write what it likes: 4 KiB from the end are kept, and the rest is not read."""
+    owner = pod(spec())
+    files = PodFiles(None, None, tmp_path, tmp_path, tmp_path)  # type: ignore[arg-type]
+    ended = Container("id", "sandbox", "c", 0, "exited", 0.0)
+    path = files._message_path(owner, "c", 0)
+    path.parent.mkdir(parents=True)
+    with path.open("wb") as file:
+        file.truncate(1 << 33)
+        file.seek(0, os.SEEK_END)
+        file.write(b"the end")
+    found = files.termination_message(owner, ended)
+    assert found.endswith("the end") and len(found) == 4096
