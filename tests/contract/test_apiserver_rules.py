@@ -1,0 +1,297 @@
+"""Rules of the API over HTTP that clients notice only when something is unusual: each with the words of upstream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.fakes.server import Caller, serving
+
+from k3s.api.object import Object
+
+MAPS = "/api/v1/namespaces/default/configmaps"
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+PODS = "/api/v1/namespaces/default/pods"
+MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+
+
+def answers(run: Any, *steps: Any) -> list[tuple[int, Object]]:
+    """The answers to (method, path, body, headers), one after the other."""
+    found: list[tuple[int, Object]] = []
+
+    async def body() -> None:
+        async with serving() as server:
+            caller = Caller(server.ports[0])
+            for method, path, sent, *headers in steps:
+                found.append(await caller.call(method, path, sent, **(headers[0] if headers else {})))
+
+    run(body())
+    return found
+
+
+def config(name: str = "a", **more: Any) -> Object:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, **more}
+
+
+def definition(plural: str = "widgets", schema: Any = None, **version: Any) -> Object:
+    structure = {"type": "object", "properties": schema} if schema else {"type": "object"}
+    one = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": structure}, **version}
+    names = {"plural": plural, "kind": "Widget", "singular": plural}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced", "names": names, "versions": [one]},
+    }
+
+
+def widget(name: str = "w", **more: Any) -> Object:
+    return {"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": name}, **more}
+
+
+WIDGETS = "/apis/example.com/v1/namespaces/default/widgets"
+COLOUR = {"spec": {"type": "object", "properties": {"color": {"type": "string"}}}}
+
+
+def test_keys_that_come_twice(run: Any) -> None:
+    """Strict refuses them by path, in a create and in a patch; the last one wins otherwise."""
+    twice = b'{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"data":{"x":"1","x":"2"}}'
+    patch = b'{"data":{"y":"1", "y" : "2"}}'
+    refused, made, patched = answers(
+        run,
+        ("POST", f"{MAPS}?fieldValidation=Strict", twice),
+        ("POST", MAPS, twice),
+        ("PATCH", f"{MAPS}/a?fieldValidation=Strict", patch, {"Content_Type": MERGE}),
+    )
+    assert refused[0] == 400 and refused[1]["message"].endswith('strict decoding error: duplicate field "data.x"')
+    assert made[0] == 201 and made[1]["data"] == {"x": "2"}
+    assert patched[0] == 422
+    assert patched[1]["details"]["causes"][0]["message"].endswith('strict decoding error: duplicate field "data.y"')
+
+
+def test_patches_whose_result_cannot_be_read(run: Any) -> None:
+    """The patch is what is invalid, in the words of the decoder that its type goes through."""
+    _, merged, restored, named = answers(
+        run,
+        ("POST", MAPS, config()),
+        ("PATCH", f"{MAPS}/a", {"data": {"x": 1}}, {"Content_Type": MERGE}),
+        ("PATCH", f"{MAPS}/a", {"data": "x"}, {"Content_Type": STRATEGIC}),
+        ("PATCH", f"{MAPS}/a", {"$patch": "delete"}, {"Content_Type": STRATEGIC}),
+    )
+    words = [answer[1]["details"]["causes"][0]["message"] for answer in (merged, restored)]
+    assert words[0].endswith("json: cannot unmarshal number into Go struct field ConfigMap.data of type string")
+    assert words[1].endswith("cannot restore map from string")
+    assert named[0] == 400 and "undeterminable" in named[1]["message"]
+
+
+def test_options_of_a_patch(run: Any) -> None:
+    """Force belongs to an apply; the name of a manager can be printed."""
+    _, forced, unprinted = answers(
+        run,
+        ("POST", MAPS, config()),
+        ("PATCH", f"{MAPS}/a?force=true", {}, {"Content_Type": MERGE}),
+        ("PATCH", f"{MAPS}/a?fieldManager=a%0Ab", {}, {"Content_Type": MERGE}),
+    )
+    assert forced[0] == 422 and forced[1]["details"]["causes"][0]["field"] == "force"
+    assert "invalid character U+000A (at position 1)" in unprinted[1]["message"]
+
+
+def test_put_without_a_name(run: Any) -> None:
+    """The object that a PUT is about has to say its name, whether it is there or not."""
+    ((status, answer),) = answers(run, ("PUT", f"{MAPS}/none", {}))
+    assert status == 400 and "undeterminable: name must be provided" in answer["message"]
+
+
+def test_a_full_page_goes_on(run: Any) -> None:
+    """A page that is full has a token while there are more objects, selected or not; without a count."""
+    labelled = {"metadata": {"name": "a", "labels": {"l": "1"}}}
+    *_, page = answers(
+        run,
+        ("POST", MAPS, {**config(), **labelled}),
+        ("POST", MAPS, config("z")),
+        ("GET", f"{MAPS}?limit=1&labelSelector=l", b""),
+    )
+    assert page[1]["metadata"]["continue"] and "remainingItemCount" not in page[1]["metadata"]
+
+
+def test_yaml_is_written_as_the_library_does(run: Any) -> None:
+    """Double quotes where a word would be read as something else, blocks for lines, lists not indented."""
+
+    async def body() -> None:
+        async with serving() as server:
+            caller = Caller(server.ports[0])
+            await caller.call("POST", MAPS, config(data={"t": "yes", "m": "one\ntwo\n"}))
+            await caller.send("GET", f"{MAPS}/a", Accept="application/yaml")
+            _, headers, data = await caller.answer()
+            assert headers["content-type"] == "application/yaml"
+            assert b'data:\n  m: |\n    one\n    two\n  t: "yes"\n' in data
+
+    run(body())
+
+
+def test_names_of_definitions_are_taken_once(run: Any) -> None:
+    """The first definition has the names; the second is not served until they are free."""
+
+    async def body() -> None:
+        async with serving() as server:
+            caller = Caller(server.ports[0])
+            await caller.call("POST", DEFINITIONS, definition("widgets"))
+            await caller.call("POST", DEFINITIONS, definition("gadgets"))
+            second = f"{DEFINITIONS}/gadgets.example.com"
+            await _until(server, lambda: _conditions(server, "gadgets").get("NamesAccepted") == "False")
+            status = (await caller.call("GET", second))[1]["status"]
+            assert status["conditions"][0]["reason"] == "ListKindConflict"
+            assert status["acceptedNames"] == {"plural": "gadgets", "singular": "gadgets", "kind": ""}
+            assert (await caller.call("GET", WIDGETS))[0] == 200
+            assert server.registry.by_resource("example.com", "v1", "gadgets") is None
+            await caller.call("DELETE", f"{DEFINITIONS}/widgets.example.com")
+            await _until(server, lambda: _conditions(server, "gadgets").get("Established") == "True")
+            assert server.registry.by_resource("example.com", "v1", "gadgets") is not None
+
+    run(body())
+
+
+def _conditions(server: Any, plural: str) -> dict[str, str]:
+    kind = server.registry.by_kind("apiextensions.k8s.io", "v1", "CustomResourceDefinition")
+    found = server.cache.get(kind, "", f"{plural}.example.com") or {}
+    return {c["type"]: c["status"] for c in (found.get("status") or {}).get("conditions") or ()}
+
+
+async def _until(server: Any, holds: Any) -> None:
+    while not holds():
+        await server.cache.reached(server.cache.revision + 1)
+
+
+def test_selectable_fields(run: Any) -> None:
+    """Custom objects are selected by the fields that the definition names, and by no others."""
+    _, _, _, found, refused = answers(
+        run,
+        ("POST", DEFINITIONS, definition(schema=COLOUR, selectableFields=[{"jsonPath": ".spec.color"}])),
+        ("POST", WIDGETS, widget("r", spec={"color": "red"})),
+        ("POST", WIDGETS, widget("b", spec={"color": "blue"})),
+        ("GET", f"{WIDGETS}?fieldSelector=spec.color%3Dred", b""),
+        ("GET", f"{WIDGETS}?fieldSelector=spec.size%3D1", b""),
+    )
+    assert [item["metadata"]["name"] for item in found[1]["items"]] == ["r"]
+    assert refused[0] == 400 and refused[1]["message"] == "field label not supported: spec.size"
+
+
+def test_selectable_fields_are_checked(run: Any) -> None:
+    """A path has to lead to one plain value."""
+    paths = {".spec.none": "valid field", "spec.color": "expected [ or .", ".spec": "must point", "": "Required value"}
+    bodies = [definition(schema=COLOUR, selectableFields=[{"jsonPath": path}]) for path in paths]
+    for (status, answer), words in zip(
+        answers(run, *(("POST", DEFINITIONS, body) for body in bodies)), paths.values(), strict=True
+    ):
+        assert status == 422 and words in answer["message"]
+
+
+def test_what_a_custom_object_says_of_itself(run: Any) -> None:
+    """Kind and apiVersion have to be there and right; a status is judged by itself; a missing part is the object's."""
+    status = {"status": {"type": "object", "properties": {"s": {"type": "string"}}}}
+    unkind = {"apiVersion": "example.com/v1", "metadata": {"name": "w"}}
+    _, _, no_kind, other_kind, other_version, typed, part = answers(
+        run,
+        ("POST", DEFINITIONS, definition(schema=status, subresources={"status": {}})),
+        ("POST", WIDGETS, widget()),
+        ("POST", WIDGETS, unkind),
+        ("POST", WIDGETS, {**widget(), "kind": "Gadget"}),
+        ("POST", WIDGETS, {**widget(), "apiVersion": "other/v1"}),
+        ("PATCH", f"{WIDGETS}/w/status", {"status": {"s": 5}}, {"Content_Type": MERGE}),
+        ("GET", f"{WIDGETS}/w/scale", b""),
+    )
+    assert no_kind[0] == 400 and "Object 'Kind' is missing in" in no_kind[1]["message"]
+    assert other_kind[0] == 422 and other_kind[1]["details"]["causes"][0]["field"] == "kind"
+    assert "does not match the expected API version (example.com/v1)" in other_version[1]["message"]
+    assert typed[1]["details"]["causes"][0] == {
+        "reason": "FieldValueTypeInvalid",
+        "field": "status.s",
+        "message": 'Invalid value: "integer": s in body must be of type string: "integer"',
+    }
+    assert part[0] == 404 and part[1]["details"] == {"name": "w", "group": "example.com", "kind": "widgets"}
+
+
+def test_resize(run: Any) -> None:
+    """Only cpu and memory change, none is taken away, requests stay below limits, and the class stays."""
+    resources = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}}
+    spec = {"automountServiceAccountToken": False, "containers": [{"name": "c", "image": "i", "resources": resources}]}
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+    asked = [
+        ({"requests": {"cpu": "3"}}, "must be less than or equal to cpu limit of 2"),
+        ({"limits": {"example.com/x": "1"}}, "only cpu and memory resources are mutable"),
+        ({"requests": {"cpu": "2"}}, "Pod QOS Class may not change as a result of resizing"),
+        ({"limits": {"memory": None}}, "resource limits cannot be removed"),
+    ]
+    _, _, good, *bad = answers(
+        run,
+        ("POST", "/api/v1/namespaces/default/serviceaccounts", account),
+        ("POST", PODS, {**pod, "spec": spec}),
+        *(
+            (
+                "PATCH",
+                f"{PODS}/p/resize",
+                {"spec": {"containers": [{"name": "c", "resources": change}]}},
+                {"Content_Type": STRATEGIC},
+            )
+            for change in ({"requests": {"cpu": "500m"}}, *(change for change, _ in asked))
+        ),
+    )
+    assert good[0] == 200 and good[1]["spec"]["containers"][0]["resources"]["requests"]["cpu"] == "500m"
+    for (status, answer), (_, words) in zip(bad, asked, strict=True):
+        assert status == 422 and words in answer["message"]
+
+
+def test_finalize(run: Any) -> None:
+    """Finalizers of a namespace have a domain; its first DELETE only marks it."""
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}}
+    path = "/api/v1/namespaces/n"
+    _, bad, emptied, deleted = answers(
+        run,
+        ("POST", "/api/v1/namespaces", space),
+        ("PUT", f"{path}/finalize", {**space, "spec": {"finalizers": ["bad"]}}),
+        ("PUT", f"{path}/finalize", {**space, "spec": {"finalizers": []}}),
+        ("DELETE", path, b""),
+    )
+    assert bad[0] == 422 and "neither a standard finalizer name" in bad[1]["message"]
+    assert emptied[1]["spec"] == {}
+    assert deleted[1]["kind"] == "Namespace" and deleted[1]["status"] == {"phase": "Terminating"}
+
+
+def test_replicas_set_through_scale_have_no_time(run: Any) -> None:
+    """The scaler owns the replicas, in an entry of its own."""
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
+    body = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": spec}
+    path = "/apis/apps/v1/namespaces/default/deployments/d"
+    scale = {"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "d"}, "spec": {"replicas": 5}}
+    *_, found = answers(
+        run,
+        ("PATCH", f"{path}?fieldManager=m", body, {"Content_Type": APPLY}),
+        ("PUT", f"{path}/scale?fieldManager=scaler", scale),
+        ("GET", path, b""),
+    )
+    entry = next(e for e in found[1]["metadata"]["managedFields"] if e.get("subresource") == "scale")
+    assert entry["manager"] == "scaler" and "time" not in entry
+    assert entry["fieldsV1"] == {"f:spec": {"f:replicas": {}}}
+
+
+def test_documents_that_did_not_change(run: Any) -> None:
+    """A client that has a document already is told so."""
+
+    async def body() -> None:
+        async with serving() as server:
+            caller = Caller(server.ports[0])
+            await caller.send("GET", "/openapi/v3")
+            _, headers, _ = await caller.answer()
+            await caller.send("GET", "/openapi/v3", If_None_Match=headers["etag"])
+            assert (await caller.answer())[0] == 304
+
+    run(body())
+
+
+def test_impersonating_nobody(run: Any) -> None:
+    """Further headers without a user name are a mistake, not nothing."""
+    ((status, answer),) = answers(run, ("GET", MAPS, b"", {"Impersonate_Extra_scopes": "x"}))
+    assert status == 400 and "without impersonating a user" in answer["message"]
