@@ -145,6 +145,8 @@ _VALUES: dict[str, dict[str, Any]] = {
 # Fields that are sent as null when there is nothing in them: lists without omitempty and times that are not pointers.
 _NULLS: dict[str, tuple[str, ...]] = {
     "core.v1.LimitRangeSpec": ("limits",),
+    "batch.v1.PodFailurePolicy": ("rules",),
+    "storage.v1.CSINodeSpec": ("drivers",),
     "rbac.v1.Role": ("rules",),
     "rbac.v1.ClusterRole": ("rules",),
     "discovery.v1.EndpointSlice": ("endpoints", "ports"),

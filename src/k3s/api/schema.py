@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from k3s.api import presence
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
 
@@ -172,72 +173,18 @@ class Node:
         values from no value; none of a custom schema."""
         if self._omits is None:
             properties = self.raw.get("properties", {}) if self.definition else {}
+            struct = ".".join(self.definition.split(".")[-3:])
+            kept, dropped = presence.texts_kept(struct), presence.numbers_dropped(struct)
             self._omits = frozenset(
                 name
                 for name, raw in properties.items()
                 if name not in self.required
-                and "default" not in raw
-                and (name not in _MEANT_EMPTY if raw.get("type") == "string" else name in _ZERO_IS_NOTHING)
+                and ("default" not in raw or name in _OMITTED_ZEROS)
+                and (name not in kept if raw.get("type") == "string" else name in dropped)
             )
         return self._omits
 
 
-# Optional texts in which empty means something else than missing.
-_MEANT_EMPTY = frozenset(
-    {
-        "apiGroup",
-        "appProtocol",
-        "fieldPath",
-        "holderIdentity",
-        "ingressClassName",
-        "internalTrafficPolicy",
-        "loadBalancerClass",
-        "localhostProfile",
-        "preferredHolder",
-        "runtimeClassName",
-        "storageClassName",
-        "timeZone",
-        "type",
-        "url",
-        "volumeAttributesClassName",
-        "zone",
-    }
-)
-# Optional flags and counts in which false and zero are the same as missing.
-_ZERO_IS_NOTHING = frozenset(
-    {
-        "active",
-        "availableReplicas",
-        "currentReplicas",
-        "failed",
-        "fullyLabeledReplicas",
-        "generation",
-        "globalDefault",
-        "healthCheckNodePort",
-        "hostIPC",
-        "hostNetwork",
-        "hostPID",
-        "hostPort",
-        "initialDelaySeconds",
-        "insecureSkipTLSVerify",
-        "minReadySeconds",
-        "nodePort",
-        "numberAvailable",
-        "numberUnavailable",
-        "paused",
-        "publishNotReadyAddresses",
-        "readOnly",
-        "readyReplicas",
-        "stdin",
-        "stdinOnce",
-        "succeeded",
-        "tty",
-        "unavailableReplicas",
-        "unschedulable",
-        "updatedNumberScheduled",
-        "updatedReplicas",
-    }
-)
 # Optional fields with a zero default that is nevertheless not sent: names of references, and one number.
 _OMITTED_ZEROS = frozenset({"name", "minReadySeconds"})
 
