@@ -127,19 +127,24 @@ class Prober:
 
 
 def _http_request(arguments: Any, host: str, port: int) -> bytes:
-    headers = {"Host": f"{host}:{port}", "User-Agent": "kube-probe/1.36", "Accept": "*/*", "Connection": "close"}
+    headers = {"host": f"{host}:{port}", "user-agent": "kube-probe/1.36", "accept": "*/*", "connection": "close"}
+    names = {"host": "Host", "user-agent": "User-Agent", "accept": "Accept", "connection": "Connection"}
     for header in arguments.get("httpHeaders") or ():
-        headers[header["name"]] = header["value"]
+        # One that is given instead of ours replaces it, in whatever case it is written.
+        names[header["name"].lower()] = header["name"]
+        headers[header["name"].lower()] = header.get("value", "")
     path = arguments.get("path") or "/"
     lines = [f"GET {path if path.startswith('/') else '/' + path} HTTP/1.1"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
+    lines += [f"{names[name]}: {value}" for name, value in headers.items()]
+    if any("\r" in line or "\n" in line for line in lines):
+        raise ValueError("Cannot probe: the path or a header holds a line break")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 async def _grpc(host: str, port: int, service: str) -> Result:
     """The gRPC health protocol: SERVING is 1."""
     from grpclib.client import Channel, UnaryUnaryMethod
-    from grpclib.exceptions import GRPCError
+    from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
     from k3s.kubelet.runtime.codec import Codec
     from k3s.kubelet.runtime.cri import GrpcCodec
@@ -154,5 +159,8 @@ async def _grpc(host: str, port: int, service: str) -> Result:
         return Result(code == 1, "" if code == 1 else f"service unhealthy (responded with {code})")
     except GRPCError as error:
         return Result(False, error.message or error.status.name)
+    except (StreamTerminatedError, ProtocolError) as error:
+        # Whoever listens there speaks something else, or has just gone away.
+        return Result(False, str(error) or type(error).__name__)
     finally:
         channel.close()

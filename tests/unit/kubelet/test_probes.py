@@ -74,3 +74,50 @@ def test_http_and_tcp(run, answer, ok, text):
         assert not refused.ok and refused.text
 
     run(body())
+
+
+def test_a_probe_replaces_headers_and_breaks_no_lines(run):
+    """Host in any case stands once; a header that would begin another is refused as a failed probe."""
+
+    async def body() -> None:
+        asked = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked.append(await reader.read(1000))
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        prober, target = Prober(FakeRuntime(SystemClock())), Target(spec(), "x", "127.0.0.1")
+
+        async def ask(name: str, value: str) -> bool:
+            probe = {"httpGet": {"port": port, "httpHeaders": [{"name": name, "value": value}]}}
+            return (await prober.ask(probe, target, 5)).ok
+
+        assert await ask("host", "example.org")
+        assert asked[0].lower().count(b"host:") == 1 and b"host: example.org\r\n" in asked[0]
+        assert not await ask("X", "1\r\nEvil: 2") and not any(asked[1:])
+        server.close()
+
+    run(body())
+
+
+def test_a_grpc_probe_of_something_else_fails(run):
+    """A server that speaks no gRPC, or hangs up, is a failed probe and not the end of the probe."""
+
+    async def body() -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(100)
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        found = await Prober(FakeRuntime(SystemClock())).ask(
+            {"grpc": {"port": port}}, Target(spec(), "x", "127.0.0.1"), 5
+        )
+        assert not found.ok and found.text
+        server.close()
+
+    run(body())
