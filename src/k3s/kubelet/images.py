@@ -77,17 +77,26 @@ def credentials(image: str, secrets: Iterable[Object]) -> dict[str, str] | None:
     for secret in secrets:
         data = secret.get("data") or {}
         try:
-            if raw := data.get(".dockerconfigjson"):
-                auths = msgspec.json.decode(base64.b64decode(raw)).get("auths") or {}
-            else:
-                auths = msgspec.json.decode(base64.b64decode(data.get(".dockercfg", "e30=")))
-        except (ValueError, binascii.Error, msgspec.DecodeError):
+            found = _registry_auth(data, registry)
+        except (ValueError, TypeError, AttributeError, binascii.Error, msgspec.DecodeError):
+            # What is wrong with it is not said: it would show some of it.
             log.warning("Pull secret is not readable", extra={"secret": secret["metadata"]["name"]})
             continue
-        for server, entry in auths.items():
-            host = server.removeprefix("https://").removeprefix("http://").partition("/")[0]
-            if host in (registry, f"index.{registry}"):
-                return _auth(entry, server)
+        if found is not None:
+            return found
+    return None
+
+
+def _registry_auth(data: Mapping[str, str], registry: str) -> dict[str, str] | None:
+    """What a pull secret has for one registry. Raises what reading something else than a configuration raises."""
+    if raw := data.get(".dockerconfigjson"):
+        auths = msgspec.json.decode(base64.b64decode(raw)).get("auths") or {}
+    else:
+        auths = msgspec.json.decode(base64.b64decode(data.get(".dockercfg", "e30=")))
+    for server, entry in auths.items():
+        host = server.removeprefix("https://").removeprefix("http://").partition("/")[0]
+        if host in (registry, f"index.{registry}"):
+            return _auth(entry, server)
     return None
 
 

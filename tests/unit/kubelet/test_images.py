@@ -54,6 +54,17 @@ def test_credentials():
     assert images.credentials("busybox", [secret]) is None
 
 
+@pytest.mark.parametrize(
+    "config",
+    [b"[]", b'{"auths": [1]}', b'{"auths": {"ghcr.io": {"auth": "/w=="}}}', b'{"auths": {"ghcr.io": 1}}', b"{"],
+)
+def test_an_odd_pull_secret_is_passed_over(config, caplog):
+    """What is no configuration is named in the log by its Secret alone, and the pull goes on without it."""
+    data = {".dockerconfigjson": base64.b64encode(config).decode()}
+    assert images.credentials("ghcr.io/a/b:1", [{"metadata": {"name": "odd"}, "data": data}]) is None
+    assert "Pull secret is not readable" in caplog.text
+
+
 def test_garbage():
     """Unused images go, the longest unused first, until enough is free; young, used and pinned ones stay."""
     stored = [
