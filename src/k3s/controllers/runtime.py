@@ -162,7 +162,8 @@ class Runner:
             return None
 
     async def _process(self, key: str, decision: Decision | None) -> None:
-        written, outcome = Written(), None
+        written = Written()
+        outcome: Exception | None = None
         try:
             try:
                 if decision is None and self.spec.observe is not None:
@@ -170,7 +171,7 @@ class Runner:
                     decision = self._decide(key, observed)
                 if decision is not None:
                     await self._carry_out(key, decision, written)
-            except (ApiError, OutcomeUnknown) as error:
+            except Exception as error:
                 outcome = error
             finally:
                 self._slots.release()
@@ -201,11 +202,16 @@ class Runner:
         if decision.requeue_after_s is not None:
             self._later(key, max(decision.requeue_after_s, 0.0))
 
-    def _react(self, key: str, error: ApiError | OutcomeUnknown) -> None:
+    def _react(self, key: str, error: Exception) -> None:
         """Decides again: at once when only the outcome is unknown, else after a while."""
         self._story.tell(self._clock.now(), self.spec.name, key, f"failed: {error}")
         if isinstance(error, OutcomeUnknown):
             self._queue.put(key)
+            return
+        if not isinstance(error, ApiError):
+            # A bug: it is told, and the key is tried again all the same.
+            log.error("Cannot carry out %s: %r", self.spec.name, error, extra={"key": key}, exc_info=error)
+            self._retry(key, f"{type(error).__name__}: {error}", 0)
             return
         stale = isinstance(error, Conflict | NotFound | AlreadyExists)
         if not stale:

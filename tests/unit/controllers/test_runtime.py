@@ -9,8 +9,12 @@ from tests.unit.controllers.cluster import Cluster
 from tests.unit.controllers.fake_api import FakeApi
 
 from k3s.api.object import Object, evolve
+from k3s.client.client import Client
 from k3s.controllers import deployment, replicaset
+from k3s.controllers.actions import Decision
 from k3s.controllers.known import DEPLOYMENT, EVENT, POD, REPLICA_SET
+from k3s.controllers.spec import ControllerSpec
+from k3s.controllers.world import World
 from k3s.sim import loop
 
 
@@ -117,3 +121,25 @@ def test_rolling_update_keeps_to_its_bounds() -> None:
             assert reason["Progressing"] in ("NewReplicaSetAvailable", "ReplicaSetUpdated")
 
     loop.run(2, main())
+
+
+def test_an_error_that_nobody_expected_is_tried_again() -> None:
+    """A bug in looking at or carrying out a decision is logged, and its key is not forgotten until the next change."""
+    looked: list[str] = []
+
+    async def observe(key: str, world: World, client: Client) -> None:
+        looked.append(key)
+        if len(looked) < 3:
+            raise KeyError(key)
+
+    def decide(key: str, world: World, now: float) -> Decision:
+        return Decision()
+
+    async def main() -> None:
+        api = FakeApi()
+        spec = ControllerSpec("odd", decide, observe=observe, start_keys=("a",))
+        async with Cluster(api, (spec,)):
+            await asyncio.sleep(60)
+
+    loop.run(1, main())
+    assert looked == ["a", "a", "a"]
