@@ -25,6 +25,8 @@ from k3s.api.object import Object
 _DATA = Path(__file__).with_name("data")
 _META = "meta.k8s.io/v1"
 
+# Scales are no resource of their own: what their columns are called by.
+_SCALE = "scale"
 _CELLS: dict[str, Cells] = {
     "pods": pods.pod,
     "deployments": workloads.deployment,
@@ -80,8 +82,19 @@ _CELLS: dict[str, Cells] = {
     "resourceclaims": cluster.resource_claim,
     "resourceclaimtemplates": cluster.named,
     "resourceslices": cluster.resource_slice,
+    _SCALE: workloads.scale,
 }
 _PLAIN_COLUMNS: list[list[Any]] = [["Name", "string", "name", 0], ["Created At", "date", "", 0]]
+_SCALE_COLUMNS: list[list[Any]] = [
+    ["Name", "string", "", 0],
+    ["Desired", "integer", "", 0],
+    ["Available", "integer", "", 0],
+    ["Age", "string", "", 0],
+]
+_SCALE_TEXTS = {
+    "Desired": "replicas is the desired number of instances for the scaled object.",
+    "Available": "replicas is the actual number of observed instances of the scaled object.",
+}
 _CUSTOM_COLUMNS: list[list[Any]] = [["Name", "string", "name", 0], ["Age", "date", "", 0]]
 
 
@@ -115,6 +128,8 @@ def columns(kind: Kind) -> list[Object]:
             for c in kind.printer_columns
         ]
         return [_column(_CUSTOM_COLUMNS[0], _text("", "Name")), *own]
+    if kind.kind == "Scale" and not kind.custom:
+        return [_column(row, _SCALE_TEXTS.get(row[0]) or _text("", row[0])) for row in _SCALE_COLUMNS]
     return _columns(kind.api_version, kind.plural, kind.custom)
 
 
@@ -157,7 +172,7 @@ def _cells(kind: Kind, now: float) -> Callable[[Object], list[Any]]:
     age = age_at(now)
     if kind.custom:
         return custom_cells(kind.printer_columns, age)
-    make = _CELLS.get(kind.plural)
+    make = _CELLS.get(_SCALE if kind.kind == "Scale" else kind.plural)
     if make is None:
         return lambda obj: [obj["metadata"].get("name", ""), created(obj)]
     if not kind.is_storage_version:

@@ -30,6 +30,12 @@ def deployment(obj: Object, age: Age) -> list[Any]:
     ]
 
 
+def scale(obj: Object, age: Age) -> list[Any]:
+    """name, desired, available, age."""
+    name, spec, status, _ = _parts(obj)
+    return [name, spec.get("replicas", 0), status.get("replicas", 0), age(created(obj))]
+
+
 def replica_set(obj: Object, age: Age) -> list[Any]:
     """name, desired, current, ready, age, containers, images, selector."""
     name, spec, status, template = _parts(obj)
