@@ -72,9 +72,13 @@ class PodStrategy(Strategy):
 
 
 def _status_causes(old: Object, new: Object) -> list[Cause]:
-    """Containers that are not started again stay terminated."""
+    """A pod keeps its class of service, and containers that are not started again stay terminated."""
     before, status = old.get("status") or {}, new.get("status") or {}
     causes: list[Cause] = []
+    was, qos = before.get("qosClass"), status.get("qosClass", "")
+    if was and qos != was:
+        text = f'Invalid value: "{qos}": field is immutable'
+        causes.append({"reason": "FieldValueInvalid", "message": text, "field": "status.qosClass"})
     policy = old["spec"].get("restartPolicy")
     if policy == "Always":
         return causes
