@@ -17,7 +17,7 @@ from k3s.api.kinds import Kind
 from k3s.api.object import Object
 from k3s.api.selectors import FieldSelector, LabelSelector
 from k3s.apiserver.cache import Bucket, Cache, Change, Item
-from k3s.base.message import Sink
+from k3s.base.message import Sink, chunk
 from k3s.client.transport import WatchEvent
 from k3s.store.interface import Compacted, Store
 
@@ -81,6 +81,10 @@ class Encoding(Protocol):
         """The end of a watch that cannot go on."""
 
 
+# Bytes of one chunk, and the last revision it tells of, by what its watchers have in common.
+Shared = dict[Any, tuple[bytes, int]]
+
+
 class Watcher:
     """One watch: hears of the changes of a bucket after revision `after`."""
 
@@ -97,6 +101,10 @@ class Watcher:
     def take(self, changes: Sequence[Change]) -> None:
         """Hears of changes, in order."""
         raise NotImplementedError
+
+    def hear(self, changes: Sequence[Change], shared: Shared) -> None:
+        """As `take`; `shared` is what watchers that are all told the same have made of these changes."""
+        self.take(changes)
 
     def bookmark(self, revision: int) -> None:
         """Hears that nothing more happened up to `revision`."""
@@ -159,6 +167,8 @@ class HttpWatch(Watcher):
         self._sink: Sink | None = None
         self._queue: deque[bytes] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        plain = scope.labels is None and scope.fields is None
+        self._alike: Any = (scope.namespace, scope.name) if plain else self
         # Nothing may happen between deciding where to begin and hearing of changes.
         if begin.error is None:
             self.join(begin.revision)
@@ -182,6 +192,21 @@ class HttpWatch(Watcher):
         self.take(begin.changes, fresh=False)
         early, self._early = self._early, []
         self.take(early)
+
+    def hear(self, changes: Sequence[Change], shared: Shared) -> None:
+        sink = self._sink
+        if sink is None or sink.paused or self._queue or changes[0].revision <= self.after:
+            self.take(changes)
+            return
+        alike = self._alike, self._encoding.key
+        found = shared.get(alike)
+        if found is None:
+            frames = self._frames(changes, True)
+            found = shared[alike] = (chunk(b"".join(frames)) if frames else b"", self.told)
+        framed, told = found
+        if framed:
+            self.told = told
+            sink.write_chunk(framed)
 
     def take(self, changes: Sequence[Change], fresh: bool = True) -> None:
         sink = self._sink
@@ -340,8 +365,9 @@ class Hub:
         return len(self._all)
 
     def _dispatch(self, bucket: Bucket, changes: list[Change]) -> None:
+        shared: Shared = {}
         for watcher in tuple(bucket.watchers):
-            watcher.take(changes)
+            watcher.hear(changes, shared)
 
     def joined(self, watcher: Watcher) -> None:
         """A watch begins."""

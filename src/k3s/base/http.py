@@ -29,6 +29,7 @@ from k3s.base.message import (
     Response,
     Stream,
     Upgrade,
+    chunk,
     peer_certificate,
 )
 
@@ -59,9 +60,10 @@ class Heads:
         """Status line and headers, without those of the body's length and without the empty line."""
         head = self._heads.get((status, content_type))
         if head is None:
+            kind = f"Content-Type: {content_type}\r\n" if content_type else ""
             text = (
                 f"HTTP/1.1 {status} {_PHRASES.get(status, 'Unknown')}\r\n"
-                f"Cache-Control: no-cache, private\r\nContent-Type: {content_type}\r\n"
+                f"Cache-Control: no-cache, private\r\n{kind}"
             )
             if content_type == TEXT:
                 text += "X-Content-Type-Options: nosniff\r\n"
@@ -290,10 +292,10 @@ class Connection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Sends one chunk of a stream."""
         if self._transport is not None and data:
-            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+            self._transport.write(chunk(data))
 
     def write_chunk(self, framed: bytes) -> None:
-        """Sends bytes that are framed as a chunk already."""
+        """Sends what `chunk` has framed."""
         if self._transport is not None:
             self._transport.write(framed)
 

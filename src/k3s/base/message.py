@@ -80,6 +80,11 @@ class Response:
         self.value = value
 
 
+def chunk(data: bytes) -> bytes:
+    """A piece of a stream framed for chunked transfer; `data` is not empty, as an empty chunk ends the stream."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
 class Sink(Protocol):
     """Where a stream writes to. `paused` means: the reader is slow, keep what you have and wait for `resumed`."""
 
@@ -87,6 +92,9 @@ class Sink(Protocol):
 
     def write(self, data: bytes) -> None:
         """Sends one piece at once."""
+
+    def write_chunk(self, framed: bytes) -> None:
+        """Sends at once what `chunk` has framed, so that one framing serves many streams."""
 
     def end(self) -> None:
         """Ends the stream in good order."""
