@@ -70,7 +70,8 @@ def decide(key: str, world: World, now: float) -> Decision:
 def _sign(node: Object, world: World, now: float) -> SignOfLife:
     lease = world.get(LEASE, f"{LEASES}/{objects.name(node)}")
     beats = [found.get("lastHeartbeatTime", "") for found in node.get("status", {}).get("conditions") or ()]
-    renewed = lease["spec"].get("renewTime", "") if lease is not None else ""
+    # A Lease may have no spec.
+    renewed = objects.get(lease, "spec", "renewTime", default="")
     # What we wrote ourselves about a silent node is no sign of life.
     own = _ready(node) == "Unknown"
     text = f"{renewed} {'' if own else max(beats, default='')}"

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from k3s.api import schema, times
-from k3s.api.errors import AlreadyExists, ApiError, NotFound, OutcomeUnknown
+from k3s.api.errors import AlreadyExists, ApiError, BadRequest, NotFound, OutcomeUnknown
 from k3s.api.kinds import builtin
 from k3s.api.object import Object, encode, key, namespace, uid
 from k3s.base.aio import Mailbox, Tasks
@@ -45,10 +45,14 @@ def from_manifest(text: str, node: str, path: str, now: float) -> Object:
         raise ValueError(f"Cannot run the static pod of {path}: {error}") from None
     if not isinstance(found, dict) or found.get("kind") != "Pod" or not isinstance(found.get("spec"), dict):
         raise ValueError(f"Cannot run the static pod of {path}: it holds no Pod")
-    meta = dict(found.get("metadata") or {})
-    if not meta.get("name") or not found["spec"].get("containers"):
-        raise ValueError(f"Cannot run the static pod of {path}: it needs metadata.name and spec.containers")
     digest = hashlib.md5(encode([node, path, found]), usedforsecurity=False).hexdigest()
+    try:
+        found, _unknown = schema.prune(builtin("v1", "Pod"), {**found, "apiVersion": "v1"})
+    except BadRequest as error:
+        raise ValueError(f"Cannot run the static pod of {path}: {error}") from None
+    meta = dict(found.get("metadata") or {})
+    if not meta.get("name") or not found.get("spec", {}).get("containers"):
+        raise ValueError(f"Cannot run the static pod of {path}: it needs metadata.name and spec.containers")
     annotations = {**(meta.get("annotations") or {}), HASH: digest, SOURCE: "file", SEEN: times.format(now)}
     tolerations = [*(found["spec"].get("tolerations") or ()), {"operator": "Exists", "effect": "NoExecute"}]
     made = {
@@ -65,7 +69,19 @@ def from_manifest(text: str, node: str, path: str, now: float) -> Object:
         "spec": {**found["spec"], "nodeName": node, "tolerations": tolerations},
         "status": {"phase": "Pending"},
     }
-    return schema.defaults(builtin("v1", "Pod"), made)
+    pod = schema.defaults(builtin("v1", "Pod"), made)
+    _check(pod, path)
+    return pod
+
+
+def _check(pod: Object, path: str) -> None:
+    """Refuses what the API server would refuse: nobody else looks at a manifest before it is run."""
+    from k3s.api.validation import validate_create
+
+    causes = validate_create(builtin("v1", "Pod"), pod)
+    if causes:
+        text = "; ".join(f"{cause['field']}: {cause['message']}" for cause in causes)
+        raise ValueError(f"Cannot run the static pod of {path}: {text}")
 
 
 def mirror_of(pod: Object, node_uid: str) -> Object:

@@ -54,6 +54,12 @@ def lease(renewed: str) -> Object:
     }
 
 
+def test_a_lease_without_a_spec_is_no_sign_of_life() -> None:
+    """The API takes such a Lease; its node is judged all the same."""
+    bare = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta("a", "kube-node-lease")}
+    assert node_lifecycle.decide("a", world_of(node("a"), bare), NOW).requeue_after_s is not None
+
+
 def test_silence_makes_a_node_unknown() -> None:
     """Without a new lease for 50 s (on our clock) all conditions are Unknown; a renewal starts the time again."""
     world = world_of(node("a"), lease("1"))

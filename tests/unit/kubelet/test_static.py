@@ -32,6 +32,23 @@ def test_a_bad_manifest_is_named(text):
         static.from_manifest(text, "n1", "/m/x.yaml", 0.0)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "kind: Pod\nmetadata: [1]\nspec: {containers: [{name: c, image: b}]}",
+        "kind: Pod\nmetadata: {name: x}\nspec: {containers: [1]}",
+        "kind: Pod\nmetadata: {name: x}\nspec: {containers: {a: b}}",
+        "kind: Pod\nmetadata: {name: x}\nspec: {containers: [{image: b}]}",
+        "kind: Pod\nmetadata: {name: x}\nspec: {containers: [{name: c, image: b}], tolerations: 5}",
+        "kind: Pod\nmetadata: {name: ../../x}\nspec: {containers: [{name: c, image: b}]}",
+    ],
+)
+def test_a_manifest_of_another_shape_is_refused(text):
+    """What the API server would refuse does not reach the pod workers, which believe what pods say."""
+    with pytest.raises(ValueError, match=r"Cannot run the static pod of /m/x\.yaml"):
+        static.from_manifest(text, "n1", "/m/x.yaml", 0.0)
+
+
 def test_a_mirror():
     """The mirror carries the hash and is recognised."""
     made = static.mirror_of(static.from_manifest(MANIFEST, "n1", "/m", 0.0), "node-uid")
