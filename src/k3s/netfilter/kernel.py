@@ -78,6 +78,8 @@ class Kernel:
             )
         except FileNotFoundError as error:
             raise FilterError(f"Cannot run {self._command[0]}: it is not installed; install nftables") from error
+        except OSError as error:  # no process to be had now, for one: it is tried again like any other refusal
+            raise FilterError(f"Cannot run {self._command[0]}: {error.strerror}") from error
         output, errors = await process.communicate(script.encode())
         if process.returncode:
             said = errors.decode(errors="replace").strip()

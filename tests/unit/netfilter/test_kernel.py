@@ -1,0 +1,17 @@
+"""The kernel's packet filter where its tool cannot be run."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from k3s.netfilter.interface import FilterError
+from k3s.netfilter.kernel import Kernel
+
+
+@pytest.mark.parametrize("command", ["/no/such/program", "/etc"])
+def test_a_tool_that_cannot_be_run_is_a_refusal(command: str) -> None:
+    """Whatever keeps a process from starting is what those who try again expect, and does not end them."""
+    with pytest.raises(FilterError, match="Cannot run"):
+        asyncio.run(Kernel((command,)).delete("ip", "k3s"))
