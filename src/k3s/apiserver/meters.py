@@ -18,6 +18,7 @@ _VERBS = {
     "delete": "DELETE",
     "deletecollection": "DELETECOLLECTION",
 }
+_READING = frozenset({"get", "list", "watch", "head"})
 
 
 class Meters:
@@ -38,13 +39,9 @@ class Meters:
         )
         self._objects = registry.gauge("apiserver_resource_objects", "Objects stored.", ("group", "resource"))
 
-    def begun(self, mutating: bool) -> None:
-        """A request that takes time begins."""
-        self._inflight.add(1, "mutating" if mutating else "readOnly")
-
-    def ended(self, mutating: bool) -> None:
-        """It is answered."""
-        self._inflight.add(-1, "mutating" if mutating else "readOnly")
+    def under_way(self, target: Target, by: int) -> None:
+        """A request that takes time begins (1) or is answered (-1); what is answered at once is never under way."""
+        self._inflight.add(by, "readOnly" if target.info.verb in _READING else "mutating")
 
     def seen(self, target: Target, status: int, seconds: float) -> None:
         """A request was answered."""

@@ -52,6 +52,7 @@ class Pipeline:
         plain: Plain,
         routes: Mapping[str, Route],
         observe: Callable[[Target, int, float], None],
+        under_way: Callable[[Target, int], None],
         now: Callable[[], float],
     ) -> None:
         self._registry = registry
@@ -64,6 +65,7 @@ class Pipeline:
         self._plain = plain
         self._routes = dict(routes)
         self._observe = observe
+        self._under_way = under_way
         self._now = now
         self._targets = Targets()
         self._negotiation = Negotiation()
@@ -124,12 +126,15 @@ class Pipeline:
 
     async def _guard(self, work: Awaitable[Answer], target: Target, media: Media, began: float) -> Answer:
         """The boundary for what takes time: every error becomes an answer."""
+        self._under_way(target, 1)
         try:
             return self._seen(await work, target, began)
         except ApiError as error:
             return self._seen(self._renderer.error(error, media), target, began)
         except Exception:
             return self._seen(self._broken(target), target, began)
+        finally:
+            self._under_way(target, -1)
 
     def _broken(self, target: Target) -> Response:
         log.exception("Cannot answer %s %s", target.method, target.path)

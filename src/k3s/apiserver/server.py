@@ -150,6 +150,7 @@ class ApiServer:
             plain,
             routes or {},
             self._meters.seen,
+            self._meters.under_way,
             clock.monotonic,
         )
         self._http = HttpServer(self.pipeline.start, clock)
