@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from k3s.api import schema
@@ -127,3 +129,28 @@ def test_nothing_is_written_in_one_way() -> None:
         builtin("v1", "PersistentVolumeClaim"), {"spec": {"storageClassName": "", "volumeName": ""}}
     )
     assert claim["spec"] == {"storageClassName": ""}
+
+
+@pytest.mark.parametrize(
+    ("api_version", "kind", "spec", "kept"),
+    [
+        ("v1", "PersistentVolumeClaim", {"storageClassName": "", "volumeName": ""}, {"storageClassName": ""}),
+        ("v1", "Pod", {"hostNetwork": False, "hostUsers": False, "nodeName": ""}, {"hostUsers": False}),
+        ("apps/v1", "Deployment", {"paused": False, "replicas": 0, "minReadySeconds": 0}, {"replicas": 0}),
+        ("networking.k8s.io/v1", "Ingress", {"ingressClassName": ""}, {"ingressClassName": ""}),
+    ],
+)
+def test_empty_values_stay_where_they_say_something(
+    api_version: str, kind: str, spec: dict[str, Any], kept: dict[str, Any]
+) -> None:
+    """Empty text, false and 0 vanish from fields that cannot tell them from nothing."""
+    row = builtin(api_version, kind)
+    assert schema.prune(row, {"apiVersion": api_version, "kind": kind, "spec": spec})[0]["spec"] == kept
+
+
+@pytest.mark.parametrize(("text", "at"), [("1", 0), ("QUJ", 0), ("QUJD!", 4), ("QUJDQQ=", 4)])
+def test_bytes_are_base64(text: str, at: int) -> None:
+    """The message says where it stops being that."""
+    secret = {"apiVersion": "v1", "kind": "Secret", "data": {"a": text}}
+    with pytest.raises(BadRequest, match=f"illegal base64 data at input byte {at}$"):
+        schema.prune(builtin("v1", "Secret"), secret)

@@ -44,6 +44,8 @@ _PLUGINS = {
 }
 # Where the messages name a plugin otherwise than the field is called.
 _SHOWN = {"storageos": "storageOS"}
+# Without one of these in it, a quantity is whole.
+_MAY_BE_FRACTIONS = frozenset("mnu.e")
 _BYTES = ("memory", "ephemeral-storage")
 _STORAGE_CLASS = "volume.beta.kubernetes.io/storage-class"
 _LABEL_BETTER = "which can result in surprising behavior; a DNS label is recommended"
@@ -99,21 +101,22 @@ def _repeated(at: str, entries: Iterable[Spec], field: str, word: str) -> Warnin
 
 def _fractions(at: str, amounts: Spec | None, resources: Iterable[str] = _BYTES) -> Warnings:
     """Bytes come whole."""
-    for name in resources:
-        if amounts and name in amounts and quantity.milli(amounts[name]) % 1000:
-            shown = f'fractional byte value "{amounts[name]}" is invalid, must be an integer'
-            yield f"{at}[{name}]: {shown}"
+    for name in resources if amounts else ():
+        text = str((amounts or {}).get(name, "0"))
+        if not _MAY_BE_FRACTIONS.isdisjoint(text) and quantity.milli(text) % 1000:
+            yield f'{at}[{name}]: fractional byte value "{text}" is invalid, must be an integer'
 
 
 def _container(at: str, container: Spec) -> Warnings:
     seen: set[str] = set()
-    for i, variable in enumerate(container.get("env") or ()):
+    variables = container.get("env") or ()
+    for i, variable in enumerate(variables) if len(variables) > 1 else ():
         name = variable.get("name", "")
         if name in seen and f"$({name})" not in variable.get("value", ""):
             yield f'{at}.env[{i}]: hides previous definition of "{name}", which may be dropped when using apply'
         seen.add(name)
     resources = container.get("resources") or {}
-    for name in _BYTES:
+    for name in _BYTES if resources else ():
         for part in ("limits", "requests"):
             yield from _fractions(f"{at}.resources.{part}", resources.get(part), (name,))
 
@@ -123,7 +126,8 @@ def _ports(at: str, spec: Spec) -> Warnings:
     for part in ("initContainers", "containers"):
         for i, container in enumerate(spec.get(part) or ()):
             seen: dict[tuple[Any, ...], str] = {}
-            for j, port in enumerate(container.get("ports") or ()):
+            ports = container.get("ports") or ()
+            for j, port in enumerate(ports) if len(ports) > 1 else ():
                 here = f"{at}.{part}[{i}].ports[{j}]"
                 same = tuple(port.get(name) for name in ("containerPort", "protocol", "hostPort", "hostIP"))
                 if same in seen:
@@ -147,19 +151,24 @@ def pod_spec(prefix: str, meta: Spec, spec: Spec, *, template: bool) -> Warnings
     affinity = spec.get("affinity")
     if affinity and affinity.get("nodeAffinity"):
         yield from _node_affinity(at, affinity["nodeAffinity"])
-    yield from _spread(at, spec)
+    if spec.get("topologySpreadConstraints"):
+        yield from _spread(at, spec)
     for key, text in _POD_NOTES.items() if notes else ():
         if key in notes:
             yield f"{prefix}metadata.annotations[{key}]: {text}"
     for i, volume in enumerate(spec.get("volumes") or ()):
-        yield from _plugins(f"{at}.volumes[{i}]", volume)
-    yield from _repeated(f"{at}.hostAliases", spec.get("hostAliases") or (), "ip", "ip")
+        if not _PLUGINS.keys().isdisjoint(volume):
+            yield from _plugins(f"{at}.volumes[{i}]", volume)
+    if spec.get("hostAliases"):
+        yield from _repeated(f"{at}.hostAliases", spec["hostAliases"], "ip", "ip")
     secrets = spec.get("imagePullSecrets") or ()
-    yield from _repeated(f"{at}.imagePullSecrets", secrets, "name", "name")
+    if secrets:
+        yield from _repeated(f"{at}.imagePullSecrets", secrets, "name", "name")
     for i, secret in enumerate(secrets):
         if not secret.get("name"):
             yield f'{at}.imagePullSecrets[{i}].name: invalid empty name ""'
-    yield from _fractions(f"{at}.overhead", spec.get("overhead"))
+    if spec.get("overhead"):
+        yield from _fractions(f"{at}.overhead", spec["overhead"])
     if notes and template and not (spec.get("securityContext") or {}).get("appArmorProfile"):
         yield from _apparmor(prefix, notes)
     for part in ("initContainers", "containers"):

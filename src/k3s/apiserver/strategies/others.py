@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from k3s.api import times
 from k3s.api.errors import forbidden
+from k3s.api.kinds import Kind
 from k3s.api.object import Object
 from k3s.apiserver.strategy import Context, Strategy
 
 _TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 _BATCH = "batch.kubernetes.io/"
+_METRICS = "autoscaling.alpha.kubernetes.io/metrics"
+_CPU_TARGET = 80
 _DECISIONS = ("Approved", "Denied")
 
 
@@ -32,6 +35,26 @@ def _with_generation(obj: Object, count: int) -> Object:
     meta = obj["metadata"]
     notes = {**(meta.get("annotations") or {}), _TEMPLATE_GENERATION: str(count)}
     return {**obj, "metadata": {**meta, "annotations": notes}}
+
+
+class AutoscalerStrategy(Strategy):
+    """An autoscaler without a metric watches the CPU; what the first version cannot say travels in an annotation."""
+
+    def __init__(self, kind: Kind) -> None:
+        super().__init__(kind)
+        self._first = kind.version == "v1"
+
+    def reset_create(self, obj: Object) -> Object:
+        return self._with_metric(super().reset_create(obj))
+
+    def reset_update(self, context: Context, old: Object, new: Object) -> Object:
+        return self._with_metric(super().reset_update(context, old, new))
+
+    def _with_metric(self, obj: Object) -> Object:
+        spec, notes = obj.get("spec"), obj["metadata"].get("annotations") or {}
+        if not self._first or spec is None or _METRICS in notes or "targetCPUUtilizationPercentage" in spec:
+            return obj
+        return {**obj, "spec": {**spec, "targetCPUUtilizationPercentage": _CPU_TARGET}}
 
 
 class JobStrategy(Strategy):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from k3s.apiserver.strategies.core import ClaimStrategy, NamespaceStrategy, NodeStrategy, VolumeStrategy
 from k3s.apiserver.strategies.others import (
+    AutoscalerStrategy,
     DaemonSetStrategy,
     DefinitionStrategy,
     JobStrategy,
@@ -22,6 +23,7 @@ ROWS: dict[tuple[str, str], type[Strategy]] = {
     ("", "Pod"): PodStrategy,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): DefinitionStrategy,
     ("apps", "DaemonSet"): DaemonSetStrategy,
+    ("autoscaling", "HorizontalPodAutoscaler"): AutoscalerStrategy,
     ("batch", "Job"): JobStrategy,
     ("certificates.k8s.io", "CertificateSigningRequest"): SigningRequestStrategy,
     ("discovery.k8s.io", "EndpointSlice"): SliceStrategy,

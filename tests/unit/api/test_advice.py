@@ -1,0 +1,101 @@
+"""Warnings: what is allowed but deserves one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from k3s.api.kinds import builtin
+from k3s.api.validation.advice import advise
+
+
+def _pod(**spec: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i:1"}], **spec}}
+
+
+def _template(**spec: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "d"}, "spec": {"template": {"metadata": {}, "spec": spec}}}
+
+
+POD, DEPLOYMENT = builtin("v1", "Pod"), builtin("apps/v1", "Deployment")
+ARCH = {"beta.kubernetes.io/arch": "amd64"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"nodeSelector": ARCH}, "spec.nodeSelector[beta.kubernetes.io/arch]"),
+        ({"volumes": [{"name": "v", "emptyDir": {}}, {"name": "r", "rbd": {}}]}, "spec.volumes[1].rbd"),
+        ({"volumes": [{"name": "s", "storageos": {}}]}, "spec.volumes[0].storageOS"),
+        ({"hostAliases": [{"ip": "1.1.1.1"}, {"ip": "1.1.1.1"}]}, "spec.hostAliases[1].ip"),
+        ({"imagePullSecrets": [{"name": "a"}, {"name": "a"}]}, "spec.imagePullSecrets[1].name"),
+        ({"imagePullSecrets": [{}]}, "spec.imagePullSecrets[0].name"),
+        ({"topologySpreadConstraints": [{"topologyKey": "z"}]}, "spec.topologySpreadConstraints[0].labelSelector"),
+        ({"terminationGracePeriodSeconds": -1}, "spec.terminationGracePeriodSeconds"),
+        ({"overhead": {"memory": "1m"}}, "spec.overhead[memory]"),
+    ],
+)
+def test_pods_and_templates_are_told_of_the_same_fields(spec: dict[str, Any], field: str) -> None:
+    """One rule for a pod and for a template, whose fields are found further down."""
+    assert [text.partition(": ")[0] for text in advise(POD, _pod(**spec))] == [field]
+    assert [text.partition(": ")[0] for text in advise(DEPLOYMENT, _template(**spec))] == [f"spec.template.{field}"]
+
+
+def test_containers_are_told_of_what_they_define_twice() -> None:
+    """Variables and ports; a variable that builds on its own earlier value is fine."""
+    container = {
+        "name": "c",
+        "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}],
+        "ports": [{"containerPort": 80, "protocol": "TCP"}, {"containerPort": 80, "protocol": "TCP"}],
+    }
+    assert [text.partition(": ")[0] for text in advise(POD, _pod(containers=[container]))] == [
+        "spec.containers[0].env[1]",
+        "spec.containers[0].ports[1]",
+    ]
+    extended = {"name": "c", "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "$(A):2"}]}
+    assert advise(POD, _pod(containers=[extended])) == []
+
+
+def test_bytes_come_whole() -> None:
+    """Memory and storage in fractions of a byte; processors are no bytes."""
+    resources = {
+        "limits": {"memory": "1500m", "cpu": "1500m"},
+        "requests": {"memory": "0.5", "ephemeral-storage": "1Gi"},
+    }
+    container = {"name": "c", "resources": resources}
+    assert [text.partition(": ")[0] for text in advise(POD, _pod(containers=[container]))] == [
+        "spec.containers[0].resources.limits[memory]",
+        "spec.containers[0].resources.requests[memory]",
+    ]
+
+
+def test_only_what_changed_is_told_of() -> None:
+    """An update of the metadata repeats no warning about the spec."""
+    pod = _pod(nodeSelector=ARCH)
+    assert advise(POD, {**pod, "metadata": {"name": "p", "labels": {"a": "b"}}}, pod) == []
+    assert len(advise(POD, pod, _pod())) == 1
+
+
+def test_names_that_are_no_labels() -> None:
+    """What is made from the name of a pod or of a deployment is a DNS label."""
+    assert "the Pod's hostname" in advise(POD, {**_pod(), "metadata": {"name": "a.b"}})[0]
+    assert "Pod names and hostnames" in advise(DEPLOYMENT, {**_template(), "metadata": {"name": "a.b"}})[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "obj", "word"),
+    [
+        (("v1", "Service"), {"spec": {"type": "ClusterIP", "externalName": "a.b"}}, "spec.externalName is ignored"),
+        (("v1", "Service"), {"spec": {"clusterIP": "None", "externalIPs": ["1.1.1.1"]}}, "spec.externalIPs is ignored"),
+        (("v1", "PersistentVolume"), {"spec": {"persistentVolumeReclaimPolicy": "Recycle"}}, "Recycle"),
+        (("v1", "PersistentVolume"), {"spec": {"glusterfs": {}}}, "spec.glusterfs: deprecated"),
+        (("v1", "PersistentVolumeClaim"), {"spec": {"resources": {"requests": {"storage": "1m"}}}}, "[storage]"),
+        (("storage.k8s.io/v1", "CSIDriver"), {"spec": {"tokenRequests": [{}]}}, "serviceAccountTokenInSecrets"),
+    ],
+)
+def test_other_kinds(kind: tuple[str, str], obj: dict[str, Any], word: str) -> None:
+    """One warning each, and none for the same kind without the field."""
+    (text,) = advise(builtin(*kind), {"metadata": {"name": "x"}, **obj})
+    assert word in text
+    assert advise(builtin(*kind), {"metadata": {"name": "x"}, "spec": {}}) == []

@@ -1,0 +1,162 @@
+"""What is special about single kinds when they are written, on a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from tests.fakes.server import serving
+
+from k3s.api.errors import Invalid
+from k3s.apiserver.server import ApiServer
+from k3s.client.transport import Request
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+_CONTAINERS = [{"name": "c", "image": "i:1"}]
+
+
+async def _send(server: ApiServer, verb: str, path: str, obj: Any = None, media: str = "") -> dict[str, Any]:
+    request = Request(verb, path, {}, obj, content_type=media) if media else Request(verb, path, {}, obj)
+    response = await server.itself().handle(request)
+    return dict(response.body)
+
+
+async def _space(server: ApiServer) -> str:
+    await _send(
+        server, "POST", "/api/v1/namespaces", {"metadata": {"name": "t"}, "kind": "Namespace", "apiVersion": "v1"}
+    )
+    return "/namespaces/t"
+
+
+def _job(**spec: Any) -> dict[str, Any]:
+    template = {"spec": {"containers": _CONTAINERS, "restartPolicy": "Never"}}
+    spec = {"template": template, **spec}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "spec": spec}
+
+
+def test_a_job_chooses_its_pods_by_its_uid(run: Run) -> None:
+    """Selector and labels are made; with manualSelector the client's stay; a selector besides is refused."""
+
+    async def scene() -> None:
+        async with serving() as server:
+            path = "/apis/batch/v1" + await _space(server) + "/jobs"
+            made = await _send(server, "POST", path, _job())
+            uid = made["metadata"]["uid"]
+            labels = {"controller-uid": uid, "job-name": "j"}
+            labels |= {f"batch.kubernetes.io/{key}": value for key, value in labels.items()}
+            assert made["spec"]["selector"] == {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
+            assert made["spec"]["template"]["metadata"]["labels"] == labels == made["metadata"]["labels"]
+            await _send(server, "DELETE", path + "/j?propagationPolicy=Background")
+            with pytest.raises(Invalid, match="not auto-generated"):
+                await _send(server, "POST", path, _job(selector={"matchLabels": {"a": "b"}}))
+            template = {**_job()["spec"]["template"], "metadata": {"labels": {"a": "b"}}}
+            chosen = {"matchLabels": {"a": "b"}}
+            manual = _job(selector=chosen, template=template, manualSelector=True)
+            assert (await _send(server, "POST", path, manual))["spec"]["selector"] == chosen
+
+    run(scene())
+
+
+def _service(**spec: Any) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}], **spec}}
+
+
+def test_a_service_drops_what_its_new_type_has_no_use_for(run: Run) -> None:
+    """From NodePort to ClusterIP to ExternalName and back, by changes of the type alone."""
+
+    async def scene() -> None:
+        async with serving() as server:
+            path = "/api/v1" + await _space(server) + "/services"
+            await _send(server, "POST", path, _service(type="NodePort"))
+            merge = "application/merge-patch+json"
+            plain = await _send(server, "PATCH", path + "/s", {"spec": {"type": "ClusterIP"}}, merge)
+            assert "externalTrafficPolicy" not in plain["spec"]
+            assert "nodePort" not in plain["spec"]["ports"][0]
+            named = {"spec": {"type": "ExternalName", "externalName": "a.b"}}
+            away = await _send(server, "PATCH", path + "/s", named, merge)
+            assert away["spec"].keys().isdisjoint({"clusterIP", "clusterIPs", "ipFamilies", "internalTrafficPolicy"})
+            back = await _send(server, "PATCH", path + "/s", {"spec": {"type": "ClusterIP"}}, merge)
+            assert back["spec"]["clusterIP"]
+
+    run(scene())
+
+
+def test_a_service_gets_no_family_that_the_cluster_lacks(run: Run) -> None:
+    """The refusal names the family."""
+
+    async def scene() -> None:
+        async with serving() as server:
+            path = "/api/v1" + await _space(server) + "/services"
+            with pytest.raises(Invalid, match="not configured on this cluster"):
+                await _send(server, "POST", path, _service(ipFamilies=["IPv6"]))
+
+    run(scene())
+
+
+def test_what_a_claim_is_filled_from_is_said_twice(run: Run) -> None:
+    """The old field takes claims and snapshots only; either field is copied to the other."""
+
+    async def scene() -> None:
+        async with serving() as server:
+            path = "/api/v1" + await _space(server) + "/persistentvolumeclaims"
+            spec = {
+                "accessModes": ["ReadWriteOnce"],
+                "storageClassName": "",
+                "resources": {"requests": {"storage": "1Gi"}},
+            }
+            for field, kind, found in (
+                ("dataSource", "PersistentVolumeClaim", {"dataSource", "dataSourceRef"}),
+                ("dataSourceRef", "PersistentVolumeClaim", {"dataSource", "dataSourceRef"}),
+                ("dataSource", "Pod", set()),
+            ):
+                source = {"kind": kind, "name": "x"}
+                body = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"generateName": "c-"}}
+                made = await _send(server, "POST", path, {**body, "spec": {**spec, field: source}})
+                assert {name for name in made["spec"] if name.startswith("dataSource")} == found
+
+    run(scene())
+
+
+def test_the_first_version_of_an_autoscaler_has_a_metric(run: Run) -> None:
+    """An autoscaler without one watches the CPU, in both versions."""
+
+    async def scene() -> None:
+        async with serving() as server:
+            space = await _space(server) + "/horizontalpodautoscalers"
+            spec = {"maxReplicas": 3, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}
+            body = {"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"}}
+            made = await _send(server, "POST", "/apis/autoscaling/v1" + space, {**body, "spec": spec})
+            assert made["spec"]["targetCPUUtilizationPercentage"] == 80
+            assert made["status"]["currentReplicas"] == 0
+            seen = await _send(server, "GET", f"/apis/autoscaling/v2{space}/h")
+            assert seen["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"] == 80
+            assert "currentReplicas" not in seen["status"]
+
+    run(scene())
+
+
+def test_apparmor_is_said_by_field_and_annotation(run: Run) -> None:
+    """What only one of the two says, the other repeats."""
+
+    async def scene() -> None:
+        async with serving() as server:
+            path = "/api/v1" + await _space(server) + "/pods"
+            note = "container.apparmor.security.beta.kubernetes.io/c"
+            pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": _CONTAINERS}}
+            pod["spec"]["automountServiceAccountToken"] = False
+            await _send(
+                server,
+                "POST",
+                path.replace("pods", "serviceaccounts"),
+                {**pod, "kind": "ServiceAccount", "metadata": {"name": "default"}, "spec": None},
+            )
+            old = {**pod, "metadata": {"name": "a", "annotations": {note: "localhost/p"}}}
+            made = await _send(server, "POST", path, old)
+            profile = {"type": "Localhost", "localhostProfile": "p"}
+            assert made["spec"]["containers"][0]["securityContext"]["appArmorProfile"] == profile
+            new = {**pod, "metadata": {"name": "b"}}
+            new["spec"] = {**pod["spec"], "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}
+            assert (await _send(server, "POST", path, new))["metadata"]["annotations"] == {note: "runtime/default"}
+
+    run(scene())
