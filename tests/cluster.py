@@ -222,7 +222,9 @@ class Cluster:
 
     def start(self) -> None:
         """Starts the server and waits until it says that the cluster is up."""
-        command = ["./k3s", "server", f"--data-dir={self.data_dir}", f"--https-listen-port={self.port}"]
+        # A test run that is killed takes its cluster with it.
+        command = ["setpriv", "--pdeathsig", "TERM", "./k3s", "server", f"--data-dir={self.data_dir}"]
+        command += [f"--https-listen-port={self.port}"]
         command += [f"--write-kubeconfig={self.kubeconfig}"]
         began = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
