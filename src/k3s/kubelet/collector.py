@@ -71,9 +71,12 @@ class Collector:
     async def orphans(
         self,
         left: Mapping[str, tuple[list[Sandbox], list[Container]]],
-        known: set[str],
+        known: Callable[[], set[str]],
     ) -> None:
-        """Ends and removes what the runtime and the disk hold for pods that do not exist any more."""
+        """Ends and removes what the runtime and the disk hold for pods that do not exist any more.
+
+        `known` gives the uids of those that do, asked when the disk is looked at: pods begin while containers end.
+        """
         for pod_uid, (sandboxes, found) in left.items():
             try:
                 for container in found:
@@ -87,6 +90,6 @@ class Collector:
             except RuntimeFailure as failure:
                 log.warning("Pod that is gone is left behind", extra={"uid": pod_uid, "reason": failure.message})
         try:
-            self._host.remove_orphans(known)
+            self._host.remove_orphans(known())
         except OSError as error:
             log.warning("Files of a pod that is gone are left behind", extra={"reason": str(error)})

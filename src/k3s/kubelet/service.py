@@ -277,7 +277,7 @@ class Kubelet:
             old, new = before.get(where), self._pods.get(where)
             if old is not new:
                 self._pod_changed(where, old, new)
-        self._tasks.spawn(self._collector.orphans(by_pod, set(self._workers)), "orphans")
+        self._tasks.spawn(self._collector.orphans(by_pod, lambda: set(self._workers)), "orphans")
 
     async def _begin_adopted(self, one: Object, sandboxes: list[Sandbox], found: list[Container]) -> None:
         detailed: list[Container] = []

@@ -480,6 +480,33 @@ def test_what_changes_while_pods_are_adopted_is_seen(simulate):
     simulate(body)
 
 
+def test_a_pod_that_begins_while_orphans_end_keeps_its_files(simulate):
+    """What a gone pod left takes its time to end; the files of pods that came meanwhile are not taken for it."""
+
+    async def body(w: World) -> None:
+        await w.create("gone")
+        await w.until_running("gone")
+        await w.stop()
+        await w.client.delete(POD, "default", "gone", grace_s=0)
+        known: list[set[str]] = []
+        stop, ending = w.runtime.stop_container, asyncio.Event()
+
+        async def slow(container_id: str, timeout_s: float) -> None:
+            ending.set()
+            await asyncio.sleep(5)
+            await stop(container_id, timeout_s)
+
+        w.runtime.stop_container = slow  # type: ignore[method-assign]
+        w.host.remove_orphans = known.append  # type: ignore[method-assign]
+        await w.start()
+        await ending.wait()
+        made = await w.create("new")
+        await asyncio.sleep(20)
+        assert known == [{made["metadata"]["uid"]}]
+
+    simulate(body)
+
+
 def test_a_pod_costs_few_requests(simulate):
     """A pod costs the API server one status patch to come up, and one patch and one delete to go."""
 
