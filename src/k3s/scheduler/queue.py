@@ -12,6 +12,8 @@ from dataclasses import dataclass
 _FIRST_BACKOFF_S = 1.0
 _LAST_BACKOFF_S = 10.0
 _UNSCHEDULABLE_S = 300.0
+# Wrong entries that the heap of times may hold besides as many as there are pods.
+_STALE = 1000
 
 
 @dataclass(slots=True)
@@ -25,13 +27,23 @@ class _Waiting:
     parked: bool = False
     queued: bool = False
 
+    @property
+    def due(self) -> float:
+        """When it is tried again without any event."""
+        return self.parked_until if self.parked else self.backoff_until
+
 
 class Queue:
-    """Keys of pods; times are in seconds of a clock that never goes back."""
+    """Keys of pods; times are in seconds of a clock that never goes back.
+
+    What can be tried now is in one heap by order, what has to wait in another by time; entries that have become wrong
+    stay there until they come up.
+    """
 
     def __init__(self) -> None:
         self._pods: dict[str, _Waiting] = {}
         self._heap: list[tuple[int, int, str]] = []
+        self._times: list[tuple[float, str]] = []
         self._entered = 0
         self._moves = 0
 
@@ -65,8 +77,7 @@ class Queue:
         waiting.backoff_until = now + min(_FIRST_BACKOFF_S * 2 ** (waiting.attempts - 1), _LAST_BACKOFF_S)
         waiting.parked_until = now + _UNSCHEDULABLE_S
         waiting.parked = seen_moves == self._moves
-        if not waiting.parked:
-            self._push(waiting)
+        self._wait(waiting)
 
     def retry(self, key: str, now: float) -> None:
         """The attempt failed for a reason that passes: it is tried again after its back-off."""
@@ -78,40 +89,44 @@ class Queue:
         for waiting in self._pods.values():
             if waiting.parked:
                 waiting.parked = False
-                self._push(waiting)
+                self._wait(waiting)
 
     def pop(self, now: float) -> str | None:
         """The next pod to try, None when none is due."""
-        self._unpark(now)
-        held: list[tuple[int, int, str]] = []
-        found = None
-        while self._heap and found is None:
+        while self._times and self._times[0][0] <= now:
+            due, key = heapq.heappop(self._times)
+            waiting = self._pods.get(key)
+            if waiting is not None and waiting.due == due:
+                waiting.parked = False
+                self._push(waiting)
+        while self._heap:
             item = heapq.heappop(self._heap)
             waiting = self._pods.get(item[2])
             if waiting is None or (-waiting.priority, waiting.entered) != item[:2]:
                 continue
-            if waiting.parked:
-                waiting.queued = False
-                continue
-            if waiting.backoff_until > now:
-                held.append(item)
-            else:
-                waiting.queued = False
-                found = item[2]
-        for item in held:
-            heapq.heappush(self._heap, item)
-        return found
+            waiting.queued = False
+            if not waiting.parked and waiting.backoff_until <= now:
+                return item[2]
+        return None
 
     def next_due(self, now: float) -> float | None:
         """Seconds until a pod becomes due without any event; None when none ever does."""
-        times = [w.parked_until if w.parked else w.backoff_until for w in self._pods.values()]
-        return max(0.0, min(times) - now) if times else None
+        if self._heap:
+            return 0.0
+        while self._times:
+            due, key = self._times[0]
+            waiting = self._pods.get(key)
+            if waiting is not None and waiting.due == due:
+                return max(0.0, due - now)
+            heapq.heappop(self._times)
+        return None
 
-    def _unpark(self, now: float) -> None:
-        for waiting in self._pods.values():
-            if waiting.parked and waiting.parked_until <= now:
-                waiting.parked = False
-                self._push(waiting)
+    def _wait(self, waiting: _Waiting) -> None:
+        """Lets a pod come up when its time has come."""
+        if len(self._times) > 2 * len(self._pods) + _STALE:
+            self._times = [(pod.due, pod.key) for pod in self._pods.values() if pod is not waiting]
+            heapq.heapify(self._times)
+        heapq.heappush(self._times, (waiting.due, waiting.key))
 
     def _push(self, waiting: _Waiting) -> None:
         if waiting.queued:
