@@ -18,7 +18,6 @@ from pathlib import Path
 from types import TracebackType
 
 import machine
-
 from k3s.kubelet import oci
 from k3s.run.removal import remove
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import machine
 from client import MERGE, Client
-
 from cluster import TOKEN, Cluster, unverified
 
 _PAD = "x" * 1000

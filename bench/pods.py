@@ -11,10 +11,9 @@ from typing import Any
 
 import machine
 from client import Client
+from cluster import Cluster, unverified
 from load import namespace, ready
 from start import condition, pod
-
-from cluster import Cluster, unverified
 
 _PODS = "/api/v1/namespaces/bench/pods"
 _DEPLOYMENTS = "/apis/apps/v1/namespaces/bench/deployments"

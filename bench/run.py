@@ -8,13 +8,14 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
+import uvloop
+
 import idle
 import imports
 import load
 import pods
 import report
 import start
-import uvloop
 from figures import BY_KEY, SCENARIOS
 
 # Starts of our own must find compiled modules, as those of users do.

@@ -9,9 +9,8 @@ from typing import Any
 
 import machine
 from client import Client
-from load import ready
-
 from cluster import IMAGE, Cluster, unverified
+from load import ready
 
 # An A query for kubernetes.default.svc.cluster.local.
 _QUERY = (

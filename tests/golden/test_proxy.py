@@ -1,4 +1,4 @@
-"""The nft text of services, to be read by people. UPDATE_GOLDEN=1 writes what the code now says; review the difference."""
+"""The nft text of services, to be read by people. UPDATE_GOLDEN=1 writes what the code now says."""
 
 from __future__ import annotations
 
