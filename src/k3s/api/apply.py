@@ -84,7 +84,7 @@ class _Entry:
 
     def owning(self, paths: Collection[Path], time: str) -> _Entry:
         """The entry with other fields, written at `time`."""
-        return replace(self, tree=to_fields(paths), time=time, raw=None)
+        return _Entry(self.manager, self.operation, self.api_version, self.subresource, to_fields(paths), time)
 
     def minus(self, taken: Collection[Path]) -> _Entry:
         """The entry without fields that somebody else took; most writes take nothing from most managers."""

@@ -7,6 +7,7 @@ marked atomic have one owner, other maps belong field by field, other lists elem
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -28,6 +29,9 @@ class SchemaNode(Protocol):
     merge_key: str
     preserve_unknown: bool
     raw: Mapping[str, Any]
+
+    def __hash__(self) -> int:
+        """One node is one place: identity is enough."""
 
     @property
     def patch_strategies(self) -> Collection[str]:
@@ -281,8 +285,9 @@ def _different_shapes(old: Any, new: Any) -> bool:
     return isinstance(old, dict) is not isinstance(new, dict) or isinstance(old, list) is not isinstance(new, list)
 
 
+@functools.lru_cache(maxsize=512)
 def zero(node: SchemaNode) -> dict[str, Any]:
-    """What is always there even in an empty object of this schema: what a creation is compared with."""
+    """What is always there even in an empty object of this schema: what a creation is compared with. Shared."""
     out: dict[str, Any] = {}
     for name, raw in node.raw.get("properties", {}).items():
         child, default = node.fields[name], raw.get("default")

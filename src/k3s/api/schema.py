@@ -61,6 +61,7 @@ class Node:
         "list_type",
         "map_type",
         "merge_key",
+        "name",
         "patch_strategies",
         "preserve_unknown",
         "raw",
@@ -71,6 +72,8 @@ class Node:
     def __init__(self, raw: Mapping[str, Any], definition: str, lookup: Callable[[str], Mapping[str, Any]]) -> None:
         self.raw = raw
         self.definition = definition
+        #: The last part of the definition's name, e.g. `PodSpec`; empty inside a custom schema.
+        self.name = definition.rpartition(".")[2]
         self._lookup = lookup
         self.type = _type_of(raw, definition)
         self.format: str = raw.get("format", "")
@@ -91,11 +94,6 @@ class Node:
 
     def __repr__(self) -> str:
         return f"Node({self.definition or self.type})"
-
-    @property
-    def name(self) -> str:
-        """The last part of the definition's name, e.g. `PodSpec`; empty inside a custom schema."""
-        return self.definition.rpartition(".")[2]
 
     @property
     def patch_strategy(self) -> str:

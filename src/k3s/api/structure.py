@@ -74,6 +74,10 @@ class _Pruner:
         changed = False
         for key, inner in value.items():
             child = fields.get(key)
+            # Most values are texts, which need no call and no path.
+            if inner.__class__ is str and inner and child is not None and child.type == "string" and not child.format:
+                out[key] = inner
+                continue
             if child is None:
                 if keep_unknown:
                     out[key] = inner
@@ -104,6 +108,8 @@ class _Pruner:
         if items is None:
             return value
         scalar = items.type == "string"
+        if scalar and not items.format and all(v.__class__ is str for v in value.values()):
+            return value
         out = {
             key: self.value(items, _present(items, v), f"{path}.{_ANY_KEY}" if scalar else f"{path}.{key}")
             for key, v in value.items()

@@ -151,11 +151,14 @@ def _complaint(text: str, micro: bool) -> str:
     return f'parsing time "{text}": extra text: "{rest}"'
 
 
+# An object says the same few times again and again, and is pruned with each write.
+@functools.lru_cache(maxsize=1024)
 def canonical(text: str) -> str:
     """What the API shows of a Time that was written as `text`: UTC, whole seconds; raises TimeError."""
     return format_ns(parse_ns(text), 0)
 
 
+@functools.lru_cache(maxsize=256)
 def canonical_micro(text: str) -> str:
     """What the API shows of a MicroTime that was written as `text`: UTC, six digits; raises TimeError."""
     return format_ns(parse_ns(text, micro=True), 6)
