@@ -112,6 +112,13 @@ class Informer:
         heapq.heappush(self._waiters, (revision, self._tickets, future))
         await future
 
+    def release(self) -> None:
+        """Lets everybody go on who waits in `wait_seen`: nobody will keep the picture true any more."""
+        while self._waiters:
+            future = heapq.heappop(self._waiters)[2]
+            if not future.done():
+                future.set_result(None)
+
     # --- keeping it true ---
 
     async def run(self, ready: Callable[[], None]) -> None:

@@ -47,9 +47,15 @@ class Informers:
         return informer
 
     def forget(self, kind: Kind) -> None:
-        """Stops the informer of a kind that is no longer served."""
-        self._sources.pop(kind, None)
-        self._synced.pop(kind, None)
+        """Stops the informer of a kind that is no longer served; whoever waits for something of it goes on."""
+        informer, synced = self._sources.pop(kind, None), self._synced.pop(kind, None)
+        if informer is not None:
+            informer.release()
+        if synced is not None:
+            synced.set()
+        for future in self._leaving.pop(kind, {}).values():
+            if not future.done():
+                future.set_result(None)
         task = self._started.pop(kind, None)
         if task is not None:
             task.cancel()
@@ -62,8 +68,10 @@ class Informers:
         return World(self._sources, **extra)
 
     async def synced(self, kind: Kind) -> None:
-        """Waits until the informer of a kind holds what the server had when it was started."""
-        await self._synced[kind].wait()
+        """Waits until the informer of a kind holds what the server had when it was started, or is forgotten."""
+        event = self._synced.get(kind)
+        if event is not None:
+            await event.wait()
 
     async def gone(self, kind: Kind, key: str, uid: str) -> None:
         """Waits until the object with this uid is gone or being deleted in the cache."""
@@ -80,7 +88,7 @@ class Informers:
         await asyncio.shield(future)
 
     def _changed(self, kind: Kind, key: str, old: Object | None, new: Object | None) -> None:
-        waiting = self._leaving[kind]
+        waiting = self._leaving.get(kind)
         if not waiting or old is None:
             return
         uid = objects.uid(old)
@@ -107,7 +115,7 @@ class Informers:
 
     async def _all_synced(self, kinds: list[Kind], ready: Callable[[], None]) -> None:
         for kind in kinds:
-            await self._synced[kind].wait()
+            await self.synced(kind)
         ready()
 
     def _start(self, kind: Kind) -> None:

@@ -9,9 +9,12 @@ from tests.unit.controllers.cluster import Cluster
 from tests.unit.controllers.fake_api import FakeApi
 
 from k3s.api.object import Object, evolve
+from k3s.base.clock import LoopClock
+from k3s.base.entropy import SeededEntropy
 from k3s.client.client import Client
 from k3s.controllers import deployment, replicaset
 from k3s.controllers.actions import Decision
+from k3s.controllers.informers import Informers
 from k3s.controllers.known import DEPLOYMENT, EVENT, POD, REPLICA_SET
 from k3s.controllers.spec import ControllerSpec
 from k3s.controllers.world import World
@@ -143,3 +146,20 @@ def test_an_error_that_nobody_expected_is_tried_again() -> None:
 
     loop.run(1, main())
     assert looked == ["a", "a", "a"]
+
+
+def test_nobody_waits_for_a_kind_that_is_forgotten() -> None:
+    """A custom kind may go while a controller waits for what it wrote there: its keys must not hang for ever."""
+
+    async def main() -> None:
+        informers = Informers(Client(FakeApi()), LoopClock(0.0), SeededEntropy(1))
+        informer = informers.of(POD)
+        informer.objects["default/a"] = {"metadata": {"name": "a", "namespace": "default", "uid": "u"}}
+        waiting = asyncio.gather(informers.synced(POD), informer.wait_seen(100), informers.gone(POD, "default/a", "u"))
+        await asyncio.sleep(1)
+        assert not waiting.done()
+        informers.forget(POD)
+        await asyncio.wait_for(waiting, 1)
+        await informers.synced(POD)
+
+    loop.run(1, main())
