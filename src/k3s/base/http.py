@@ -61,10 +61,7 @@ class Heads:
         head = self._heads.get((status, content_type))
         if head is None:
             kind = f"Content-Type: {content_type}\r\n" if content_type else ""
-            text = (
-                f"HTTP/1.1 {status} {_PHRASES.get(status, 'Unknown')}\r\n"
-                f"Cache-Control: no-cache, private\r\n{kind}"
-            )
+            text = f"HTTP/1.1 {status} {_PHRASES.get(status, 'Unknown')}\r\nCache-Control: no-cache, private\r\n{kind}"
             if content_type == TEXT:
                 text += "X-Content-Type-Options: nosniff\r\n"
             head = self._heads[(status, content_type)] = text.encode("latin-1")
