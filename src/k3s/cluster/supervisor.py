@@ -7,7 +7,7 @@ and the join order of its agents.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from k3s.api import names
@@ -64,7 +64,8 @@ class Supervisor:
     """Answers the paths that are not the API's.
 
     `config` gives the document of /v1-k3s/config, `servers` the addresses of /v1-k3s/apiservers, `is_ready` whether the
-    API answers; `check_password(node, password)` raises Forbidden (`passwords.NodePasswords.ensure`).
+    API answers; `check_password(node, password)` raises Forbidden (`passwords.NodePasswords.ensure`). `reserved` are the
+    API server's own names and addresses: no node gets a serving certificate for one of them.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Supervisor:
         servers: Callable[[], Sequence[str]],
         is_ready: Callable[[], bool],
         check_password: Callable[[str, str], Awaitable[None]],
+        reserved: Container[str] = (),
     ) -> None:
         self._certificates = certificates
         self._clock = clock
@@ -83,6 +85,7 @@ class Supervisor:
         self._servers = servers
         self._is_ready = is_ready
         self._check_password = check_password
+        self._reserved = reserved
         self._handlers: dict[str, Handler] = {
             "/v1-k3s/config": self._get_config,
             "/v1-k3s/readyz": self._get_ready,
@@ -169,6 +172,9 @@ class Supervisor:
             subject = pki.Subject(f"{NODE_PREFIX}{node}", (NODES,), client=True)
             return self._signed(CLIENT_CA, subject, body)
         addresses = _addresses(headers.get("k3s-node-ip", ""))
+        taken = [name for name in (node, *addresses) if name in self._reserved]
+        if taken:
+            raise Refused(403, f"Cannot issue a kubelet certificate for {taken[0]}: it is the API server's")
         serving = pki.Subject(node, (), (node, "localhost"), ("127.0.0.1", "::1", *addresses), server=True)
         return self._signed(SERVER_CA, serving, body)
 

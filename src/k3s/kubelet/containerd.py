@@ -255,7 +255,10 @@ def _stop_stale(config: ContainerdConfig) -> None:
     if os.fsencode(config.config) not in command:
         return
     log.warning("An older containerd still runs and is stopped", extra={"pid": pid})
-    handle = os.pidfd_open(pid)
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
     try:
         signal.pidfd_send_signal(handle, signal.SIGTERM)
         # Blocks the loop: nothing else runs at this point of the start.

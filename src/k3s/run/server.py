@@ -38,7 +38,15 @@ from k3s.client.client import Client
 from k3s.client.local import LocalTransport
 from k3s.client.recorder import Recorder
 from k3s.client.transport import Transport
-from k3s.cluster.certs import CLIENT_CA, SERVER_CA, SERVICE_KEY, Certificates, authority_names, client_context
+from k3s.cluster.certs import (
+    CLIENT_CA,
+    SERVER_CA,
+    SERVICE_KEY,
+    Certificates,
+    authority_names,
+    client_context,
+    serving_names,
+)
 from k3s.cluster.passwords import NodePasswords
 from k3s.cluster.supervisor import Supervisor as JoinRoutes
 from k3s.cluster.tokens import Secrets
@@ -241,6 +249,7 @@ class ControlPlane:
             servers=lambda: [f"{self.config.advertise_address}:{self.config.port}"],
             is_ready=lambda: self._check("apiserver") is None,
             check_password=self._check_password,
+            reserved=frozenset(serving_names(self.config.cluster_domain, self.config.service_ip, (), ())),
         )
 
         async def answer(request: Request, target: Target) -> Answer:

@@ -63,6 +63,7 @@ class Server:
             servers=lambda: ["127.0.0.1:6443"],
             is_ready=lambda: self.ready,
             check_password=self.check_password,
+            reserved={"kubernetes.default.svc", "10.43.0.1"},
         )
 
     async def check_password(self, node: str, password: str) -> None:
@@ -186,6 +187,8 @@ def test_waits_for_a_server_that_starts(server: Server, tmp_path: Path, run: Run
         ("GET", "/v1-k3s/client-kubelet.crt", {"name": "m"}, User("system:node:n", "system:nodes"), 403),
         ("GET", "/v1-k3s/client-kubelet.crt", {"name": "n"}, User("system:node:n", "system:nodes"), 200),
         ("GET", "/v1-k3s/serving-kubelet.crt", {"name": "n", "ip": "no"}, User("node", "k3s:agent"), 400),
+        ("GET", "/v1-k3s/serving-kubelet.crt", {"name": "kubernetes.default.svc"}, User("node", "k3s:agent"), 403),
+        ("GET", "/v1-k3s/serving-kubelet.crt", {"name": "n", "ip": "10.43.0.1"}, User("node", "k3s:agent"), 403),
     ],
 )
 def test_routes(
