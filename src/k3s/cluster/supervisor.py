@@ -63,9 +63,9 @@ Handler = Callable[[str, Mapping[str, str], Identity, bytes], Awaitable[Answer]]
 class Supervisor:
     """Answers the paths that are not the API's.
 
-    `config` gives the document of /v1-k3s/config, `servers` the addresses of /v1-k3s/apiservers, `is_ready` whether the
-    API answers; `check_password(node, password)` raises Forbidden (`passwords.NodePasswords.ensure`). `reserved` are the
-    API server's own names and addresses: no node gets a serving certificate for one of them.
+    `config` gives the document of /v1-k3s/config, `servers` the addresses of /v1-k3s/apiservers, `is_ready` whether
+    the API answers; `check_password(node, password)` raises Forbidden (`passwords.NodePasswords.ensure`). `reserved`
+    are the API server's own names and addresses: no node gets a serving certificate for one of them.
     """
 
     def __init__(
