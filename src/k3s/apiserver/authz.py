@@ -61,6 +61,8 @@ class Authorizer:
         self.rbac = rbac
         self._node = node
         self._memo: dict[tuple[object, ...], Decision] = {}
+        # Whether the answer depends on the object's name: mostly not, and then one answer serves all objects.
+        self._by_name: dict[tuple[object, ...], bool] = {}
         self._version: object = None
 
     def authorize(self, attributes: Attributes) -> Decision:
@@ -71,10 +73,11 @@ class Authorizer:
         version = self.rbac.version()
         if version != self._version:
             self._memo.clear()
+            self._by_name.clear()
             self._version = version
         if self._node is not None and node_of(user):
             return self._of_node(self._node, attributes)
-        key = (
+        key: tuple[object, ...] = (
             user.name,
             user.groups,
             attributes.verb,
@@ -82,14 +85,19 @@ class Authorizer:
             attributes.resource,
             attributes.subresource,
             attributes.namespace,
-            attributes.name,
             attributes.path if not attributes.is_resource else None,
         )
+        by_name = self._by_name.get(key)
+        if by_name is None:
+            by_name = self._by_name[key] = self.rbac.by_name(attributes)
+        if by_name:
+            key = (*key, attributes.name)
         decision = self._memo.get(key)
         if decision is None:
             decision = self.rbac.authorize(attributes)
             if len(self._memo) >= _MEMO_LIMIT:
                 self._memo.clear()
+                self._by_name.clear()
             self._memo[key] = decision
         return decision
 

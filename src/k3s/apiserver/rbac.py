@@ -39,10 +39,13 @@ class Grants:
         self.bindings = bindings
         self._by_resource: dict[str, list[tuple[Object, str]]] = {}
         self._paths: list[tuple[Object, str]] = []
+        self._named: set[str] = set()
         for binding in bindings:
             for rule in binding.rules:
                 for resource in rule.get("resources") or ():
                     self._by_resource.setdefault(resource, []).append((rule, binding.reason))
+                    if rule.get("resourceNames"):
+                        self._named.add(resource)
                 if rule.get("nonResourceURLs"):
                     self._paths.append((rule, binding.reason))
 
@@ -50,12 +53,25 @@ class Grants:
         """Why the request is allowed; the empty string when no rule allows it."""
         if not asked.is_resource:
             return next((why for rule, why in self._paths if rbac.allows_path(rule, asked.verb, asked.path)), "")
-        resource = f"{asked.resource}/{asked.subresource}" if asked.subresource else asked.resource
-        for key in (resource, rbac.ALL, f"*/{asked.subresource}" if asked.subresource else ""):
+        resource = _with_subresource(asked)
+        for key in _ways(asked):
             for rule, why in self._by_resource.get(key, ()):
                 if rbac.allows_resource(rule, asked.verb, asked.group, resource, asked.name):
                     return why
         return ""
+
+    def by_name(self, asked: Attributes) -> bool:
+        """Whether a rule about this resource is for objects of some names only."""
+        return not self._named.isdisjoint(_ways(asked))
+
+
+def _with_subresource(asked: Attributes) -> str:
+    return f"{asked.resource}/{asked.subresource}" if asked.subresource else asked.resource
+
+
+def _ways(asked: Attributes) -> tuple[str, ...]:
+    """The ways in which a rule can be about the resource."""
+    return _with_subresource(asked), rbac.ALL, f"*/{asked.subresource}" if asked.subresource else ""
 
 
 class Rbac:
@@ -82,6 +98,10 @@ class Rbac:
                 return Decision(True, reason)
             errors.extend(binding.error for binding in grants.bindings if binding.error)
         return Decision(False, f"RBAC: {_joined(errors)}" if errors else "")
+
+    def by_name(self, asked: Attributes) -> bool:
+        """Whether the answer may differ between objects of the same resource."""
+        return any(g.by_name(asked) for g in self._grants(asked.user, asked.namespace if asked.is_resource else ""))
 
     def rules_for(self, user: User, namespace: str) -> tuple[list[Object], list[str]]:
         """Every rule that the user has in a namespace, and what could not be resolved."""

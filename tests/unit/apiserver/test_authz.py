@@ -104,6 +104,18 @@ def test_rule_matching(given: Object, asked: Attributes, allowed: bool) -> None:
     assert chief.authorize(asked).allowed is allowed
 
 
+def test_answers_for_one_name_are_not_given_for_another() -> None:
+    """What is remembered of a user with rules for some names holds for these names only, by each way to the rule."""
+    for resources in ("pods", "*"):
+        given = role("r", "", rule("", resources, "get", "x")), role("s", "a", rule("", "secrets", "get"))
+        bound = binding("b", "", "ClusterRole", "r", DEVS), binding("c", "a", "Role", "s", DEVS)
+        chief = authorizer(*given, *bound)
+        for name, allowed in (("x", True), ("y", False), ("x", True), ("", False)):
+            assert chief.authorize(asks(BOB, "get", "pods", "a", name)).allowed is allowed
+        assert all(chief.authorize(asks(BOB, "get", "secrets", "a", name)).allowed for name in "xy")
+        assert not chief.authorize(asks(BOB, "get", "secrets", "b", "y")).allowed
+
+
 @pytest.mark.parametrize(
     ("url", "path", "allowed"),
     [
