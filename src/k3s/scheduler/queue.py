@@ -1,7 +1,8 @@
 """The pods that wait for a node: active, backing off, or unschedulable until something changes. Pure.
 
 Order: priority, then time of entry. Back-off: 1 s doubling to 10 s. An unschedulable pod is tried again when the
-cluster changed in a way that may help, at the latest after five minutes (facts: scheduler, queue).
+cluster changed in a way that may help, at the latest after five minutes (facts: scheduler, queue). A change of a node
+does not wait for the back-off: there is nothing better to do meanwhile (KEP-5142), and nodes change rarely.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class _Waiting:
     backoff_until: float = 0.0
     parked_until: float = 0.0
     parked: bool = False
+    failed: bool = False
     queued: bool = False
 
     @property
@@ -76,18 +78,26 @@ class Queue:
         waiting.attempts += 1
         waiting.backoff_until = now + min(_FIRST_BACKOFF_S * 2 ** (waiting.attempts - 1), _LAST_BACKOFF_S)
         waiting.parked_until = now + _UNSCHEDULABLE_S
-        waiting.parked = seen_moves == self._moves
+        waiting.parked, waiting.failed = seen_moves == self._moves, False
         self._wait(waiting)
 
     def retry(self, key: str, now: float) -> None:
         """The attempt failed for a reason that passes: it is tried again after its back-off."""
         self.park(key, now, -1)
+        if key in self._pods:
+            self._pods[key].failed = True
 
-    def move_all(self) -> None:
-        """The cluster changed in a way that may help: every parked pod is tried again after its back-off."""
+    def move_all(self, at_once: bool = False) -> None:
+        """The cluster changed in a way that may help: every parked pod is tried again after its back-off.
+
+        With `at_once` no unschedulable pod waits for it; those whose attempt failed still do.
+        """
         self._moves += 1
         for waiting in self._pods.values():
-            if waiting.parked:
+            if at_once and not waiting.failed:
+                waiting.parked, waiting.backoff_until = False, 0.0
+                self._push(waiting)
+            elif waiting.parked:
                 waiting.parked = False
                 self._wait(waiting)
 

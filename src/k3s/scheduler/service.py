@@ -103,8 +103,8 @@ class Scheduler:
             await asyncio.wait_for(self._wake.wait(), due)
         self._wake.clear()
 
-    def _moved(self) -> None:
-        self._queue.move_all()
+    def _moved(self, at_once: bool = False) -> None:
+        self._queue.move_all(at_once)
         self._wake.set()
 
     # -- what the informers tell ------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ class Scheduler:
         if old is not None and not _matters(old, new):
             return
         self._snapshot = self._snapshot.with_node(new)
-        self._moved()
+        self._moved(at_once=True)
 
     def _pod_changed(self, key: str, old: Object | None, new: Object | None) -> None:
         if new is None or new.get("status", {}).get("phase") in _FINISHED:

@@ -39,6 +39,21 @@ def test_parked_until_the_cluster_changes() -> None:
     assert backoffs == [1, 2, 4, 8, 10, 10]
 
 
+def test_a_node_does_not_wait_for_the_back_off() -> None:
+    """A change of a node brings unschedulable pods back at once, but not those whose attempt failed."""
+    queue = Queue()
+    for key in ("a", "b", "c"):
+        queue.add(key, 0)
+    assert [queue.pop(0) for _ in range(3)] == ["a", "b", "c"]
+    queue.park("a", 0, queue.moves)
+    queue.park("b", 0, queue.moves - 1)
+    queue.retry("c", 0)
+    queue.move_all(at_once=True)
+    assert [queue.pop(0.1) for _ in range(3)] == ["a", "b", None]
+    assert queue.next_due(0.1) == 0.9
+    assert queue.pop(1) == "c"
+
+
 def test_a_change_during_the_attempt_counts() -> None:
     """When the cluster changed while the pod was tried, it is not parked."""
     queue = Queue()
