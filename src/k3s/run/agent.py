@@ -6,12 +6,11 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from k3s import VERSION
 from k3s.api.kinds import Kind, builtin
-from k3s.api.object import Object, encode
+from k3s.api.object import encode
 from k3s.base.clock import Clock
 from k3s.base.entropy import Entropy
 from k3s.client.client import Client
@@ -38,6 +37,7 @@ from k3s.network.service import Network
 from k3s.proxy.conntrack import Conntrack
 from k3s.proxy.ports import Node as ProxyNode
 from k3s.proxy.service import Proxy
+from k3s.run.agentconfig import AgentConfig
 from k3s.run.prerequisites import cni_folder
 from k3s.run.supervisor import Service
 
@@ -51,31 +51,6 @@ DNS_LINK = "k3s-dns"
 # Programs that look for pods' files know this folder; a second installation beside it keeps to its own.
 _KUBELET_ROOT = Path("/var/lib/kubelet")
 _DEFAULT_DATA_DIR = Path("/var/lib/rancher/k3s")
-
-
-@dataclass(frozen=True, slots=True)
-class AgentConfig:
-    """What the agent process has to know; made from the options by `run.settings`."""
-
-    data_dir: Path
-    server: str
-    token: str = field(repr=False)
-    node_name: str
-    node_ip: str = ""
-    node_external_ip: str = ""
-    labels: tuple[tuple[str, str], ...] = ()
-    taints: tuple[Object, ...] = ()
-    pause_image: str = ""
-    snapshotter: str = "overlayfs"
-    runtime_endpoint: str = ""
-    resolv_conf: str = ""
-    max_pods: int = 110
-    node_args: tuple[str, ...] = ()
-
-    @property
-    def agent_dir(self) -> Path:
-        """`<data-dir>/agent`."""
-        return self.data_dir / "agent"
 
 
 class Agent:

@@ -7,11 +7,15 @@ import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from k3s.api import names
-from k3s.run.agent import AgentConfig
+from k3s.run.agentconfig import AgentConfig
 from k3s.run.config import ConfigError, Settings, component_args, default_data_dir
-from k3s.run.server import ServerConfig
+
+# The agent does without the server's parts, which are half of its start.
+if TYPE_CHECKING:
+    from k3s.run.server import ServerConfig
 
 # Pass-through flags that are honoured, by option.
 API_SERVER_ARGS = {"token-auth-file": "a file", "anonymous-auth": "true or false"}
@@ -77,6 +81,8 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
 
     `address` is the machine's own, `node` the name of the node that the server's agent runs, empty without an agent.
     """
+    from k3s.run.server import ServerConfig
+
     service = ipaddress.ip_network(settings.text("service-cidr"))
     if service.num_addresses < 2 * _DNS_POSITION:
         raise ConfigError(f"Wrong value {service} for --service-cidr: use a larger network such as 10.43.0.0/16")

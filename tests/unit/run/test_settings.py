@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from k3s.run import settings as choices
-from k3s.run.agent import AgentConfig, masked
+from k3s.run.agent import masked
+from k3s.run.agentconfig import AgentConfig
 from k3s.run.config import ConfigError, resolve
 from k3s.run.server import ServerConfig
 
