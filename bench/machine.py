@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -92,3 +93,17 @@ def describe() -> str:
 def load() -> str:
     """The load of the last minute; work of others is in it."""
     return f"{os.getloadavg()[0]:.1f}"
+
+
+def yardstick() -> float:
+    """Milliseconds of CPU that a fixed piece of work takes here and now.
+
+    On a shared machine the same instructions take up to twice as long from one minute to the next; figures are
+    comparable where their yardsticks are.
+    """
+    thing = {"items": [{"name": f"n{i}", "labels": {"app": "x", "tier": str(i)}, "n": i} for i in range(200)]}
+    began = time.process_time()
+    for _ in range(40):
+        copy = json.loads(json.dumps(thing))
+        sum(item["n"] for item in copy["items"] if item["labels"]["tier"] != "7")
+    return (time.process_time() - began) * 1000

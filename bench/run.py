@@ -13,6 +13,7 @@ import uvloop
 import idle
 import imports
 import load
+import machine
 import pods
 import report
 import start
@@ -43,9 +44,13 @@ async def _repeated(name: str, repeats: int) -> AsyncIterator[dict[str, float]]:
             yield await once()
 
 
-async def measure(names: list[str], repeats: int) -> dict[str, list[float]]:
-    """All values of all figures of some scenarios."""
-    values: dict[str, list[float]] = {}
+Found = dict[str, list[float]]
+
+
+async def measure(names: list[str], repeats: int) -> tuple[Found, Found]:
+    """All values of the figures of some scenarios, and the yardsticks of each scenario."""
+    values: Found = {}
+    yardsticks: Found = {}
     for name in names:
         print(name, flush=True)
         async for found in _repeated(name, repeats):
@@ -54,7 +59,8 @@ async def measure(names: list[str], repeats: int) -> dict[str, list[float]]:
             )
             for key, value in found.items():
                 values.setdefault(key, []).append(value)
-    return values
+            yardsticks.setdefault(name, []).append(machine.yardstick())
+    return values, yardsticks
 
 
 def main() -> None:
@@ -70,9 +76,9 @@ def main() -> None:
         sys.exit(f"Unknown scenarios {sorted(unknown)}: use some of {', '.join(SCENARIOS)}, imports")
     if "imports" in names and not args.no_write:
         imports.main()
-    found = uvloop.run(measure([name for name in names if name != "imports"], args.repeats))
+    found, yardsticks = uvloop.run(measure([name for name in names if name != "imports"], args.repeats))
     if found and not args.no_write:
-        report.write(found)
+        report.write(found, yardsticks)
 
 
 if __name__ == "__main__":
