@@ -75,6 +75,12 @@ def _containers(kubectl: Kubectl) -> dict[str, str]:
     }
 
 
+def _living(kubectl: Kubectl) -> list[str]:
+    """The pods of the application that are not on their way out."""
+    listed = kubectl.get("pods", "-l", "app=web")["items"]
+    return [pod["metadata"]["name"] for pod in listed if "deletionTimestamp" not in pod["metadata"]]
+
+
 def _restarts(kubectl: Kubectl, pod: str) -> int:
     return int(kubectl.get("pod", pod)["status"]["containerStatuses"][0]["restartCount"])
 
@@ -100,9 +106,8 @@ def test_an_application_lives(kubectl: Kubectl, cluster: Cluster) -> None:
 
     _update_without_loss(kubectl, address)
 
-    victim = next(name for name in _containers(kubectl) if name.startswith("web-"))
-    for pid in _processes(_containers(kubectl)[victim]):
-        os.kill(pid, signal.SIGKILL)
+    victim = _living(kubectl)[0]
+    os.kill(_first(_containers(kubectl)[victim]), signal.SIGKILL)
     column = "jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}{'\\n'}"
     kubectl.until(f"pod/{victim}", "-o", column, wanted=lambda line: line == "1 true")
 
@@ -131,8 +136,7 @@ def _update_without_loss(kubectl: Kubectl, address: str) -> None:
 
 def _restart_below(kubectl: Kubectl, cluster: Cluster) -> None:
     """Containers go on while k3s stops and starts, and it finds them again."""
-    listed = kubectl.get("pods", "-l", "app=web")["items"]
-    names = {pod["metadata"]["name"] for pod in listed if "deletionTimestamp" not in pod["metadata"]}
+    names = set(_living(kubectl))
     ids = {name: found for name, found in _containers(kubectl).items() if name in names}
     before = {name: _first(found) for name, found in ids.items()}
     restarts = {name: _restarts(kubectl, name) for name in names}
