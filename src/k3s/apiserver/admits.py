@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from k3s.api.kinds import Kind
@@ -29,7 +29,19 @@ class AdmissionRequest:
 
     def with_object(self, obj: Object) -> AdmissionRequest:
         """The same request about what the object became."""
-        return replace(self, obj=obj)
+        return AdmissionRequest(
+            self.operation,
+            self.kind,
+            self.subresource,
+            self.namespace,
+            self.name,
+            self.old,
+            obj,
+            self.user,
+            self.dry_run,
+            self.options,
+            self.warnings,
+        )
 
 
 class Admits(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from k3s.api.errors import Forbidden, forbidden
@@ -26,8 +25,7 @@ class Decision(NamedTuple):
 _MASTERS = Decision(True)
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(NamedTuple):
     """What is asked: a verb on a resource, or on a path when `is_resource` is false."""
 
     user: User
