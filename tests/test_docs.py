@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import tomllib
 from pathlib import Path
 
@@ -28,6 +29,16 @@ def test_every_dependency_is_documented() -> None:
     names = [re.split(r"[<>=~! \[]", d)[0] for d in project["dependencies"]]
     page = (ROOT / "docs" / "dependencies.md").read_text()
     assert not [name for name in names if f"| {name}" not in page]
+
+
+def test_every_figure_is_kept_and_no_miss_is_hidden() -> None:
+    """Each figure of bench/figures.py has its line in docs/benchmarks.md; what is missed has its reasons below."""
+    figures = runpy.run_path(str(ROOT / "bench" / "figures.py"), run_name="figures")["FIGURES"]
+    table, _, reasons = (ROOT / "docs" / "benchmarks.md").read_text().partition("## Missed, and why")
+    assert [f.title for f in figures if f"| {f.title} |" not in table] == []
+    missed = [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines() if "| **missed** |" in line]
+    told = {word.lower() for word in re.findall(r"^\*\*(\w+)", reasons, re.MULTILINE)}
+    assert [title for title in missed if title.split(" ")[0].lower() not in told] == []
 
 
 def test_decisions_are_numbered_and_dated() -> None:
