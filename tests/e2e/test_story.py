@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import urllib.request
@@ -51,20 +52,15 @@ def kubectl(cluster: Cluster) -> Iterator[Kubectl]:
     client("delete", "namespace", "story", "--wait=false")
 
 
-def _processes(container: str) -> set[int]:
-    """The processes of a container, found by its control group."""
-    found = set()
+def _first(container: str) -> int:
+    """The process that a container was started with, number 1 in its own namespace; those that it starts come and go."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with suppress(OSError):
-                if container in (entry / "cgroup").read_text():
-                    found.add(int(entry.name))
-    return found
-
-
-def _first(container: str) -> int:
-    """The process that a container was started with; those that it starts itself come and go."""
-    return min(_processes(container))
+                status = (entry / "status").read_text()
+                if container in (entry / "cgroup").read_text() and re.search(r"^NSpid:.*\s1$", status, re.MULTILINE):
+                    return int(entry.name)
+    raise AssertionError(f"container {container} does not run")
 
 
 def _containers(kubectl: Kubectl) -> dict[str, str]:
