@@ -53,7 +53,7 @@ def kubectl(cluster: Cluster) -> Iterator[Kubectl]:
 
 
 def _first(container: str) -> int:
-    """The process that a container was started with, number 1 in its own namespace; those that it starts come and go."""
+    """The process that a container was started with, number 1 in its own namespace; others come and go."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with suppress(OSError):
