@@ -68,8 +68,8 @@ async def plane() -> AsyncIterator[Plane]:
 
 
 async def ready(cluster: Cluster, client: Client) -> None:
-    """Waits until the server says that it is ready. Raises RuntimeError when it ended."""
-    while True:
+    """Waits until the server says that it is ready. Raises RuntimeError when it ended or needs more than a minute."""
+    while time.monotonic() < cluster.began + 60:
         cluster.check()
         try:
             if (await client.once("GET", "/readyz"))[0] == 200:
@@ -77,6 +77,7 @@ async def ready(cluster: Cluster, client: Client) -> None:
         except OSError:
             pass
         await asyncio.sleep(0.01)
+    raise RuntimeError(f"Cannot measure: not ready within a minute\n{cluster.log.read_text()[-4000:]}")
 
 
 async def namespace(client: Client, name: str) -> None:
