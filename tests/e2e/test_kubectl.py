@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,19 @@ def test_it_finds_out_what_there_is(kubectl: Kubectl) -> None:
     assert "configmaps" in kubectl("api-resources", "--namespaced=true", "-o", "name", "--verbs=list,watch")
     assert {"v1", "apps/v1", "batch/v1"} <= set(kubectl("api-versions").split())
     assert "restartPolicy" in kubectl("explain", "pod.spec")
+    assert "PodSpec is a description of a pod" in kubectl("explain", "pod.spec")
     assert "restartPolicy" in kubectl("explain", "pod.spec.restartPolicy")
     assert "strategy" in kubectl("explain", "deployments", "--recursive")
     assert "v1.36" in kubectl("version")
     assert kubectl("get", "--raw", "/readyz") == "ok"
     assert "is running at" in kubectl("cluster-info")
+
+
+def test_a_misspelt_field_is_refused(kubectl: Kubectl) -> None:
+    """Old clients find it by the published schema, new ones let the server say it; nothing is made."""
+    text = json.dumps({**config_map("misspelt"), "datta": {"a": "b"}})
+    assert 'unknown field "datta"' in kubectl.run("create", "-f", "-", input=text, code=1).stderr
+    assert kubectl("get", "cm", "misspelt", "--ignore-not-found") == ""
 
 
 def test_it_shows_objects_in_every_form(kubectl: Kubectl) -> None:

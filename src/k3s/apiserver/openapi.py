@@ -29,23 +29,30 @@ _SECURITY = {"BearerToken": {"in": "header", "name": "authorization", "type": "a
 #: Documents that have a path and no schemas worth reading.
 _SMALL = (".well-known/openid-configuration", "api", "apis", "openid/v1/jwks", "version")
 
+#: How many documents are kept after they were asked for.
+_KEPT = 6
+
 
 class OpenAPI:
-    """The documents of one registry; `version` is the git version that the second one names."""
+    """The documents of one registry; `version` is the git version that they name.
+
+    A document of built-in kinds never changes, so its hash is computed once; those of custom kinds and the second
+    version are made anew when the table of kinds changes. Only the last few documents are kept: together they are
+    larger than the rest of an idle server's caches, and most are asked for once.
+    """
 
     def __init__(self, registry: Registry, version: str = "v1.36.2+k3s1") -> None:
         self._registry = registry
         self._version = version
         self._schemas = Schemas(registry)
         self._generation = -1
+        self._tags: dict[str, str] = {}
         self._memo: dict[str, Found] = {}
 
     def answer(self, path: str, accept: str, query: Mapping[str, str] | None = None) -> Found | None:
         """The answer of an OpenAPI path; None when there is no such document."""
         if self._generation != self._registry.generation:
-            self._generation = self._registry.generation
-            self._memo.clear()
-            self._schemas = Schemas(self._registry)
+            self._renew()
         path = path.rstrip("/")
         if path == "/openapi/v2":
             return self._kept("v2 " + _v2_form(accept), lambda: self._second(_v2_form(accept)))
@@ -58,10 +65,22 @@ class OpenAPI:
             return Found(404, "", b"", {})
         return self._third(name, (query or {}).get("hash", ""))
 
+    def _renew(self) -> None:
+        self._generation = self._registry.generation
+        self._memo.clear()
+        self._schemas = Schemas(self._registry)
+        built_in = self._registry.builtin_groups
+        self._tags = {
+            name: tag
+            for name, tag in self._tags.items()
+            if (version := self._names().get(name)) is not None and (not version[0] or version[0] in built_in)
+        }
+
     def _kept(self, key: str, make: Callable[[], Found]) -> Found:
-        found = self._memo.get(key)
-        if found is None:
-            found = self._memo[key] = make()
+        found = self._memo.pop(key, None) or make()
+        self._memo[key] = found
+        while len(self._memo) > _KEPT:
+            del self._memo[next(iter(self._memo))]
         return found
 
     def _names(self) -> dict[str, tuple[str, str] | None]:
@@ -77,13 +96,13 @@ class OpenAPI:
     def _index(self) -> Found:
         paths = {}
         for name in sorted(self._names()):
-            tag = self._document(name).etag.strip('"')
+            tag = self._tags.get(name) or self._made(name).etag.strip('"')
             paths[name] = {"serverRelativeURL": f"/openapi/v3/{name}?hash={tag}"}
         body = encode({"paths": paths})
         return Found(200, _TEXT, body, {"ETag": _tag(body)})
 
     def _third(self, name: str, wanted: str) -> Found:
-        found = self._document(name)
+        found = self._kept("v3/" + name, lambda: self._made(name))
         if not wanted:
             return found
         if wanted != found.etag.strip('"'):
@@ -93,21 +112,20 @@ class OpenAPI:
         headers = {**found.headers, "Cache-Control": "public, immutable", "Expires": "Thu, 31 Dec 2099 23:59:59 GMT"}
         return Found(200, found.content_type, found.body, headers)
 
-    def _document(self, name: str) -> Found:
-        def make() -> Found:
-            version = self._names()[name]
-            document: Object = {"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": self._version}}
-            if version is None:
-                paths = paths_of(name)
-                schemas: Object = self._schemas.needed(paths)
-            else:
-                paths = version_paths(self._registry, self._schemas, *version)
-                schemas = self._schemas.needed(paths, *version)
-            components = {"schemas": schemas, "securitySchemes": _SECURITY}
-            body = encode({**document, "paths": paths, "components": components})
-            return Found(200, JSON, body, {"ETag": _tag(body), "Vary": "Accept"})
-
-        return self._kept("v3/" + name, make)
+    def _made(self, name: str) -> Found:
+        version = self._names()[name]
+        document: Object = {"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": self._version}}
+        if version is None:
+            paths = paths_of(name)
+            schemas: Object = self._schemas.needed(paths)
+        else:
+            paths = version_paths(self._registry, self._schemas, *version)
+            schemas = self._schemas.needed(paths, *version)
+        components = {"schemas": schemas, "securitySchemes": _SECURITY}
+        body = encode({**document, "paths": paths, "components": components})
+        found = Found(200, JSON, body, {"ETag": _tag(body), "Vary": "Accept"})
+        self._tags[name] = found.etag.strip('"')
+        return found
 
     def _second(self, form: str) -> Found:
         from k3s.apiserver import openapi_second

@@ -67,23 +67,36 @@ _GVK = tuple[str, str, str]
 
 
 class _Verb(NamedTuple):
-    """How a verb appears: HTTP method, action, the word in the operation's id, and its query."""
+    """How a verb appears: HTTP method, action, the word in the operation's id, its query, and what it does in words
+    (of a kind, `a` with its article, and of a part of one)."""
 
     method: str
     action: str
     word: str
     query: str
+    does: str
+    does_to_part: str
 
 
 _VERBS = {
-    "list": _Verb("get", "list", "list", _LIST_QUERY),
-    "create": _Verb("post", "post", "create", _WRITE_QUERY),
-    "deletecollection": _Verb("delete", "deletecollection", "delete", _COLLECTION_QUERY),
-    "get": _Verb("get", "get", "read", "pretty"),
-    "update": _Verb("put", "put", "replace", _WRITE_QUERY),
-    "patch": _Verb("patch", "patch", "patch", _PATCH_QUERY),
-    "delete": _Verb("delete", "delete", "delete", _DELETE_QUERY),
+    "list": _Verb("get", "list", "list", _LIST_QUERY, "list or watch objects of kind {kind}", ""),
+    "create": _Verb("post", "post", "create", _WRITE_QUERY, "create {a_kind}", "create {part} of {a_kind}"),
+    "deletecollection": _Verb(
+        "delete", "deletecollection", "delete", _COLLECTION_QUERY, "delete collection of {kind}", ""
+    ),
+    "get": _Verb("get", "get", "read", "pretty", "read the specified {kind}", "read {part} of the specified {kind}"),
+    "update": _Verb(
+        "put", "put", "replace", _WRITE_QUERY, "replace the specified {kind}", "replace {part} of the specified {kind}"
+    ),
+    "patch": _Verb(
+        *("patch", "patch", "patch", _PATCH_QUERY),
+        *("partially update the specified {kind}", "partially update {part} of the specified {kind}"),
+    ),
+    "delete": _Verb("delete", "delete", "delete", _DELETE_QUERY, "delete {a_kind}", "delete {part} of {a_kind}"),
 }
+_DEPRECATED = "deprecated: use the 'watch' parameter with a list operation instead"
+_WATCH = f"watch changes to an object of kind {{kind}}. {_DEPRECATED}, filtered to a single item with the 'fieldSelector' parameter."  # noqa: E501
+_WATCHES = {"watch": _WATCH, "watchlist": f"watch individual changes to a list of {{kind}}. {_DEPRECATED}."}
 _CODES = {"post": ("200", "201", "202", "401"), "put": ("200", "201", "401"), "patch": ("200", "201", "401")}
 
 
@@ -101,12 +114,23 @@ def _type(name: str) -> str:
     return _TYPES.get(name, "string")
 
 
-def _path_parameters(path: str) -> list[Object]:
+def _path_parameters(path: str, kind: str) -> list[Object]:
     names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    texts = {
+        "name": f"name of the {kind}",
+        "namespace": "object name and auth scope, such as for teams and projects",
+        "path": "path to the resource",
+    }
+    schema = {"type": "string", "uniqueItems": True}
     return [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "uniqueItems": True}}
+        {"name": name, "in": "path", "required": True, "description": texts[name], "schema": schema}
         for name in sorted(names)
     ]
+
+
+def _words(template: str, kind: str, part: str = "") -> str:
+    article = "an" if kind[:1] in "AEIOU" else "a"
+    return template.format(kind=kind, a_kind=f"{article} {kind}", part=part)
 
 
 def _title(text: str) -> str:
@@ -135,13 +159,14 @@ class _Builder:
         self.tag = _tag_word(group, version)
         self.paths: Object = {}
         self.custom = False
+        self.of = ""
 
     def put(self, path: str, method: str, operation: Object) -> None:
         """Adds one operation to a path."""
         item = self.paths.get(path)
         if item is None:
             item = self.paths[path] = {}
-            parameters = _path_parameters(path)
+            parameters = _path_parameters(path, operation["x-kubernetes-group-version-kind"]["kind"])
             if parameters:
                 item["parameters"] = parameters
         item[method] = operation
@@ -156,9 +181,10 @@ class _Builder:
             "x-kubernetes-group-version-kind": {"group": group, "kind": kind, "version": version},
         }
 
-    def add(self, path: str, verb: _Verb, name: str, gvk: _GVK, body: str, response: str) -> None:
+    def add(self, path: str, verb: _Verb, name: str, gvk: _GVK, body: str, response: str, part: str = "") -> None:
         """One verb of a kind or of a part of it."""
         operation = self.operation(verb.word, name, verb.action, gvk)
+        operation["description"] = _words(verb.does_to_part if part else verb.does, self.of, part)
         operation["parameters"] = _query(verb.query)
         forms = _CUSTOM_FORMS if self.custom else _LIST_FORMS if verb.action == "list" else _FORMS
         codes: tuple[str, ...]
@@ -178,7 +204,7 @@ class _Builder:
 
     def kind(self, kind: Kind) -> None:
         """Every path of a kind."""
-        self.custom = kind.custom
+        self.custom, self.of = kind.custom, kind.kind
         gvk: _GVK = (kind.group, kind.version, kind.kind)
         body = self.schemas.name_of(kind)
         scope = "Namespaced" if kind.namespaced else ""
@@ -216,8 +242,8 @@ class _Builder:
         if kind.namespaced:
             rows.append((f"{base}/{kind.plural}", "watchlist", f"{kind.kind}ListForAllNamespaces"))
         for path, action, name in rows:
-            verb = _Verb("get", action, "watch", _LIST_QUERY)
-            operation = self.operation(verb.word, name, action, gvk)
+            operation = self.operation("watch", name, action, gvk)
+            operation["description"] = _words(_WATCHES[action], kind.kind)
             operation["parameters"] = _query(_LIST_QUERY)
             operation["responses"] = _answers(("200", "401"), _LIST_FORMS, _META + "WatchEvent")
             self.put(path, "get", operation)
@@ -238,7 +264,7 @@ class _Builder:
             response = body
             if part.name == "log":
                 verb, response = verb._replace(query=_CONNECT_QUERY["log"]), ""
-            self.add(path, verb, name, gvk, body, response)
+            self.add(path, verb, name, gvk, body, response, part.name)
 
     def connection(self, kind: Kind, part: Subresource, path: str, name: str, gvk: _GVK) -> None:
         """exec, attach, port forwarding and proxying: every method that the verbs allow, answered with text."""
@@ -254,6 +280,7 @@ class _Builder:
                     full = name + ("WithPath" if suffix else "")
                     operation = self.operation(f"connect{_title(method)}", full, "connect", gvk)
                     operation["operationId"] = f"connect{self.prefix}{_title(method)}{full}"
+                    operation["description"] = f"connect {method.upper()} requests to {part.name} of {kind.kind}"
                     operation["parameters"] = _query(_CONNECT_QUERY.get(part.name, ""))
                     answer = {"description": "OK", "content": {"*/*": {"schema": {"type": "string"}}}}
                     operation["responses"] = {"200": answer, "401": {"description": "Unauthorized"}}
@@ -283,6 +310,7 @@ def version_paths(registry: Registry, schemas: Schemas, group: str, version: str
     operation: Object = {
         "tags": [builder.tag],
         "operationId": f"get{builder.prefix}APIResources",
+        "description": "get available resources",
         "responses": _answers(("200", "401"), _FORMS, _META + "APIResourceList"),
     }
     builder.paths[base] = {"get": operation}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from k3s.api import schema
+from k3s.api import descriptions, schema
 from k3s.api.kinds import Kind, Registry
 from k3s.api.object import Object
 
@@ -14,6 +14,9 @@ _META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 _OBJECT_META, _LIST_META = _META + "ObjectMeta", _META + "ListMeta"
 #: Kinds that carry one group-version-kind for every group version that takes them.
 _EVERYWHERE = {_META + "DeleteOptions": "DeleteOptions", _META + "WatchEvent": "WatchEvent"}
+
+_SAMPLE = "io.k8s.api.core.v1.ConfigMap"
+_COMMON = ("apiVersion", "kind", "metadata")
 
 
 class Schemas:
@@ -43,11 +46,12 @@ class Schemas:
             raw = schema.raw_definition(name)
         except KeyError:
             return None
-        converted: Object = _converted(raw)
+        converted = _described(_converted(raw), descriptions.of(name))
         if name in _EVERYWHERE:
             rows = [
                 {"group": group, "kind": _EVERYWHERE[name], "version": version}
                 for group, version in sorted(self._registry.group_versions())
+                if not group or group in self._registry.builtin_groups
             ]
             converted["x-kubernetes-group-version-kind"] = rows
         return converted
@@ -104,6 +108,23 @@ def _converted(raw: Any) -> Any:
     return {**out, "allOf": [ref]} if out else ref
 
 
+def _described(definition: Object, texts: Mapping[str, str]) -> Object:
+    """A definition with the text of the whole (under the empty name) and of its fields."""
+    out = {"description": texts[""], **definition} if texts.get("") else dict(definition)
+    fields = out.get("properties")
+    if fields:
+        out["properties"] = {
+            name: _with_text(field, texts[name]) if texts.get(name) else field for name, field in fields.items()
+        }
+    return out
+
+
+def _with_text(field: Object, text: str) -> Object:
+    # In version 3.0 whatever stands beside a reference is not read.
+    described: Object = {"description": text}
+    return {**described, "allOf": [field]} if "$ref" in field else {**described, **field}
+
+
 def _custom_name(kind: Kind) -> str:
     return ".".join([*reversed(kind.group.split(".")), kind.version, kind.kind])
 
@@ -130,4 +151,9 @@ def _custom_definitions(kind: Kind) -> dict[str, Object]:
         "properties": list_properties,
         "x-kubernetes-group-version-kind": [{**row, "kind": kind.list_kind}],
     }
-    return {name: body, name + "List": listed}
+    # Every kind has these fields, so the words of any built-in one serve.
+    common = {field: text for field, text in descriptions.of(_SAMPLE).items() if field in _COMMON}
+    common_list = {field: text for field, text in descriptions.of(_SAMPLE + "List").items() if field in _COMMON}
+    if common_list:
+        common_list |= {"": f"{kind.list_kind} is a list of {kind.kind}"}
+    return {name: _described(body, common), name + "List": _described(listed, common_list)}

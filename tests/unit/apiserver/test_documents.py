@@ -119,6 +119,51 @@ def test_what_kubectl_looks_for() -> None:
     assert {"body", "dryRun"} <= {parameter["name"] for parameter in old["parameters"]}
 
 
+def test_kinds_fields_and_operations_are_described() -> None:
+    """What `kubectl explain` prints: texts of kinds, of fields (references too) and of operations, in both versions."""
+    third = body("/openapi/v3/apis/apps/v1")
+    schemas = third["components"]["schemas"]
+    deployment = schemas["io.k8s.api.apps.v1.Deployment"]
+    assert "Deployment" in deployment["description"]
+    assert deployment["properties"]["spec"]["description"]
+    assert deployment["properties"]["spec"]["allOf"][0]["$ref"].endswith("DeploymentSpec")
+    silent = [
+        f"{name}.{field}"
+        for name, schema in schemas.items()
+        if name.startswith("io.k8s.api.apps.")
+        for field, value in schema["properties"].items()
+        if not value.get("description")
+    ]
+    assert not silent
+    path = "/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale"
+    assert third["paths"][path]["get"]["description"] == "read scale of the specified Deployment"
+    second = body("/openapi/v2")
+    field = second["definitions"]["io.k8s.api.apps.v1.Deployment"]["properties"]["spec"]
+    assert field["description"]
+    assert field["$ref"] == "#/definitions/io.k8s.api.apps.v1.DeploymentSpec"
+
+
+def test_built_in_documents_outlive_a_custom_kind() -> None:
+    """A new kind changes the index by its own documents only, so clients keep what they have of the others."""
+    registry = REGISTRY.copy()
+    docs = documents(registry)
+
+    def index() -> dict[str, Any]:
+        found = docs.answer("/openapi/v3", "", {})
+        assert found is not None
+        paths: dict[str, Any] = json.loads(found.body)["paths"]
+        return paths
+
+    before = index()
+    registry.add(make("example.com", "v1", "Widget", "widgets", namespaced=True, custom=True, schema=schema.custom({})))
+    after = index()
+    assert set(after) - set(before) == {"apis/example.com", "apis/example.com/v1"}
+    assert {name: row for name, row in after.items() if name in before} == before
+    fresh = documents(registry).answer("/openapi/v3", "", {})
+    assert fresh is not None
+    assert json.loads(fresh.body)["paths"] == after
+
+
 def test_second_version_as_protobuf() -> None:
     """Old clients get the same document in gnostic's protobuf form, under a name that is a legal media type."""
     found = documents(REGISTRY).answer("/openapi/v2", V2_PROTOBUF, {})
