@@ -17,6 +17,7 @@ from k3s.api.kinds import Kind
 from k3s.api.object import Object
 from k3s.api.selectors import check_fields, parse_fields, parse_labels
 from k3s.apiserver.cache import Bucket, Cache, Item
+from k3s.apiserver.past import as_of
 from k3s.apiserver.request import Target, truth
 from k3s.apiserver.results import Many, One, Watching
 from k3s.apiserver.watch import Begin, Hub, Scope
@@ -231,7 +232,12 @@ class Reads:
         bucket = self._cache.bucket(kind)
         if bucket.version <= page.revision <= self._cache.revision:
             return self._now(kind, scope, limit, page.last, page.revision)
-        return self._then(kind, scope, limit, page)
+        changes = bucket.since(page.revision) if page.revision < self._cache.revision else None
+        if changes is None:
+            return self._then(kind, scope, limit, page)
+        everywhere = kind.namespaced and not scope.namespace
+        items = bucket.after(scope.namespace, page.last, everywhere=everywhere)
+        return self._cut(kind, scope, limit, as_of(items, changes, scope.namespace, page.last), page.revision)
 
     def _now(self, kind: Kind, scope: Scope, limit: int, last: str, revision: int) -> Many:
         bucket = self._cache.bucket(kind)
@@ -279,7 +285,7 @@ class Reads:
         after = kind.storage_prefix + page.last if page.last else ""
         try:
             await self._reached(page.revision)
-            _, entries = await self._store.list(prefix, page.revision, after, 0)
+            items = await self._from_store(kind, scope, page.revision, prefix, after, limit)
         except Compacted:
             if not page.last:
                 raise Expired(f"The resourceVersion for the provided list is too old: {page.revision}") from None
@@ -287,12 +293,28 @@ class Reads:
             raise _with_continue(error, encode_page(-1, page.last)) from None
         except FutureRevision:
             raise Timeout(f"Too large resource version: {page.revision}, current: {self._cache.revision}") from None
+        many = self._cut(kind, scope, limit, iter(items), page.revision)
+        # What is left beyond the page was not read, so nobody knows how much it is.
+        many.remaining = None
+        return many
+
+    async def _from_store(
+        self, kind: Kind, scope: Scope, revision: int, prefix: str, after: str, limit: int
+    ) -> list[Item]:
+        """The objects after a key at a revision: all, or as many as fill a page and one more."""
         start = len(kind.storage_prefix)
-        items = []
-        for entry in entries:
-            namespace, _, name = entry.key[start:].rpartition("/")
-            items.append(self._cache.item(namespace, name, entry.revision, entry.created, entry.value))
-        return self._cut(kind, scope, limit, iter(items), page.revision)
+        items: list[Item] = []
+        found = 0
+        while True:
+            _, entries = await self._store.list(prefix, revision, after, limit + 1 if limit else 0)
+            for entry in entries:
+                namespace, _, name = entry.key[start:].rpartition("/")
+                item = self._cache.item(namespace, name, entry.revision, entry.created, entry.value)
+                items.append(item)
+                found += scope.matches(item)
+            if not limit or found > limit or len(entries) <= limit:
+                return items
+            after = entries[-1].key
 
     def watch(self, kind: Kind, namespace: str, target: Target, name: str = "") -> Watching | Awaitable[Watching]:
         """The changes from where the client is. `name` is given by the old `/watch/` paths."""

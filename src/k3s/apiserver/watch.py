@@ -22,8 +22,9 @@ from k3s.client.transport import WatchEvent
 from k3s.store.interface import Compacted, Store
 
 ADDED, MODIFIED, DELETED, BOOKMARK, ERROR = "ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"
-# Changes that may wait for one slow reader.
+# Changes, and bytes of them, that may wait for one slow reader.
 QUEUE = 1024
+QUEUED_BYTES = 16 << 20
 BOOKMARK_EVERY_S = 60.0
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
@@ -166,6 +167,7 @@ class HttpWatch(Watcher):
         self._timeout_s = timeout_s
         self._sink: Sink | None = None
         self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         plain = scope.labels is None and scope.fields is None
         self._alike: Any = (scope.namespace, scope.name) if plain else self
@@ -221,7 +223,8 @@ class HttpWatch(Watcher):
             sink.write(frames[0] if len(frames) == 1 else b"".join(frames))
             return
         self._queue.extend(frames)
-        if len(self._queue) > QUEUE:
+        self._queued_bytes += sum(map(len, frames))
+        if len(self._queue) > QUEUE or self._queued_bytes > QUEUED_BYTES:
             self.close()
 
     def _frames(self, changes: Sequence[Change], fresh: bool) -> list[bytes]:
@@ -250,6 +253,7 @@ class HttpWatch(Watcher):
         if self._sink is not None and self._queue:
             data = b"".join(self._queue)
             self._queue.clear()
+            self._queued_bytes = 0
             self._sink.write(data)
 
     def stop(self) -> None:
