@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -300,10 +300,10 @@ class Reads:
 
     async def _from_store(
         self, kind: Kind, scope: Scope, revision: int, prefix: str, after: str, limit: int
-    ) -> list[Item]:
+    ) -> Sequence[Item]:
         """The objects after a key at a revision: all, or as many as fill a page and one more."""
         start = len(kind.storage_prefix)
-        items: list[Item] = []
+        items = []
         found = 0
         while True:
             _, entries = await self._store.list(prefix, revision, after, limit + 1 if limit else 0)
