@@ -17,6 +17,7 @@ MODULES = {
     "cryptography": "cryptography.x509, cryptography.hazmat.primitives.asymmetric.ec",
     "grpclib": "grpclib.client",
     "wsproto": "wsproto",
+    "google-re2": "re2",
 }
 # The standard library's part that every process of ours has loaded anyway is not the dependency's cost.
 _PROGRAM = """

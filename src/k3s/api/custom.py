@@ -8,13 +8,12 @@ here. Source: the CustomResourceDefinition documentation; wording as upstream's.
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import Any
 
 from k3s.api import times
 from k3s.api.object import encode
+from k3s.api.pattern import BadPattern, found
 from k3s.api.schema import Node
 
 Cause = dict[str, str]
@@ -87,28 +86,26 @@ def _fits(raw: Mapping[str, Any], wanted: str, value: Any) -> bool:
     return _TYPES.get(type(value)) == wanted
 
 
-@lru_cache(maxsize=512)
-def _pattern(text: str) -> re.Pattern[str] | None:
-    """The compiled pattern; None for one that only the API's own engine understands."""
-    try:
-        return re.compile(text)
-    except re.error:
-        return None
-
-
 def _string(raw: Mapping[str, Any], value: str, at: str) -> Causes:
     most, least, pattern = raw.get("maxLength"), raw.get("minLength"), raw.get("pattern")
     if most is not None and len(value) > most:
         yield _cause("FieldValueTooLong", at, f"Too long: may not be more than {most} bytes")
     if least is not None and len(value) < least:
         yield _invalid(at, value, f"should be at least {least} chars long")
-    compiled = _pattern(pattern) if pattern else None
-    if compiled is not None and not compiled.search(value):
+    if pattern and not _matches(pattern, value):
         yield _invalid(at, value, f"should match '{pattern}'")
     form = raw.get("format", "")
     if form in ("date-time", "ipv4", "ipv6") and not _formed(form, value):
         text = f'Invalid value: "{value}": {at} in body must be of type {form}: "{value}"'
         yield _cause("FieldValueInvalid", at, text)
+
+
+def _matches(pattern: str, value: str) -> bool:
+    try:
+        return found(pattern, value)
+    except BadPattern:
+        # Definitions with such a pattern are refused; one that is stored all the same demands nothing.
+        return True
 
 
 def _formed(form: str, value: str) -> bool:
