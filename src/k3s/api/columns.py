@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from k3s.api import descriptions
 from k3s.api.cells import cluster, pods, workloads
 from k3s.api.cells.custom import custom_cells
 from k3s.api.cells.text import Cells, age_at, created
@@ -91,10 +92,6 @@ _SCALE_COLUMNS: list[list[Any]] = [
     ["Available", "integer", "", 0],
     ["Age", "string", "", 0],
 ]
-_SCALE_TEXTS = {
-    "Desired": "replicas is the desired number of instances for the scaled object.",
-    "Available": "replicas is the actual number of observed instances of the scaled object.",
-}
 _CUSTOM_COLUMNS: list[list[Any]] = [["Name", "string", "name", 0], ["Age", "date", "", 0]]
 
 
@@ -129,7 +126,7 @@ def columns(kind: Kind) -> list[Object]:
         ]
         return [_column(_CUSTOM_COLUMNS[0], _text("", "Name")), *own]
     if kind.kind == "Scale" and not kind.custom:
-        return [_column(row, _SCALE_TEXTS.get(row[0]) or _text("", row[0])) for row in _SCALE_COLUMNS]
+        return [_column(row, _text(_SCALE, row[0])) for row in _SCALE_COLUMNS]
     return _columns(kind.api_version, kind.plural, kind.custom)
 
 
@@ -146,9 +143,8 @@ def _path_text(column: Mapping[str, Any]) -> str:
 
 def _text(plural: str, column: str) -> str:
     """What a column means: of its kind, or what a column of that name means everywhere; empty when not known."""
-    known = _texts()
-    number = known["kinds"].get(plural, {}).get(column, known["shared"].get(column))
-    return "" if number is None else str(known["texts"][number])
+    own, shared = _texts()
+    return own.get(plural, {}).get(column) or shared.get(column, "")
 
 
 def _column(row: list[Any], description: str) -> Object:
@@ -157,9 +153,21 @@ def _column(row: list[Any], description: str) -> Object:
 
 
 @functools.cache
-def _texts() -> dict[str, Any]:
+def _texts() -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """Texts by kind and column, and those of the columns that many kinds have.
+
+    What is written as [definition, field] means what that field of the API means (`k3s.api.descriptions`).
+    """
     found: dict[str, Any] = msgspec.json.decode((_DATA / "columntexts.json").read_bytes())
-    return found
+    groups = [*found["kinds"].values(), found["shared"]]
+    fields = descriptions.picked(
+        (said[0], said[1]) for texts in groups for said in texts.values() if isinstance(said, list)
+    )
+
+    def told(texts: Mapping[str, Any]) -> dict[str, str]:
+        return {name: fields.get(tuple(said), "") if isinstance(said, list) else said for name, said in texts.items()}
+
+    return {plural: told(texts) for plural, texts in found["kinds"].items()}, told(found["shared"])
 
 
 @functools.cache

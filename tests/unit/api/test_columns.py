@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from k3s.api import columns, kinds, schema, times
+from k3s.api import columns, descriptions, kinds, schema, times
 from k3s.api.cells.text import duration
 from k3s.api.kinds import REGISTRY, builtin
 
@@ -123,3 +124,33 @@ def test_filters_in_column_paths() -> None:
     conditions = [{"type": "Other", "status": "False"}, {"type": "Ready", "status": "True"}]
     obj = {"metadata": {"name": "x"}, "status": {"conditions": conditions}}
     assert columns.table(kind, [obj], 0)["rows"][0]["cells"] == ["x", "True"]
+
+
+def test_every_column_says_what_it_means() -> None:
+    """Each column of each kind has a text of its own or names the field of the API whose text it is."""
+    texts = json.loads((columns._DATA / "columntexts.json").read_text())
+    unsaid = [
+        f"{version} {plural} {row[0]}"
+        for version, tables in columns._table().items()
+        for plural, rows in tables.items()
+        for row in rows
+        if row[0] not in texts["kinds"].get(plural, {}) and row[0] not in texts["shared"]
+    ]
+    assert not unsaid
+    for said in (s for group in texts["kinds"].values() for s in group.values() if isinstance(s, list)):
+        assert said[1] in schema.raw_definition(said[0])["properties"]
+
+
+def test_texts_of_columns_come_from_the_api_where_it_is_described(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The text of a field stands under its column, none without descriptions; a column's own words stay."""
+    made = {"io.k8s.api.core.v1.PodSpec": {"nodeName": "where it runs"}}
+    monkeypatch.setattr(descriptions, "FILE", tmp_path / "d.z")
+    for present in (False, True):
+        if present:
+            (tmp_path / "d.z").write_bytes(zlib.compress(json.dumps(made).encode()))
+        columns._texts.cache_clear()
+        assert columns._text("pods", "Node") == ("where it runs" if present else "")
+        assert columns._text("pods", "Status").startswith("The aggregate status")
+    columns._texts.cache_clear()
