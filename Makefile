@@ -1,7 +1,7 @@
 # The words of this project: setup, run, check, test, sim, bench. Each is a line or two.
 PYTHON := .venv/bin/python
 
-.PHONY: setup run check test fast sim bench fix
+.PHONY: setup run check test fast sim bench fuzz fix
 
 setup:  ## environment for development, and the system packages the tests need
 	./packaging/setup.sh
@@ -21,6 +21,9 @@ test: check  ## everything: under 20 minutes on two cores
 
 sim: setup  ## the simulated cluster: make sim SEEDS=5000
 	$(PYTHON) -m k3s.sim --seeds $(or $(SEEDS),50)
+
+fuzz: setup  ## odd inputs for the parsers and the API: make fuzz SECONDS=600
+	$(PYTHON) tests/fuzz/run.py --seconds $(or $(SECONDS),30)
 
 bench: setup  ## the figures of docs/benchmarks.md
 	$(PYTHON) bench/run.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from tests.fakes.server import Caller, serving
 
 from k3s.api.object import Object
@@ -295,3 +296,24 @@ def test_impersonating_nobody(run: Any) -> None:
     """Further headers without a user name are a mistake, not nothing."""
     ((status, answer),) = answers(run, ("GET", MAPS, b"", {"Impersonate_Extra_scopes": "x"}))
     assert status == 400 and "without impersonating a user" in answer["message"]
+
+
+@pytest.mark.parametrize("depth", [300, 900, 5000])
+def test_what_is_nested_too_deeply_is_the_clients_mistake(run: Any, depth: int) -> None:
+    """Neither the decoder nor anything behind it answers with an internal error, and the server goes on."""
+
+    async def body() -> None:
+        async with serving() as server:
+            caller = Caller(server.ports[0])
+            fields = b'{"f:a":' * depth + b"{}" + b"}" * depth
+            entry = (
+                b'{"manager":"m","operation":"Update","apiVersion":"v1","fieldsType":"FieldsV1","fieldsV1":%b}' % fields
+            )
+            text = b'{"metadata":{"name":"deep","managedFields":[%b]}}' % entry
+            status, answer = await caller.call("POST", "/api/v1/namespaces/default/configmaps", text)
+            assert status == (400 if depth > 1000 else 201), answer
+            assert status == 201 or "exceeded max depth" in answer["message"]
+            assert (await caller.call("GET", "/api/v1/namespaces/default/configmaps"))[0] == 200
+            caller.close()
+
+    run(body())

@@ -1,6 +1,6 @@
-"""What is wrong with a JSON text, in the words of Go's package encoding/json, which the API's clients know.
+"""JSON of clients, and what is wrong with it, in the words of Go's package encoding/json, which they know.
 
-Only used after a decoder has refused a text, so it may be slow.
+The words are only looked for after a decoder has refused a text, so that may be slow.
 """
 
 from __future__ import annotations
@@ -9,6 +9,10 @@ import json
 import re
 from typing import Any
 
+import msgspec
+
+from k3s.api.object import decode
+
 _SPACE = " \t\r\n"
 _ESCAPES = '"\\/bfnrt'
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -16,8 +20,22 @@ _END = "unexpected end of JSON input"
 _MAX_DEPTH = 10000
 
 
+class Malformed(ValueError):
+    """A text that is not JSON; says why."""
+
+
 class _Wrong(Exception):
     pass
+
+
+def value(data: bytes) -> Any:
+    """The value of a client's text; what is not UTF-8 in it is replaced, as Go does. Raises Malformed."""
+    try:
+        return decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        raise Malformed(complaint(data)) from None
+    except UnicodeDecodeError:
+        return value(data.decode("utf-8", "replace").encode())
 
 
 def complaint(data: bytes | str) -> str:
@@ -56,7 +74,7 @@ def duplicates(data: bytes) -> list[str]:
             for i, inner in enumerate(value):
                 walk(inner, f"{path}[{i}]")
 
-    walk(json.loads(data, object_pairs_hook=_Pairs), "")
+    walk(json.loads(data.decode("utf-8", "replace"), object_pairs_hook=_Pairs), "")
     return list(dict.fromkeys(found))
 
 

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from k3s.api import jsontext
 from k3s.api.errors import ApiError, BadRequest, Invalid, TooLarge
 from k3s.api.merge import strategic_merge
-from k3s.api.object import Object, decode, encode
+from k3s.api.object import Object, encode
 
 __all__ = ["JSON", "MERGE", "STRATEGIC", "json_patch", "merge_patch", "parse", "strategic_merge"]
 
@@ -36,9 +34,9 @@ def parse(content_type: str, data: bytes) -> Any:
     """The patch in a request body: a list of operations for JSON patch, an object for the others; raises BadRequest."""
     prefix = "" if content_type == STRATEGIC else "error decoding patch: "
     try:
-        value = decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BadRequest(prefix + jsontext.complaint(data)) from error
+        value = jsontext.value(data)
+    except jsontext.Malformed as error:
+        raise BadRequest(f"{prefix}{error}") from error
     if content_type == JSON:
         if value is None:
             return []

@@ -11,7 +11,7 @@ import msgspec
 from k3s.api import jsontext, schema
 from k3s.api.errors import ApiError, BadRequest, TooLarge, UnsupportedMediaType, invalid
 from k3s.api.kinds import Kind, Registry, split_api_version
-from k3s.api.object import Object, decode
+from k3s.api.object import Object
 from k3s.api.structure import Mistyped
 from k3s.apiserver.media import JSON, PROTOBUF, SUPPORTED, YAML
 from k3s.base.http import MAX_BODY
@@ -61,24 +61,19 @@ def read(request: Request, expected: str = "") -> Any:
 
 def _json(data: bytes, expected: str) -> Any:
     try:
-        return decode(data)
-    except msgspec.DecodeError:
-        raise _unparsed(
-            expected, "couldn't get version/kind; json parse error: " + jsontext.complaint(data), data
-        ) from None
-    except UnicodeDecodeError:
-        raise BadRequest("the body of the request is not valid UTF-8") from None
+        return jsontext.value(data)
+    except jsontext.Malformed as error:
+        raise _unparsed(expected, f"couldn't get version/kind; json parse error: {error}", data) from None
 
 
 def yaml(data: bytes, expected: str) -> Any:
     """The value of a YAML text (its first document). Raises BadRequest."""
-    import yaml as parser
+    from k3s.api import yamltext
 
-    loader = getattr(parser, "CSafeLoader", parser.SafeLoader)
     try:
-        return next(iter(parser.load_all(data, Loader=loader)), None)
-    except parser.YAMLError as error:
-        raise _unparsed(expected, yaml_complaint(error), data.hex()) from None
+        return yamltext.load(data)
+    except yamltext.BadYaml as error:
+        raise _unparsed(expected, str(error), data.hex()) from None
 
 
 def _unparsed(expected: str, why: str, data: bytes | str) -> ApiError:
@@ -92,27 +87,15 @@ def apply_value(data: bytes) -> Any:
     """The value of an apply configuration (YAML or JSON). Raises BadRequest."""
     if data.lstrip()[:1] == b"{":
         try:
-            return decode(data)
-        except msgspec.DecodeError:
+            return jsontext.value(data)
+        except jsontext.Malformed:
             pass  # flow mappings of YAML look like JSON, too
-    import yaml as parser
+    from k3s.api import yamltext
 
     try:
-        return parser.load(data, Loader=getattr(parser, "CSafeLoader", parser.SafeLoader))
-    except parser.YAMLError as error:
-        raise BadRequest(f"error decoding YAML: error converting YAML to JSON: {yaml_complaint(error)}") from None
-
-
-def yaml_complaint(error: Any) -> str:
-    """What is wrong with a YAML text, in the words of Go's package: only its scanner counts lines from one, and the
-    first line is not named."""
-    line = 0
-    for mark in (getattr(error, "context_mark", None), getattr(error, "problem_mark", None)):
-        if mark is not None and mark.line:
-            line = mark.line + (type(error).__name__ == "ScannerError")
-            break
-    problem = getattr(error, "problem", None) or str(error)
-    return f"yaml: line {line}: {problem}" if line else f"yaml: {problem}"
+        return yamltext.load(data)
+    except yamltext.BadYaml as error:
+        raise BadRequest(f"error decoding YAML: error converting YAML to JSON: {error}") from None
 
 
 def duplicates(request: Request, value: Any) -> list[str]:
