@@ -138,7 +138,8 @@ class Node:
     def _make(self, raw: Mapping[str, Any]) -> Node:
         ref = raw.get("ref")
         if ref is None:
-            return Node(raw, "", self._lookup)
+            inner = _resource(raw) if raw.get("x-kubernetes-embedded-resource") else raw
+            return Node(inner, "", self._lookup)
         target = self._lookup(ref)
         own = {key: value for key, value in raw.items() if key not in ("ref", "default")}
         if not own and self._lookup is _definition:
@@ -235,28 +236,27 @@ def raw_definition(name: str) -> Mapping[str, Any]:
 
 def custom(raw: Mapping[str, Any]) -> Node:
     """The schema of a custom resource from its openAPIV3Schema, with apiVersion, kind and metadata added."""
-    properties = {
+    own = raw.get("properties", {}).get("metadata")
+    whole = {**_resource(raw), "type": "object"}
+    return Node(whole if own is None else {**whole, OWN_METADATA: own}, "", _definition)
+
+
+#: Under what word the schema of a custom resource keeps what its definition demands of names.
+OWN_METADATA = "x-own-metadata"
+
+
+def _resource(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema of a whole object, of which the definition says only what is its own."""
+    whole = {
         **raw.get("properties", {}),
         "apiVersion": {"type": "string"},
         "kind": {"type": "string"},
         "metadata": {"ref": _META + "ObjectMeta"},
     }
-    return Node({**raw, "type": "object", "properties": properties}, "", _definition)
+    return {**raw, "properties": whole}
 
 
-_FREE = Node(
-    {
-        "type": "object",
-        "x-kubernetes-preserve-unknown-fields": True,
-        "properties": {
-            "apiVersion": {"type": "string"},
-            "kind": {"type": "string"},
-            "metadata": {"ref": _META + "ObjectMeta"},
-        },
-    },
-    "",
-    _definition,
-)
+_FREE = Node(_resource({"type": "object", "x-kubernetes-preserve-unknown-fields": True}), "", _definition)
 
 
 def definition_of(kind: Kind) -> Node:
@@ -289,13 +289,16 @@ def prune(kind: Kind, obj: Object) -> tuple[Object, list[str]]:
     return structure.prune(definition_of(kind), kind, obj)
 
 
-def validate(kind: Kind, obj: Object) -> list[dict[str, str]]:
-    """The causes why an object is not what its custom schema demands; always empty for built-in kinds."""
+def validate(kind: Kind, obj: Object, old: Object | None = None) -> list[dict[str, str]]:
+    """The causes why an object is not what its custom schema demands; always empty for built-in kinds.
+
+    What is as in `old` is not looked at again.
+    """
     if kind.definition or kind.schema is None:
         return []
     from k3s.api import custom as rules
 
-    return rules.check(kind.schema, obj)
+    return rules.check(kind.schema, obj, old)
 
 
 def defaults(kind: Kind, obj: Object) -> Object:

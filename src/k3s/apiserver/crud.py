@@ -360,7 +360,7 @@ def _problems(context: Context, old: Object, new: Object) -> list[Cause]:
     """What the kind's rules say about a change by this path; parts with rules of their own are their strategy's."""
     kind = context.kind
     if kind.custom and kind.schema is not None and context.subresource == "status":
-        return custom.check_status(kind.schema, new)
+        return custom.check_status(kind.schema, new, old)
     return validate_update(kind, old, new) if context.subresource in ("", "scale", "status") else []
 
 

@@ -133,6 +133,7 @@ def _custom_definitions(kind: Kind) -> dict[str, Object]:
     """The schemas of a custom kind and of its list."""
     name = _custom_name(kind)
     raw: Object = dict(_converted(kind.schema.raw)) if kind.schema is not None else {"type": "object"}
+    raw.pop(schema.OWN_METADATA, None)
     meta = {"allOf": [{"$ref": _PREFIX + _OBJECT_META}]}
     strings = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}}
     properties = {**raw.get("properties", {}), **strings, "metadata": meta}

@@ -129,7 +129,7 @@ def validate_update(kind: Kind, old: Object, new: Object) -> list[Cause]:
     if old.get("metadata") != new.get("metadata"):
         causes += meta.common(new)
     if kind.custom:
-        return causes + schema.validate(kind, new)
+        return causes + schema.validate(kind, new, old)
     status = _STATUS.get(kind.qualified)
     if status is not None and new.get("status") != old.get("status"):
         causes += status(new)

@@ -36,30 +36,42 @@ def name_rule(kind: Kind) -> Callable[[str], list[str]]:
 def create(kind: Kind, obj: Object) -> Causes:
     """The metadata of a new object."""
     meta = obj.get("metadata") or {}
-    rule = name_rule(kind)
+    yield from _names("metadata", meta, name_rule(kind))
+    yield from common(obj)
+
+
+def embedded(at: str, meta: Object) -> Causes:
+    """The metadata of an object inside a custom one, which may do without a name."""
+    yield from _names(at, meta if meta.get("name") else {**meta, "name": "x"}, names.path_segment)
+    yield from _rest(at, meta)
+
+
+def _names(at: str, meta: Object, rule: Callable[[str], list[str]]) -> Causes:
     prefix, name = meta.get("generateName", ""), meta.get("name", "")
     if prefix:
-        yield from each("metadata.generateName", prefix, rule(names.generate_name_base(prefix)))
+        yield from each(f"{at}.generateName", prefix, rule(names.generate_name_base(prefix)))
     if not name:
-        yield required("metadata.name", "name or generateName is required")
+        yield required(f"{at}.name", "name or generateName is required")
     else:
-        yield from each("metadata.name", name, rule(name))
-    yield from common(obj)
+        yield from each(f"{at}.name", name, rule(name))
 
 
 def common(obj: Object) -> Causes:
     """What holds for the metadata of a new and of a changed object."""
-    meta = obj.get("metadata") or {}
+    yield from _rest("metadata", obj.get("metadata") or {})
+
+
+def _rest(at: str, meta: Object) -> Causes:
     if meta.get("generation", 0) < 0:
-        yield invalid("metadata.generation", meta["generation"], "must be greater than or equal to 0")
-    yield from labels("metadata.labels", meta.get("labels"))
-    yield from annotation_keys("metadata.annotations", meta.get("annotations"))
-    yield from _owners(obj)
+        yield invalid(f"{at}.generation", meta["generation"], "must be greater than or equal to 0")
+    yield from labels(f"{at}.labels", meta.get("labels"))
+    yield from annotation_keys(f"{at}.annotations", meta.get("annotations"))
+    yield from _owners(f"{at}.ownerReferences", meta.get("ownerReferences") or [])
     for i, finalizer in enumerate(meta.get("finalizers") or ()):
-        yield from each("metadata.finalizers", finalizer, names.qualified_name(finalizer))
+        yield from each(f"{at}.finalizers", finalizer, names.qualified_name(finalizer))
         if "/" not in finalizer and finalizer not in _STANDARD_FINALIZERS:
             text = "name is neither a standard finalizer name nor is it fully qualified"
-            yield invalid(f"metadata.finalizers[{i}]", finalizer, text)
+            yield invalid(f"{at}.finalizers[{i}]", finalizer, text)
 
 
 def annotation_keys(field: str, values: dict[str, str] | None) -> Causes:
@@ -72,9 +84,7 @@ def annotation_keys(field: str, values: dict[str, str] | None) -> Causes:
         yield too_long(field, _ANNOTATIONS_LIMIT)
 
 
-def _owners(obj: Object) -> Causes:
-    owners = (obj.get("metadata") or {}).get("ownerReferences") or []
-    field = "metadata.ownerReferences"
+def _owners(field: str, owners: list[Object]) -> Causes:
     first = None
     for owner in owners:
         group, _, version = owner.get("apiVersion", "").rpartition("/")
