@@ -9,9 +9,25 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+# What the library says -> what the API says, in whose words a bad expression is refused.
+_SAID = {
+    "missing ]": "missing closing ]",
+    "missing )": "missing closing )",
+    "no argument for repetition operator": "missing argument to repetition operator",
+    "bad repetition operator": "invalid nested repetition operator",
+    "invalid repetition size": "invalid repeat count",
+    "invalid perl operator": "invalid or unsupported Perl syntax",
+    "trailing \\": "trailing backslash at end of expression",
+}
+
 
 class BadPattern(ValueError):
-    """A text that is no expression; says why in the words of RE2."""
+    """A text that is no expression; says why in the words of the API."""
+
+
+def _why(said: str) -> str:
+    what, colon, part = said.partition(": ")
+    return f"error parsing regexp: {_SAID.get(what, what)}: `{part if colon else ''}`"
 
 
 @lru_cache(maxsize=512)
@@ -25,7 +41,7 @@ def compiled(text: str) -> Any:
         return re2.compile(text, options)
     except re2.error as error:
         why = error.args[0]
-        raise BadPattern(why.decode(errors="replace") if isinstance(why, bytes) else str(why)) from None
+        raise BadPattern(_why(why.decode(errors="replace") if isinstance(why, bytes) else str(why))) from None
 
 
 def found(text: str, value: str) -> bool:

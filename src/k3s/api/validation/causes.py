@@ -71,6 +71,17 @@ def too_long(field: str, limit: int) -> Cause:
     return _cause("FieldValueTooLong", field, f"Too long: may not be more than {limit} bytes")
 
 
+def too_many(field: str, count: int, limit: int) -> Cause:
+    """More elements than are allowed."""
+    return _cause("FieldValueTooMany", field, f"Too many: {count}: must have at most {limit} items")
+
+
+def joined(field: str, value: Any, problems: list[str]) -> Causes:
+    """One cause for all that a function of `k3s.api.names` found wrong; none when that is nothing."""
+    if problems:
+        yield invalid(field, value, ",".join(problems))
+
+
 def each(field: str, value: Any, problems: Iterable[str]) -> Causes:
     """One cause for each thing that a function of `k3s.api.names` found wrong."""
     for problem in problems:

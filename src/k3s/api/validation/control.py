@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from k3s.api import names
 from k3s.api.object import Object
+from k3s.api.validation import hooks
 from k3s.api.validation.causes import Causes, duplicate, each, forbidden, invalid, name_of, one_of, required, selector
 
 Spec = Mapping[str, Any]
@@ -55,7 +55,7 @@ def _webhook(at: str, hook: Spec) -> Causes:
         yield invalid(f"{at}.timeoutSeconds", seconds, "the timeout value must be between 1 and 30 seconds")
     yield from selector(f"{at}.namespaceSelector", hook.get("namespaceSelector"))
     yield from selector(f"{at}.objectSelector", hook.get("objectSelector"))
-    yield from _client(f"{at}.clientConfig", hook.get("clientConfig") or {})
+    yield from hooks.client(f"{at}.clientConfig", hook.get("clientConfig") or {})
     conditions: set[str] = set()
     for i, condition in enumerate(hook.get("matchConditions") or ()):
         here, title = f"{at}.matchConditions[{i}]", condition.get("name", "")
@@ -94,40 +94,6 @@ def _rule(at: str, rule: Spec) -> Causes:
         yield invalid(f"{at}.resources", resources, "if '*/*' is present, must not specify other resources")
     if rule.get("scope") is not None:
         yield from one_of(f"{at}.scope", rule["scope"], ("*", "Cluster", "Namespaced"))
-
-
-def _client(at: str, client: Spec) -> Causes:
-    url, service = client.get("url"), client.get("service")
-    if (url is None) == (service is None):
-        yield required(at, "exactly one of url or service is required")
-    elif url is not None:
-        yield from _url(f"{at}.url", url)
-    else:
-        yield from _service(f"{at}.service", service or {})
-
-
-def _url(at: str, url: str) -> Causes:
-    form = "; desired format: https://host[/path]"
-    parts = urlsplit(url)
-    if parts.scheme != "https":
-        yield invalid(at, parts.scheme, f"'https' is the only allowed URL scheme{form}")
-    if not parts.hostname:
-        yield invalid(at, parts.netloc, f"host must be specified{form}")
-    if parts.username is not None:
-        yield invalid(at, parts.username, "user information is not permitted in the URL")
-    if parts.fragment:
-        yield invalid(at, parts.fragment, "fragments are not permitted in the URL")
-    if parts.query:
-        yield invalid(at, parts.query, "query parameters are not permitted in the URL")
-
-
-def _service(at: str, service: Spec) -> Causes:
-    for part in ("name", "namespace"):
-        if not service.get(part):
-            yield required(f"{at}.{part}", f"service {part} is required")
-    number = service.get("port", 443)
-    if names.port_number(number):
-        yield invalid(f"{at}.port", number, "port is not valid: must be between 1 and 65535, inclusive")
 
 
 def validating_policy(obj: Object) -> Causes:
