@@ -62,6 +62,8 @@ PURE = (
     "kubelet/eviction.py",
     "store/interface.py",
     "run/options.py",
+    "sim/history.py",
+    "sim/audit.py",
 )
 
 IMPURE_IMPORTS = {"asyncio", "os", "socket", "subprocess", "time", "random", "threading", "sqlite3", "logging"}

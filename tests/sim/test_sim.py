@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from k3s.api.kinds import builtin
+from k3s.apiserver.cache import Bucket
+from k3s.apiserver.watch import LocalWatch
 from k3s.controllers.execute import Written
 from k3s.controllers.runtime import Runner
 from k3s.kubelet.actions import PodActions
@@ -134,3 +136,26 @@ def test_an_object_that_somebody_changes_is_found(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Runner, "watch", careless)
     assert "shared object changed" in _found(("scaling",), 1)
+
+
+@pytest.mark.slow
+def test_a_watch_that_resumes_one_event_late_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The audit of the traffic's history sees the gap."""
+    since = Bucket.since
+
+    def late(self: Bucket, revision: int) -> Any:
+        changes = since(self, revision)
+        return changes[1:] if changes else changes
+
+    monkeypatch.setattr(Bucket, "since", late)
+    found = [str(failure) for seed in (1, 2) for failure in play(seed, None, ("job",)).failures]
+    assert any("was not told of" in text for text in found), found
+
+
+@pytest.mark.slow
+def test_a_bookmark_that_promises_too_much_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes at the revision that was promised as told is out of order."""
+    bookmark = LocalWatch.bookmark
+    monkeypatch.setattr(LocalWatch, "bookmark", lambda self, revision: bookmark(self, revision + 3))
+    found = [str(failure) for seed in (1, 2) for failure in play(seed, None, ("job",)).failures]
+    assert any("history" in text and ("was told of" in text or "told of" in text) for text in found), found

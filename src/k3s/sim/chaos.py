@@ -9,7 +9,15 @@ from k3s.base.entropy import Entropy
 from k3s.sim.cluster import Node, SimCluster
 
 #: What can happen: (weight, name).
-_BLOWS = ((3, "server"), (4, "deciders"), (5, "kubelet"), (2, "partition"), (2, "machine"), (4, "container"))
+_BLOWS = (
+    (3, "server"),
+    (4, "deciders"),
+    (5, "kubelet"),
+    (2, "partition"),
+    (2, "machine"),
+    (4, "container"),
+    (4, "compaction"),
+)
 
 
 class Chaos:
@@ -51,6 +59,9 @@ class Chaos:
             finally:
                 self._hurt.discard(what)
             return
+        if what == "compaction":
+            await self._compaction()
+            return
         node = self._node()
         if node is None or not node.runs:
             return
@@ -67,6 +78,13 @@ class Chaos:
         await self._cluster.crash_server()
         await self._for(0.5, 20)
         await self._cluster.start_server()
+
+    async def _compaction(self) -> None:
+        """Forgets almost everything at once: whoever resumes from before has to begin again."""
+        store = self._cluster.store
+        revision = store.revision() - self._entropy.below(30)
+        self._cluster.tell("store", f"compacts to {revision}")
+        await store.compact(max(0, revision))
 
     async def _deciders(self) -> None:
         server = self._cluster.server

@@ -11,22 +11,30 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+from k3s.api.object import decode
 from k3s.base.aio import Tasks
 from k3s.base.entropy import SeededEntropy
 from k3s.base.story import Line
 from k3s.client.client import Client
 from k3s.sim import loop, scenarios, stable
+from k3s.sim.audit import audit
 from k3s.sim.chaos import Chaos
 from k3s.sim.cluster import ADMIN, EPOCH, Link, Shape, SimCluster, credentials, simulated
 from k3s.sim.faults import CALM, STORM, FaultyTransport
+from k3s.sim.history import History, Seen
 from k3s.sim.invariants import Failure
+from k3s.sim.traffic import MAP, Traffic, foreign
 from k3s.sim.user import User
+from k3s.store.interface import Event
 
 # The longest that anything needs after the storm: eviction after 300 s, then new pods and back-off of 5 minutes.
 _SETTLE_S = 1200.0
 # The storm goes on for up to so long after the users have done their work.
 _AFTER_S = 400.0
 _QUIET_S = 240.0
+TRAFFIC = "traffic"
+# The most between two requests of one of its clients.
+_PAUSE_S = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +113,7 @@ async def _storm(cluster: SimCluster, chosen: tuple[str, ...], entropy: SeededEn
     strikes = Tasks("chaos")
     if entropy.below(4):
         strikes.spawn(chaos.run(), "strikes")
+    traffic = _traffic(cluster)
     users = []
     for number, name in enumerate(chosen):
         client = Client(FaultyTransport(Link(cluster, ADMIN), cluster.sky))
@@ -118,6 +127,40 @@ async def _storm(cluster: SimCluster, chosen: tuple[str, ...], entropy: SeededEn
     cluster.tell("weather", "calm")
     await chaos.over()
     cluster.sky.weather = CALM
+    await traffic.finish(Client(Link(cluster, ADMIN)))
+    for problem in audit(traffic.history):
+        cluster.findings.add("history", TRAFFIC, problem)
+
+
+def _traffic(cluster: SimCluster) -> Traffic:
+    """Clients and watchers of every sort, whose history is audited at the end."""
+    history = History(log_from=0)
+    prefix = MAP.prefix(TRAFFIC)
+
+    def written(event: Event) -> None:
+        key = event.key.removeprefix(prefix)
+        if key != event.key and not foreign(key):
+            value = None if event.value is None else decode(event.value)["data"]["value"]
+            history.log.append(Seen(event.revision, key, value))
+
+    cluster.store.watchers.append(written)
+    traffic = Traffic(history, SeededEntropy(f"traffic {cluster.seed}"), TRAFFIC, _PAUSE_S)
+
+    def client() -> Client:
+        return Client(FaultyTransport(Link(cluster, ADMIN), cluster.sky))
+
+    async def begin() -> None:
+        user = User(client(), SeededEntropy(f"namespace {cluster.seed}"), cluster.tell)
+        await user.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": TRAFFIC}})
+
+    cluster.tasks.spawn(begin(), "traffic")
+    for number in range(3):
+        traffic.start(client(), f"client {number}")
+    traffic.follow(client(), "lists first")
+    traffic.follow(client(), "initial events", initial=True)
+    traffic.follow(client(), "selector", colour="red")
+    traffic.follow(client(), "one key", key="k1")
+    return traffic
 
 
 async def _run(stage: scenarios.Stage, scenario: scenarios.Scenario) -> None:
