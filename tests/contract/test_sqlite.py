@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from k3s.store.compaction import Compactor
-from k3s.store.interface import KeyConflict, Unavailable
+from k3s.store.interface import KeyConflict, Unavailable, Uncertain
 from k3s.store.sql import database
 from k3s.store.sql.sqlite import SqliteStore
 
@@ -169,6 +169,72 @@ def test_a_full_disk_refuses_and_recovers_without_a_restart(path):
         store._connection.execute("PRAGMA max_page_count = 100000")
         assert await store.put("/big", b"x" * 100_000, 0) == 2
         assert store.problem() == ""
+
+    with_store(path, body)
+
+
+def failing_commit(store, name: str, done: bool) -> None:
+    """The next COMMIT ends with this error of SQLite, made or not."""
+    real, left = store._connection, [1]
+
+    class Failing:
+        def __getattr__(self, attribute):
+            return getattr(real, attribute)
+
+        def execute(self, statement, *values):
+            if statement != "COMMIT" or not left:
+                return real.execute(statement, *values)
+            left.clear()
+            if done:
+                real.execute("COMMIT")
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorname = name
+            raise error
+
+    store._connection = Failing()
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_commit_that_fails_half_way_is_told_as_such(path, done):
+    """Nobody is told that it failed, and what became of it is what everybody sees then."""
+
+    async def body(store):
+        seen = []
+        store.subscribe(seen.extend)
+        await store.put("/a", b"1", 0)
+        failing_commit(store, "SQLITE_IOERR_FSYNC", done)
+        with pytest.raises(Uncertain, match="Cannot tell whether"):
+            await store.put("/a", b"2", 1)
+        assert await store.put("/b", b"1", 0) == 2 + done
+        assert (await store.get("/a")).value == (b"2" if done else b"1")
+        assert [event.revision for event in seen] == list(range(1, 3 + done))
+
+    with_store(path, body)
+
+
+def test_a_commit_whose_frames_could_not_be_written_has_failed_for_sure(path):
+    async def body(store):
+        failing_commit(store, "SQLITE_IOERR_WRITE", False)
+        with pytest.raises(Unavailable) as caught:
+            await store.put("/a", b"1", 0)
+        assert not isinstance(caught.value, Uncertain)
+        assert await store.get("/a") is None
+
+    with_store(path, body)
+
+
+def test_recovery_does_not_wait_for_a_write(path, monkeypatch):
+    """The problem is over soon after the disk is well again, though nobody writes."""
+    monkeypatch.setattr("k3s.store.sql.sqlite.RETRY_S", 0.02)
+
+    async def body(store):
+        failing_commit(store, "SQLITE_IOERR_FSYNC", False)
+        with pytest.raises(Uncertain):
+            await store.put("/a", b"1", 0)
+        assert "Cannot tell" in store.problem()
+        async with asyncio.timeout(5):
+            while store.problem():  # noqa: ASYNC110 - the store tells nobody, health checks ask
+                await asyncio.sleep(0.01)
 
     with_store(path, body)
 

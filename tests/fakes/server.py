@@ -29,7 +29,7 @@ ALICE = User("alice", (identity.AUTHENTICATED,), "alice-uid")
 
 def build(store: MemoryStore, **more: Any) -> ApiServer:
     """A server on a free port of the loopback address, without TLS; tokens `adm` and `ali`."""
-    clock, entropy = SystemClock(), SeededEntropy(1)
+    clock, entropy = more.pop("clock", None) or SystemClock(), SeededEntropy(1)
     registry = REGISTRY.copy()
     cache = Cache(conversion(registry))
     authenticator = Authenticator(Credentials(static={"adm": ADMIN, "ali": ALICE}, anonymous=True), cache, clock)

@@ -1,12 +1,15 @@
-"""The store as the API server uses it: a datastore that cannot answer becomes 503, here and nowhere else."""
+"""The store as the API server uses it: a datastore that cannot answer becomes 503, here and nowhere else.
+
+504 Timeout when a commit broke half-way: to clients that is the answer after which a request may have been done.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from k3s.api.errors import ServiceUnavailable
-from k3s.store.interface import Entries, Entry, Events, Store, Subscriber, Unavailable
+from k3s.api.errors import ServiceUnavailable, Timeout
+from k3s.store.interface import Entries, Entry, Events, Store, Subscriber, Unavailable, Uncertain
 
 T = TypeVar("T")
 
@@ -14,6 +17,8 @@ T = TypeVar("T")
 async def _answered(work: Awaitable[T]) -> T:
     try:
         return await work
+    except Uncertain as error:
+        raise Timeout(f"it is not known whether this was done: {error}", {}) from error
     except Unavailable as error:
         raise ServiceUnavailable(f"the datastore is not available: {error}", {}) from error
 

@@ -100,7 +100,7 @@ class Plain:
                 lines.append(f"[+]{name} ok\n")
             else:
                 bad.append(name)
-                lines.append(f"[-]{name} failed: reason withheld\n")
+                lines.append(f"[-]{name} failed: {why}\n")
         text = "".join(lines)
         if bad:
             return _failed(f"{text}{kind} check failed\n")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from k3s.api import object as objects
-from k3s.api.errors import ApiError, NotFound, OutcomeUnknown
+from k3s.api.errors import ApiError, NotFound, OutcomeUnknown, Timeout
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
 from k3s.client.client import Client
@@ -53,7 +53,7 @@ class Executor:
             case Create() | Update() | Patch() | Delete() | DeleteCollection():
                 try:
                     await self._write(action, written)
-                except OutcomeUnknown:
+                except (OutcomeUnknown, Timeout):
                     written.unknown[action.kind] = None
                     raise
             case _:

@@ -21,6 +21,7 @@ from k3s.apiserver.admission import defaults as admission
 from k3s.apiserver.authn import Authenticator, Credentials, parse_token_file
 from k3s.apiserver.authz import Authorizer
 from k3s.apiserver.cache import Cache
+from k3s.apiserver.expiry import Expiry
 from k3s.apiserver.nodeauthz import NodeAuthorizer
 from k3s.apiserver.nodes import Nodes
 from k3s.apiserver.rbac import Rbac
@@ -68,6 +69,7 @@ _MANAGER = identity.authenticated("system:kube-controller-manager")
 _SCHEDULER = identity.authenticated("system:kube-scheduler")
 _SERVICE = builtin("v1", "Service")
 _NODE = builtin("v1", "Node")
+_EVENT = builtin("v1", "Event")
 DNS_SERVICE = "kube-dns"
 
 #: Wraps the transport of a component of this process: the simulation puts faults there.
@@ -92,6 +94,8 @@ class ServerConfig:
     service_ip: str
     token_auth_file: str = ""
     anonymous_auth: bool = False
+    event_ttl_s: float = 3600.0
+    compaction_s: float = 300.0
     disabled: frozenset[str] = frozenset()
     scheduler: bool = True
     controllers: bool = True
@@ -269,7 +273,7 @@ class ControlPlane:
         names += ["controllers"] if self.config.controllers else []
         names += ["scheduler"] if self.config.scheduler else []
         names += ["role"] if self.config.node_name else []
-        return [*names, "certificates", "compaction"]
+        return [*names, "certificates", "compaction", "expiry"]
 
     def services(self) -> list[Service]:
         """The services in the order of starting."""
@@ -282,7 +286,8 @@ class ControlPlane:
             "scheduler": Service("scheduler", self._run_scheduler, ("informers",)),
             "role": Service("role", self._run_role, ("informers",)),
             "certificates": Service("certificates", self.certificates.renew, ("apiserver",)),
-            "compaction": Service("compaction", Compactor(self.store).run, ("store",)),
+            "compaction": Service("compaction", self._run_compaction, ("store",)),
+            "expiry": Service("expiry", self._run_expiry, ("apiserver",)),
         }
         return [runs[name] for name in self._names()]
 
@@ -293,6 +298,15 @@ class ControlPlane:
             await asyncio.Event().wait()
         finally:
             await self.store.close()
+
+    async def _run_compaction(self, ready: Callable[[], None]) -> None:
+        if not self.config.compaction_s:
+            ready()
+            await asyncio.Event().wait()
+        await Compactor(self.store, every_s=self.config.compaction_s).run(ready)
+
+    async def _run_expiry(self, ready: Callable[[], None]) -> None:
+        await Expiry(self.api.cache, self.api.crud, _EVENT, self.config.event_ttl_s, self.clock).run(ready)
 
     async def _run_packaged(self, ready: Callable[[], None]) -> None:
         """Makes the packaged objects of k3s that are missing; stays, because no service may end."""

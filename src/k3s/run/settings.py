@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from k3s.api import names
+from k3s.api import names, times
 from k3s.run.agentconfig import AgentConfig
 from k3s.run.config import ConfigError, Settings, component_args, default_data_dir
 
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from k3s.run.server import ServerConfig
 
 # Pass-through flags that are honoured, by option.
-API_SERVER_ARGS = {"token-auth-file": "a file", "anonymous-auth": "true or false"}
+API_SERVER_ARGS = {
+    "token-auth-file": "a file",
+    "anonymous-auth": "true or false",
+    "event-ttl": "a duration",
+    "etcd-compaction-interval": "a duration",
+}
 KUBELET_ARGS = {"max-pods": "a number"}
 _DNS_POSITION = 10
 # Switches that leave out parts which are not built yet: with and without them there is no such part.
@@ -113,6 +118,8 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
         service_ip=str(service[1]),
         token_auth_file=_existing(api.get("token-auth-file", "")),
         anonymous_auth=_switch(api, "anonymous-auth"),
+        event_ttl_s=_duration(api, "event-ttl", "1h"),
+        compaction_s=_duration(api, "etcd-compaction-interval", "5m"),
         disabled=frozenset(settings.items("disable")),
         scheduler=not settings.switch("disable-scheduler"),
         controllers=not settings.switch("disable-controller-manager"),
@@ -145,6 +152,20 @@ def _switch(args: Mapping[str, str], name: str) -> bool:
     if value not in ("true", "false"):
         raise ConfigError(f"Wrong value {value!r} for --kube-apiserver-arg={name}: use true or false")
     return value == "true"
+
+
+def _duration(args: Mapping[str, str], name: str, otherwise: str) -> float:
+    """Seconds of a duration such as 1h30m; 0 stands for never."""
+    text = args.get(name, otherwise)
+    try:
+        seconds = times.duration(text)
+    except times.TimeError as error:
+        raise ConfigError(
+            f"Wrong value {text!r} for --kube-apiserver-arg={name}: use a duration such as 1h30m ({error})"
+        ) from error
+    if seconds < 0 or 0 < seconds < 1:
+        raise ConfigError(f"Wrong value {text!r} for --kube-apiserver-arg={name}: use 0, or at least 1s")
+    return seconds
 
 
 def _existing(path: str) -> str:

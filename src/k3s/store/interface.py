@@ -66,6 +66,10 @@ class Unavailable(StoreError):
     """The datastore cannot be read or written now (disk full, disk read-only, connection lost); says why."""
 
 
+class Uncertain(Unavailable):
+    """A commit failed half-way: whether its writes were made shows only when the datastore can be read again."""
+
+
 Subscriber = Callable[[Sequence[Event]], None]
 Entries = list[Entry]
 Events = list[Event]
@@ -93,7 +97,8 @@ class Store(Protocol):
         """Calls `subscriber` on the loop with each batch of new events from now on; one subscriber at a time."""
 
     async def put(self, key: str, value: bytes, expected: int) -> int:
-        """Writes a key that is at revision `expected` (0: absent); its revision. Raises KeyConflict, Unavailable."""
+        """Writes a key that is at revision `expected` (0: absent); its revision. Raises KeyConflict, Unavailable,
+        Uncertain."""
 
     async def delete(self, key: str, expected: int) -> int:
         """Deletes a key that is at revision `expected`; the deletion's revision. Raises KeyConflict, Unavailable."""

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import sqlite3
@@ -88,12 +89,11 @@ def take_ownership(path: Path) -> int:
 def open_writer(path: Path) -> Opened:
     """Opens the file for writing; makes it and the schema when they are missing. Raises Unavailable."""
     try:
-        fresh = not path.exists()
-        if fresh:
+        if not path.exists():
             _make_file(path)
         connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
-            return _prepare(connection, path, fresh)
+            return _prepare(connection, path)
         except BaseException:
             connection.close()
             raise
@@ -103,18 +103,21 @@ def open_writer(path: Path) -> Opened:
 
 def _make_file(path: Path) -> None:
     """The mode has to be right from the first byte: SQLite gives its side files the same one."""
-    folder(path.parent)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
+    # The folders may be as new as the file: their names, too, have to be on the disk before the first answer is.
+    for parent in path.parents:
+        descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            if os.fstat(descriptor).st_dev != path.stat().st_dev:
+                break
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, fresh: bool) -> Opened:
-    if fresh:
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+def _prepare(connection: sqlite3.Connection, path: Path) -> Opened:
+    # Does nothing once there are tables: a file may be left empty by a power failure in its first moment.
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("PRAGMA busy_timeout = 5000")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
@@ -191,6 +194,26 @@ def sweep(connection: sqlite3.Connection, swept: int, goal: int, rows: int) -> S
     elapsed = max(time.monotonic() - started, 1e-4)
     fitting = int(rows * min(2.0, SWEEP_AIM_S / elapsed))
     return Sweep(reached, min(max(fitting, SWEEP_ROWS_MIN), SWEEP_ROWS_MAX))
+
+
+def probe(connection: sqlite3.Connection, path: Path) -> None:
+    """Tries whether writing works again, by a write that changes nothing. Raises sqlite3.Error, OSError."""
+    if (os.statvfs(path).f_bavail * os.statvfs(path).f_frsize) < WAL_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("UPDATE meta SET swept = swept")
+        connection.execute("COMMIT")
+    except BaseException:
+        rollback(connection)
+        raise
+
+
+def is_read_only(path: Path) -> bool:
+    """Whether the disk of a file says that it is read-only."""
+    with contextlib.suppress(OSError):
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    return False
 
 
 def trim(connection: sqlite3.Connection) -> bool:

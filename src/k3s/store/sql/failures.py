@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 
-from k3s.store.interface import Unavailable
+from k3s.store.interface import Unavailable, Uncertain
 
+_READ_ONLY = "its disk or file is read-only; make it writable, writing then goes on by itself"
+# A commit that ends with one of these has left nothing: the frame that makes it one is written last (walWriteFrames).
+_UNDONE = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_READONLY")
 # Result codes: sqlite.org/rescode.html; extended ones share the name's beginning.
 _MEANINGS = (
     ("SQLITE_FULL", "no space is left on its disk; free some, writing then goes on by itself"),
-    ("SQLITE_READONLY", "its disk or file is read-only; make it writable, writing then goes on by itself"),
+    ("SQLITE_READONLY", _READ_ONLY),
     ("SQLITE_BUSY", "another process holds a lock on it; end that process"),
     ("SQLITE_LOCKED", "another process holds a lock on it; end that process"),
     ("SQLITE_CANTOPEN", "it cannot be opened; check that its folder exists and can be read and written"),
@@ -20,9 +23,18 @@ _MEANINGS = (
 )
 
 
-def unavailable(doing: str, path: str, error: sqlite3.Error | OSError) -> Unavailable:
-    """The error to answer with; `doing` completes "Cannot …"."""
+def unavailable(
+    doing: str, path: str, error: sqlite3.Error | OSError, *, read_only: bool = False, uncertain: bool = False
+) -> Unavailable:
+    """The error to answer with; `doing` completes "Cannot …".
+
+    `read_only`: the disk says so of itself, where SQLite only knows of a failed write. `uncertain`: it was a commit.
+    """
     name = getattr(error, "sqlite_errorname", "") or ""
+    if uncertain and not name.startswith(_UNDONE):
+        return Uncertain(f"Cannot tell whether the datastore {path} took this: the commit failed ({name}: {error})")
+    if name.startswith("SQLITE_IOERR") and read_only:
+        return Unavailable(f"Cannot {doing} the datastore {path}: {_READ_ONLY} ({name}: {error})")
     for start, meaning in _MEANINGS:
         if name.startswith(start):
             return Unavailable(f"Cannot {doing} the datastore {path}: {meaning} ({name}: {error})")

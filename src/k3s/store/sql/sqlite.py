@@ -43,6 +43,8 @@ T = TypeVar("T")
 BATCH_WRITES = 256
 # Writes that wait; beyond it the disk is far too slow for what is asked, and saying so helps more than memory.
 PENDING_WRITES = 10_000
+# While the datastore cannot be written, how often that is tried: recovery must not wait for somebody's write.
+RETRY_S = 2.0
 # How long another process's lock (a backup, a shell) is waited for.
 BUSY_WAIT_MS = 5000
 
@@ -84,6 +86,8 @@ class SqliteStore:
         self._scheduled = False
         self._suspect = False
         self._problem = ""
+        self._retry: asyncio.TimerHandle | None = None
+        self._probe = False
         self._open = False
         self._idle: asyncio.Future[None] | None = None
         self._waiting_readers: list[asyncio.Future[None]] = []
@@ -112,7 +116,9 @@ class SqliteStore:
         if not self._open:
             return
         self._open = False
-        self._trim = False
+        self._trim = self._probe = False
+        if self._retry is not None:
+            self._retry.cancel()
         for _, answer in self._compactions:
             _fail(answer, Unavailable(f"Cannot compact the datastore {self._path}: it is being closed"))
         self._compactions.clear()
@@ -178,10 +184,12 @@ class SqliteStore:
         self._scheduled = False
         if self._busy:
             return
-        if self._suspect and (self._pending or self._compactions):
+        if self._suspect and (self._pending or self._compactions or self._probe):
             self._hand_over(lambda: database.open_writer(self._path), self._reopened)
         elif self._pending:
             self._begin()
+        elif self._probe:
+            self._hand_over(lambda: database.probe(self._connection, self._path), self._probed)
         elif self._compactions:
             goal = self._compactions[-1][0]
             self._hand_over(
@@ -266,7 +274,8 @@ class SqliteStore:
 
     def _committed(self, group: _Group, error: Exception | None) -> None:
         if error is not None:
-            failure = self._failed("write to", error)
+            failure = self._failed("write to", error, commit=True)
+            # Also those that lost: what they lost to is not there.
             for answer, _ in group.answers:
                 _fail(answer, failure)
             return
@@ -300,19 +309,41 @@ class SqliteStore:
             _fail(write.answer, failure)
         self._schedule()
 
-    def _failed(self, doing: str, error: Exception) -> Exception:
+    def _failed(self, doing: str, error: Exception, *, commit: bool = False) -> Exception:
         """Gives the transaction up; the error to answer with. One that is none of the database's stays what it is."""
-        database.rollback(self._connection)
         if not isinstance(error, (sqlite3.Error, OSError)):
+            database.rollback(self._connection)
             return error
-        name = getattr(error, "sqlite_errorname", "") or ""
-        # After anything but these two, what the connection believes about its files may be wrong: it is made anew.
-        self._suspect = not name.startswith(("SQLITE_FULL", "SQLITE_BUSY"))
-        failure = unavailable(doing, str(self._path), error)
+        self._doubt(error)
+        read_only = database.is_read_only(self._path)
+        failure = unavailable(doing, str(self._path), error, read_only=read_only, uncertain=commit)
         if str(failure) != self._problem:  # once, not for each write that meets the same full disk
             log.warning("%s", failure)
         self._problem = str(failure)
         return failure
+
+    def _doubt(self, error: Exception) -> None:
+        """Gives the transaction up and tries again soon."""
+        database.rollback(self._connection)
+        name = getattr(error, "sqlite_errorname", "") or ""
+        # After anything but these, what the connection believes about its files may be wrong: it is made anew.
+        self._suspect = isinstance(error, sqlite3.Error) and not name.startswith(("SQLITE_FULL", "SQLITE_BUSY"))
+        if self._retry is None and self._open:
+            self._retry = self._loop.call_later(RETRY_S, self._try)
+
+    def _try(self) -> None:
+        self._retry = None
+        if self._problem:
+            self._probe = True
+            self._schedule()
+
+    def _probed(self, _: None, error: Exception | None) -> None:
+        self._probe = False
+        if error is not None:
+            self._doubt(error)
+        elif self._problem:
+            log.warning("The datastore %s can be written again", self._path)
+            self._problem = ""
 
     def _reopened(self, opened: database.Opened | None, error: Exception | None) -> None:
         if error is None and opened is not None and opened.revision < self._revision:
@@ -326,6 +357,7 @@ class SqliteStore:
             for write in self._take():
                 _fail(write.answer, failure)
             self._end_compactions(failure)
+            self._probe = False
             return
         self._connection.close()
         self._connection = opened.connection
