@@ -6,6 +6,7 @@ Each function returns one cause `{"reason", "message", "field"}`. Source: the fi
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -14,6 +15,9 @@ from k3s.api.object import encode
 
 Cause = dict[str, str]
 Causes = Iterator[Cause]
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+# Zeros before the first digit that counts of a decimal number.
+_ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
 
 IP_TEXT = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
 CIDR_TEXT = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
@@ -112,29 +116,70 @@ def name_of(field: str, value: str, check: Callable[[str], list[str]] = names.dn
 
 
 def is_ip(text: Any) -> bool:
-    """Whether the text is an address of either family, in a form without ambiguity."""
+    """Whether the text is an address of either family, however written."""
+    return _address(text) is not None
+
+
+def _address(text: Any) -> Address | None:
+    if not isinstance(text, str) or "%" in text:
+        return None
     try:
-        ipaddress.ip_address(text)
+        return ipaddress.ip_address(_plain(text))
     except ValueError:
-        return False
-    return isinstance(text, str) and "%" not in text
+        return None
+
+
+def _plain(text: str) -> str:
+    """An address without the zeros that some write before the decimal numbers in it."""
+    head, colon, tail = text.rpartition(":")
+    return head + colon + _ZEROS.sub("", tail) if "." in tail else text
 
 
 def ip(field: str, value: Any) -> Causes:
-    """An IP address."""
-    if not is_ip(value):
+    """An IP address, written so that everybody reads the same one."""
+    address = _address(value)
+    if address is None:
         yield invalid(field, value, IP_TEXT)
+    else:
+        yield from _unambiguous(field, value, address)
+
+
+def _unambiguous(field: str, value: str, address: Address) -> Causes:
+    if _plain(value) != value:
+        yield invalid(field, value, "must not have leading 0s")
+    elif getattr(address, "ipv4_mapped", None) is not None:
+        yield invalid(field, value, "must not be an IPv4-mapped IPv6 address")
+
+
+def canonical_ip(field: str, value: Any) -> Causes:
+    """An IP address in its one form."""
+    wrong = list(ip(field, value))
+    yield from wrong
+    if not wrong and str(_address(value)) != value:
+        yield invalid(field, value, f'must be in canonical form ("{_address(value)}")')
 
 
 def cidr(field: str, value: Any) -> Causes:
-    """A network with its prefix length."""
-    try:
-        ipaddress.ip_network(value, strict=False)
-    except ValueError:
+    """A network with its prefix length, written so that everybody reads the same one."""
+    text, _, length = str(value).partition("/")
+    address = _address(text)
+    most = 0 if address is None else address.max_prefixlen
+    if address is None or not (length.isascii() and length.isdigit() and int(length) <= most):
         yield invalid(field, value, CIDR_TEXT)
-    else:
-        if "/" not in str(value):
-            yield invalid(field, value, CIDR_TEXT)
+    elif _plain(text) != text or str(int(length)) != length:
+        yield invalid(field, value, "must not have leading 0s in IP or prefix length")
+    elif getattr(address, "ipv4_mapped", None) is not None:
+        yield invalid(field, value, "must not have an IPv4-mapped IPv6 address")
+    elif ipaddress.ip_network(value, strict=False).network_address != address:
+        yield invalid(field, value, "must not have bits set beyond the prefix length")
+
+
+def canonical_cidr(field: str, value: Any) -> Causes:
+    """A network in its one form."""
+    wrong = list(cidr(field, value))
+    yield from wrong
+    if not wrong and str(ipaddress.ip_network(value)) != value:
+        yield invalid(field, value, f'must be in canonical form ("{ipaddress.ip_network(value)}")')
 
 
 def port(field: str, value: Any) -> Causes:

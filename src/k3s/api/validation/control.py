@@ -10,8 +10,8 @@ from typing import Any
 
 from k3s.api import names
 from k3s.api.object import Object
-from k3s.api.validation import hooks
-from k3s.api.validation.causes import Causes, duplicate, each, forbidden, invalid, name_of, one_of, required, selector
+from k3s.api.validation import certificates, flowcontrol, hooks
+from k3s.api.validation.causes import Causes, duplicate, each, invalid, name_of, one_of, required, selector
 
 Spec = Mapping[str, Any]
 _OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
@@ -195,84 +195,6 @@ def api_service(obj: Object) -> Causes:
         yield invalid("spec.insecureSkipTLSVerify", True, "may not be true if caBundle is present")
 
 
-def priority_level(obj: Object) -> Causes:
-    """A priority level."""
-    spec, name = _spec(obj), (obj.get("metadata") or {}).get("name", "")
-    kind = spec.get("type", "")
-    if kind in ("Exempt", "Limited") and (kind == "Exempt") != (name == "exempt"):
-        yield invalid("spec.type", kind, "must be 'Exempt' if and only if `name` is 'exempt'")
-    if kind == "Exempt":
-        if "limited" in spec:
-            yield forbidden("spec.limited", "must be nil if the type is not Limited")
-    elif kind == "Limited":
-        if "exempt" in spec:
-            yield forbidden("spec.exempt", "must be nil if the type is Limited")
-        yield from _limited(spec.get("limited"))
-    else:
-        yield from one_of("spec.type", kind, ("Exempt", "Limited"))
-
-
-def _limited(limited: Spec | None) -> Causes:
-    at = "spec.limited"
-    if limited is None:
-        yield required(at, "must not be empty when type is Limited")
-        return
-    shares = limited.get("nominalConcurrencyShares", 30)
-    if shares < 0:
-        yield invalid(f"{at}.nominalConcurrencyShares", shares, "must be a non-negative integer")
-    lendable = limited.get("lendablePercent", 0)
-    if not 0 <= lendable <= 100:
-        yield invalid(f"{at}.lendablePercent", lendable, "must be between 0 and 100, inclusive")
-    response = limited.get("limitResponse") or {}
-    here = f"{at}.limitResponse"
-    if response.get("type") == "Reject":
-        if "queuing" in response:
-            yield forbidden(f"{here}.queuing", "must be nil if limited.limitResponse.type is not Limited")
-    elif response.get("type") == "Queue":
-        queuing = response.get("queuing")
-        if queuing is None:
-            yield required(f"{here}.queuing", "must not be empty if limited.limitResponse.type is Limited")
-            return
-        for part in ("queueLengthLimit", "queues", "handSize"):
-            if queuing.get(part, 1) <= 0:
-                yield invalid(f"{here}.queuing.{part}", queuing[part], "must be positive")
-        queues, hand = queuing.get("queues", 64), queuing.get("handSize", 8)
-        if hand > queues:
-            yield invalid(f"{here}.queuing.handSize", hand, f"should not be greater than queues ({queues})")
-    else:
-        yield from one_of(f"{here}.type", response.get("type", ""), ("Queue", "Reject"))
-
-
-def flow_schema(obj: Object) -> Causes:
-    """Which requests belong to which priority level."""
-    spec = _spec(obj)
-    rank = spec.get("matchingPrecedence", 1000)
-    if not 1 <= rank <= 10000:
-        yield invalid("spec.matchingPrecedence", rank, "must be a value between 1 and 10000")
-    if not (spec.get("priorityLevelConfiguration") or {}).get("name"):
-        yield required("spec.priorityLevelConfiguration.name", "must reference a priority level")
-    method = spec.get("distinguisherMethod")
-    if method is not None:
-        yield from one_of("spec.distinguisherMethod", method.get("type", ""), ("ByNamespace", "ByUser"))
-
-
-def signing_request(obj: Object) -> Causes:
-    """A request for a certificate."""
-    spec = _spec(obj)
-    if not spec.get("usages"):
-        yield required("spec.usages")
-    signer = spec.get("signerName", "")
-    if not signer:
-        yield required("spec.signerName")
-    elif "/" not in signer:
-        why = 'must be a fully qualified domain and path of the form "example.com/signer-name"'
-        yield invalid("spec.signerName", signer, why)
-    seconds = spec.get("expirationSeconds")
-    if seconds is not None and seconds < 600:
-        why = "may not specify a duration less than 600 seconds (10 minutes)"
-        yield invalid("spec.expirationSeconds", seconds, why)
-
-
 def resource_claim(obj: Object) -> Causes:
     """A claim for devices."""
     yield from _devices("spec.devices", _spec(obj).get("devices") or {})
@@ -333,9 +255,9 @@ CREATE: dict[str, Callable[[Object], Causes]] = {
     "validatingadmissionpolicybindings.admissionregistration.k8s.io": policy_binding,
     "mutatingadmissionpolicybindings.admissionregistration.k8s.io": policy_binding,
     "apiservices.apiregistration.k8s.io": api_service,
-    "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io": priority_level,
-    "flowschemas.flowcontrol.apiserver.k8s.io": flow_schema,
-    "certificatesigningrequests.certificates.k8s.io": signing_request,
+    "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io": flowcontrol.priority_level,
+    "flowschemas.flowcontrol.apiserver.k8s.io": flowcontrol.flow_schema,
+    "certificatesigningrequests.certificates.k8s.io": certificates.create,
     "resourceclaims.resource.k8s.io": resource_claim,
     "resourceclaimtemplates.resource.k8s.io": resource_claim_template,
 }

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from k3s.api import names
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
-from k3s.api.validation.causes import Causes, duplicate, each, forbidden, invalid, labels, required, too_long
+from k3s.api.validation.causes import (
+    Causes,
+    canonical_ip,
+    duplicate,
+    each,
+    forbidden,
+    invalid,
+    labels,
+    required,
+    too_long,
+)
 
 _ANNOTATIONS_LIMIT = 256 * 1024
 _STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
@@ -21,11 +31,15 @@ _NAME_RULES: dict[str, Callable[[str], list[str]]] = {
     "rolebindings.rbac.authorization.k8s.io": names.path_segment,
     "clusterrolebindings.rbac.authorization.k8s.io": names.path_segment,
     "apiservices.apiregistration.k8s.io": names.path_segment,
-    "certificatesigningrequests.certificates.k8s.io": names.dns_subdomain,
-    "ipaddresses.networking.k8s.io": lambda name: [],
+    "certificatesigningrequests.certificates.k8s.io": names.path_segment,
+    "ipaddresses.networking.k8s.io": lambda name: _details(canonical_ip("", name)),
     "events": names.path_segment,
     "events.events.k8s.io": names.path_segment,
 }
+
+
+def _details(causes: Causes) -> list[str]:
+    return [cause["message"].partition(": ")[2].partition(": ")[2] for cause in causes]
 
 
 def name_rule(kind: Kind) -> Callable[[str], list[str]]:

@@ -1,4 +1,4 @@
-"""Rules for services, endpoints, ingresses and network policies.
+"""Rules for services, endpoints and endpoint slices.
 
 Source: the API documentation of each kind; order and wording as recorded from upstream 1.36. Whether an address or a
 node port is free and in range is decided where they are given out, not here.
@@ -22,14 +22,11 @@ from k3s.api.validation.causes import (
     ip,
     is_ip,
     labels,
-    name_of,
     one_of,
     port,
     port_or_name,
     required,
-    selector,
     unchanged,
-    unsupported,
 )
 
 Spec = Mapping[str, Any]
@@ -243,170 +240,3 @@ def endpoint_slice_update(old: Object, new: Object) -> Causes:
     """The type of addresses stays."""
     yield from endpoint_slice(new)
     yield from unchanged("addressType", old.get("addressType"), new.get("addressType"))
-
-
-def ingress(obj: Object) -> Causes:
-    """An ingress."""
-    spec = _spec(obj)
-    if not spec.get("rules") and spec.get("defaultBackend") is None:
-        yield invalid("spec", dict(spec), "either `defaultBackend` or `rules` must be specified")
-    if spec.get("defaultBackend") is not None:
-        yield from _backend("spec.defaultBackend", spec["defaultBackend"])
-    for i, tls in enumerate(spec.get("tls") or ()):
-        for j, host in enumerate(tls.get("hosts") or ()):
-            rule = names.wildcard_subdomain if "*" in host else names.dns_subdomain
-            yield from each(f"spec.tls[{i}].hosts[{j}]", host, rule(host))
-    for i, rule_ in enumerate(spec.get("rules") or ()):
-        at = f"spec.rules[{i}]"
-        host = rule_.get("host", "")
-        if host:
-            if is_ip(host):
-                yield invalid(f"{at}.host", host, "must be a DNS name, not an IP address")
-            check = names.wildcard_subdomain if "*" in host else names.dns_subdomain
-            yield from each(f"{at}.host", host, check(host))
-        http = rule_.get("http")
-        if http is not None and not http.get("paths"):
-            yield required(f"{at}.http.paths")
-        for j, path in enumerate((http or {}).get("paths") or ()):
-            yield from _path(f"{at}.http.paths[{j}]", path)
-    if spec.get("ingressClassName") is not None:
-        name = spec["ingressClassName"]
-        yield from each("spec.ingressClassName", name, names.dns_subdomain(name))
-
-
-def _path(at: str, value: Spec) -> Causes:
-    kind, path = value.get("pathType"), value.get("path", "")
-    if kind is None:
-        yield required(f"{at}.pathType", "pathType must be specified")
-    elif kind in ("Exact", "Prefix"):
-        if not path.startswith("/"):
-            yield invalid(f"{at}.path", path, "must be an absolute path")
-        for part in ("//", "/./", "/../", "%2f", "%2F"):
-            if part in path:
-                yield invalid(f"{at}.path", path, f"must not contain '{part}'")
-    elif kind != "ImplementationSpecific":
-        yield unsupported(f"{at}.pathType", kind, ("Exact", "ImplementationSpecific", "Prefix"))
-    elif path and not path.startswith("/"):
-        yield invalid(f"{at}.path", path, "must be an absolute path")
-    yield from _backend(f"{at}.backend", value.get("backend") or {})
-
-
-def _backend(at: str, backend: Spec) -> Causes:
-    service_, resource = backend.get("service"), backend.get("resource")
-    if service_ is not None and resource is not None:
-        yield invalid(at, "", "cannot set both resource and service backends")
-    elif resource is not None:
-        for part in ("kind", "name"):
-            if not resource.get(part):
-                yield required(f"{at}.resource.{part}")
-    elif service_ is None:
-        yield required(at, "must specify a service or resource backend")
-    else:
-        name = service_.get("name", "")
-        yield from name_of(f"{at}.service.name", name, names.dns1035_label)
-        chosen = service_.get("port") or {}
-        if chosen.get("name") and chosen.get("number"):
-            yield invalid(at, "", "cannot set both port name & port number")
-        elif chosen.get("name"):
-            yield from each(f"{at}.service.port.name", chosen["name"], names.port_name(chosen["name"]))
-        elif chosen.get("number"):
-            yield from port(f"{at}.service.port.number", chosen["number"])
-        else:
-            yield required(at, "port name or number is required")
-
-
-def ingress_status(obj: Object) -> Causes:
-    """Addresses in the status of an ingress or a service."""
-    balancer = (obj.get("status") or {}).get("loadBalancer") or {}
-    for i, entry in enumerate(balancer.get("ingress") or ()):
-        at = f"status.loadBalancer.ingress[{i}]"
-        if entry.get("ip"):
-            yield from ip(f"{at}.ip", entry["ip"])
-        if entry.get("hostname"):
-            yield from each(f"{at}.hostname", entry["hostname"], names.dns_subdomain(entry["hostname"]))
-
-
-def ingress_class(obj: Object) -> Causes:
-    """An ingress class."""
-    name = _spec(obj).get("controller", "")
-    if not name:
-        yield required("spec.controller")
-    else:
-        yield from each("spec.controller", name, names.domain_prefixed_path(name))
-
-
-def ingress_class_update(old: Object, new: Object) -> Causes:
-    """The controller stays."""
-    yield from ingress_class(new)
-    yield from unchanged("spec.controller", _spec(old).get("controller"), _spec(new).get("controller"))
-
-
-def network_policy(obj: Object) -> Causes:
-    """A network policy."""
-    spec = _spec(obj)
-    yield from selector("spec.podSelector", spec.get("podSelector"))
-    for side, peers in (("ingress", "from"), ("egress", "to")):
-        for i, rule in enumerate(spec.get(side) or ()):
-            at = f"spec.{side}[{i}]"
-            for j, value in enumerate(rule.get("ports") or ()):
-                yield from _policy_port(f"{at}.ports[{j}]", value)
-            for j, peer in enumerate(rule.get(peers) or ()):
-                yield from _peer(f"{at}.{peers}[{j}]", peer)
-    types = spec.get("policyTypes") or []
-    if len(types) > 2:
-        yield invalid("spec.policyTypes", types, "may not specify more than two policyTypes")
-    else:
-        for i, kind in enumerate(types):
-            yield from one_of(f"spec.policyTypes[{i}]", kind, ("Egress", "Ingress"))
-
-
-def _policy_port(at: str, value: Spec) -> Causes:
-    if value.get("protocol") is not None:
-        yield from one_of(f"{at}.protocol", value["protocol"], _PROTOCOLS)
-    number, end = value.get("port"), value.get("endPort")
-    if number is not None:
-        yield from port_or_name(f"{at}.port", number)
-    if end is None:
-        return
-    if number is None:
-        yield invalid(f"{at}.endPort", end, "may not be specified when `port` is not specified")
-    elif isinstance(number, str):
-        yield invalid(f"{at}.endPort", end, "may not be specified when `port` is non-numeric")
-    elif end < number:
-        yield invalid(f"{at}.endPort", end, "must be greater than or equal to `port`")
-
-
-def _peer(at: str, peer: Spec) -> Causes:
-    found = [part for part in ("podSelector", "namespaceSelector", "ipBlock") if part in peer]
-    for part in ("podSelector", "namespaceSelector"):
-        yield from selector(f"{at}.{part}", peer.get(part))
-    block = peer.get("ipBlock")
-    if block is not None:
-        yield from _block(f"{at}.ipBlock", block)
-    if not found:
-        yield required(at, "must specify a peer")
-    elif block is not None and len(found) > 1:
-        yield forbidden(at, "may not specify both ipBlock and another peer")
-
-
-def _block(at: str, block: Spec) -> Causes:
-    text = block.get("cidr", "")
-    if not text:
-        yield required(f"{at}.cidr")
-        return
-    wrong = list(cidr(f"{at}.cidr", text))
-    yield from wrong
-    for i, inner in enumerate(block.get("except") or ()):
-        here = f"{at}.except[{i}]"
-        bad = list(cidr(here, inner))
-        yield from bad
-        if bad or wrong:
-            continue
-        whole, part = ipaddress.ip_network(text, strict=False), ipaddress.ip_network(inner, strict=False)
-        strict = whole.version == part.version and whole != part
-        if not strict or not _inside(part, whole):
-            yield invalid(here, inner, "must be a strict subset of `cidr`")
-
-
-def _inside(part: Any, whole: Any) -> bool:
-    return bool(part.subnet_of(whole))

@@ -1,4 +1,4 @@
-"""Rules for volumes, claims, storage classes and CSI objects. Source: the storage API documentation."""
+"""Rules for volumes and claims. Source: the storage API documentation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from k3s.api.object import Object
 from k3s.api.validation import volumes
 from k3s.api.validation.causes import (
     Causes,
-    duplicate,
     each,
     forbidden,
     invalid,
-    name_of,
     one_of,
     required,
     selector,
@@ -153,114 +151,3 @@ def volume_update(old: Object, new: Object) -> Causes:
     yield from unchanged("volumeMode", before.get("volumeMode"), after.get("volumeMode"))
     if before.get("nodeAffinity") is not None:
         yield from unchanged("nodeAffinity", before.get("nodeAffinity"), after.get("nodeAffinity"))
-
-
-def storage_class(obj: Object) -> Causes:
-    """A storage class."""
-    name = obj.get("provisioner", "")
-    if not name:
-        yield required("provisioner")
-    else:
-        yield from each("provisioner", name, names.qualified_name(name.lower()))
-    for key in obj.get("parameters") or {}:
-        if not key:
-            yield invalid("parameters", key, "field can not be empty")
-    yield from one_of("reclaimPolicy", obj.get("reclaimPolicy", "Delete"), ("Delete", "Retain"))
-    binding = obj.get("volumeBindingMode")
-    if binding is None:
-        yield required("volumeBindingMode")
-    else:
-        yield from one_of("volumeBindingMode", binding, ("Immediate", "WaitForFirstConsumer"))
-
-
-def storage_class_update(old: Object, new: Object) -> Causes:
-    """A changed storage class: what it does to volumes stays."""
-    yield from storage_class(new)
-    if (old.get("parameters") or {}) != (new.get("parameters") or {}):
-        yield forbidden("parameters", "updates to parameters are forbidden.")
-    for name in ("provisioner", "reclaimPolicy", "volumeBindingMode"):
-        yield from unchanged(name, old.get(name), new.get(name))
-
-
-def csi_driver(obj: Object) -> Causes:
-    """A CSI driver."""
-    spec = _spec(obj)
-    name = (obj.get("metadata") or {}).get("name", "")
-    if len(name) > 63:
-        yield invalid("name", name, "must be no more than 63 characters")
-    policies = ("File", "None", "ReadWriteOnceWithFSType")
-    yield from one_of("spec.fsGroupPolicy", spec.get("fsGroupPolicy", "File"), policies)
-    seen: set[str] = set()
-    for i, token in enumerate(spec.get("tokenRequests") or ()):
-        audience = token.get("audience", "")
-        if audience in seen:
-            yield duplicate(f"spec.tokenRequests[{i}].audience", audience)
-        seen.add(audience)
-    for mode in spec.get("volumeLifecycleModes") or ():
-        yield from one_of("spec.volumeLifecycleModes", mode, ("Persistent", "Ephemeral"))
-
-
-def csi_node(obj: Object) -> Causes:
-    """The CSI drivers of a node."""
-    seen: set[str] = set()
-    for i, driver in enumerate(_spec(obj).get("drivers") or ()):
-        at = f"spec.drivers[{i}]"
-        name = driver.get("name", "")
-        yield from name_of(f"{at}.name", name)
-        if not driver.get("nodeID"):
-            yield required(f"{at}.nodeID")
-        count = (driver.get("allocatable") or {}).get("count")
-        if count is not None and count < 0:
-            yield invalid(f"{at}.allocatable.count", count, "must be greater than or equal to 0")
-        keys: set[str] = set()
-        for key in driver.get("topologyKeys") or ():
-            if not key:
-                yield required(at, "topology key can not be empty")
-                continue
-            if key in keys:
-                yield duplicate(at, key)
-            yield from each(at, key, names.qualified_name(key))
-            keys.add(key)
-        if name in seen:
-            yield duplicate(f"{at}.name", name)
-        seen.add(name)
-
-
-def attachment(obj: Object) -> Causes:
-    """The wish to attach a volume to a node."""
-    spec = _spec(obj)
-    for part in ("attacher", "nodeName"):
-        if not spec.get(part):
-            yield required(f"spec.{part}")
-    source = spec.get("source") or {}
-    if not source.get("persistentVolumeName") and not source.get("inlineVolumeSpec"):
-        yield required("spec.source", "must specify exactly one of inlineVolumeSpec and persistentVolumeName")
-
-
-def attachment_update(old: Object, new: Object) -> Causes:
-    """The spec of an attachment stays."""
-    yield from attachment(new)
-    yield from unchanged("spec", old.get("spec"), new.get("spec"))
-
-
-def capacity(obj: Object) -> Causes:
-    """How much a storage class has left."""
-    if not obj.get("storageClassName"):
-        yield required("storageClassName")
-    if "capacity" in obj and quantity.compare(obj["capacity"], "0") < 0:
-        yield invalid("capacity", obj["capacity"], "must be greater than or equal to 0")
-
-
-def attributes_class(obj: Object) -> Causes:
-    """A class of volume attributes."""
-    if not obj.get("driverName"):
-        yield required("driverName")
-    if not obj.get("parameters"):
-        yield required("parameters", "must contain at least one key/value pair")
-
-
-def attributes_class_update(old: Object, new: Object) -> Causes:
-    """Driver and parameters stay."""
-    yield from attributes_class(new)
-    for name in ("driverName", "parameters"):
-        yield from unchanged(name, old.get(name), new.get(name))

@@ -6,7 +6,8 @@ from k3s.api import times
 from k3s.api.errors import forbidden
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
-from k3s.apiserver.strategy import Context, Strategy
+from k3s.api.validation import certificates
+from k3s.apiserver.strategy import Cause, Context, Strategy
 
 _TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
@@ -180,6 +181,9 @@ class SigningRequestStrategy(Strategy):
         if not merged["conditions"]:
             del merged["conditions"]
         return {**new, "spec": old["spec"], "status": merged}
+
+    def validate(self, context: Context, old: Object | None, new: Object) -> list[Cause]:
+        return [] if old is None else list(certificates.update(old, new, context.subresource))
 
 
 def _timed(conditions: list[Object] | None, before: Object, now: float) -> list[Object]:
