@@ -15,13 +15,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from k3s.api import presence
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
+
+if TYPE_CHECKING:
+    from k3s.api.cel.rules import Validator
 
 _DATA = Path(__file__).with_name("data")
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1."
@@ -39,6 +42,9 @@ SCALARS = {
 _JSON = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON"
 
 
+_UNMADE = object()
+
+
 class Node:
     """One place in a schema; children are made when they are first asked for.
 
@@ -53,6 +59,7 @@ class Node:
         "_lookup",
         "_omits",
         "_plan",
+        "_rules",
         "default",
         "definition",
         "enum",
@@ -91,9 +98,22 @@ class Node:
         self._items: Node | None = None
         self._plan: tuple[tuple[str, Any], ...] | None = None
         self._omits: frozenset[str] | None = None
+        self._rules: Any = _UNMADE
 
     def __repr__(self) -> str:
         return f"Node({self.definition or self.type})"
+
+    @property
+    def rules(self) -> Validator | None:
+        """The rules of a custom kind (`x-kubernetes-validations`), compiled when they are first asked for; None when it
+        has none, so that only who has some loads the engine."""
+        if self._rules is _UNMADE:
+            self._rules = None
+            if has_rules(self.raw):
+                from k3s.api.cel.rules import Validator
+
+                self._rules = Validator(self.raw, root=True)
+        return self._rules  # type: ignore[no-any-return]
 
     @property
     def patch_strategy(self) -> str:
@@ -259,6 +279,14 @@ def _resource(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 _FREE = Node(_resource({"type": "object", "x-kubernetes-preserve-unknown-fields": True}), "", _definition)
 
 
+def has_rules(raw: Mapping[str, Any]) -> bool:
+    """Whether rules (`x-kubernetes-validations`) stand anywhere in a schema."""
+    if raw.get("x-kubernetes-validations"):
+        return True
+    parts = (raw.get("items"), raw.get("additionalProperties"), *(raw.get("properties") or {}).values())
+    return any(isinstance(part, Mapping) and has_rules(part) for part in parts)
+
+
 def definition_of(kind: Kind) -> Node:
     """The schema of a kind; one that keeps every field when a custom kind has none."""
     if kind.definition:
@@ -289,6 +317,14 @@ def prune(kind: Kind, obj: Object) -> tuple[Object, list[str]]:
     return structure.prune(definition_of(kind), kind, obj)
 
 
+# After these, rules could meet what they were not made for.
+_BLOCKING = frozenset(f"FieldValue{what}" for what in ("NotSupported", "Required", "TooLong", "TooMany", "TypeInvalid"))
+_NOT_CHECKED = (
+    "some validation rules were not checked because the object was invalid; "
+    "correct the existing errors to complete validation"
+)
+
+
 def validate(kind: Kind, obj: Object, old: Object | None = None) -> list[dict[str, str]]:
     """The causes why an object is not what its custom schema demands; always empty for built-in kinds.
 
@@ -296,9 +332,20 @@ def validate(kind: Kind, obj: Object, old: Object | None = None) -> list[dict[st
     """
     if kind.definition or kind.schema is None:
         return []
-    from k3s.api import custom as rules
+    from k3s.api import custom as checks
 
-    return rules.check(kind.schema, obj, old)
+    causes = checks.check(kind.schema, obj, old)
+    return causes + broken_rules(kind.schema, obj, old, causes)
+
+
+def broken_rules(node: Node, obj: Object, old: Object | None, causes: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The causes why an object breaks the rules of its custom kind, which are not asked when too much else is wrong."""
+    rules = node.rules
+    if rules is None:
+        return []
+    if any(cause["reason"] in _BLOCKING for cause in causes):
+        return [{"reason": "FieldValueInvalid", "field": "<nil>", "message": f"Invalid value: null: {_NOT_CHECKED}"}]
+    return rules.check(obj, old)
 
 
 def defaults(kind: Kind, obj: Object) -> Object:

@@ -20,8 +20,6 @@ from k3s.apiserver.authz import Authorizer
 from k3s.apiserver.identity import User, authenticated
 from k3s.apiserver.nodeauthz import NodeAuthorizer
 from k3s.apiserver.rbac import Rbac
-from k3s.base.aio import at_once
-from k3s.base.clock import SystemClock
 from k3s.base.entropy import SeededEntropy
 
 ADMIN = authenticated("admin", "system:masters")
@@ -51,7 +49,7 @@ class World:
         self.reader = FakeReader([ACCOUNT, SPACE, *objects])
         node = NodeAuthorizer(self.reader, rbac_bootstrap.node_rules())
         self.authorizer = Authorizer(Rbac(self.reader), node)
-        self.chain: Chain = defaults.chain(self.reader, self.authorizer, SystemClock(), SeededEntropy(1))
+        self.chain: Chain = defaults.chain(self.reader, self.authorizer, SeededEntropy(1))
 
     def request(
         self,
@@ -72,19 +70,19 @@ class World:
 
     def create(self, new: Object, user: User = ADMIN, **more: Any) -> Object:
         request = self.request("CREATE", new, user=user, **more)
-        admitted = at_once(self.chain.admit(request))
-        at_once(self.chain.validate(request.with_object(admitted)))
+        admitted = self.chain.admit(request)
+        self.chain.validate(request.with_object(admitted))
         self.warnings = request.warnings
         return admitted
 
     def update(self, old: Object, new: Object, user: User = ADMIN, **more: Any) -> Object:
         request = self.request("UPDATE", new, old, user, **more)
-        admitted = at_once(self.chain.admit(request))
-        at_once(self.chain.validate(request.with_object(admitted)))
+        admitted = self.chain.admit(request)
+        self.chain.validate(request.with_object(admitted))
         return admitted
 
     def delete(self, old: Object, user: User = ADMIN) -> None:
-        at_once(self.chain.validate(self.request("DELETE", None, old, user)))
+        self.chain.validate(self.request("DELETE", None, old, user))
 
 
 def refusal(call: Any, *args: Any, **named: Any) -> str:
@@ -643,8 +641,8 @@ def test_cost_without_plugins() -> None:
     request = world.request("CREATE", obj("v1", "ConfigMap", "c", "a"))
 
     def through() -> None:
-        at_once(world.chain.admit(request))
-        at_once(world.chain.validate(request))
+        world.chain.admit(request)
+        world.chain.validate(request)
 
     cost = min(timeit.repeat(through, number=5000, repeat=5)) / 5000
     print(f"{cost * 1e6:.2f} µs")

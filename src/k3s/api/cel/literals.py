@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from k3s.api import pattern
 from k3s.api.cel import times
 from k3s.api.cel.errors import CompileError, EvaluationError, Issue, report
-from k3s.api.cel.library import regex
 from k3s.api.cel.syntax import Call, Literal, Node, walk
 
 
@@ -31,5 +31,5 @@ def check_literals(source: str, tree: Node) -> None:
 _READERS: dict[str, tuple[str, Callable[[str], object]]] = {
     "duration": ("duration", times.parse_duration),
     "timestamp": ("timestamp", times.parse_timestamp),
-    "matches": ("matches", regex.compiled),
+    "matches": ("matches", pattern.compiled),
 }

@@ -2,7 +2,7 @@
 
     check(at, schema, *, with_status) -> causes     one openAPIV3Schema; `with_status`: the status is written on its own
 
-Expression rules are somebody else's business. Source: the CustomResourceDefinition documentation on structural schemas;
+For expression rules see `rules`. Source: the CustomResourceDefinition documentation on structural schemas;
 order and wording as upstream's.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from k3s.api import custom, pattern
+from k3s.api.validation import rules
 from k3s.api.validation.causes import Causes, forbidden, invalid, one_of, required
 
 Raw = Mapping[str, Any]
@@ -53,18 +54,23 @@ def check(at: str, schema: Raw, *, with_status: bool) -> Causes:
     """The schema of one version (or of all) at the field `at`."""
     if with_status:
         yield from _root_words(at, schema)
-    if schema.get("nullable"):
+    sound = not schema.get("nullable")
+    if not sound:
         yield forbidden(f"{at}.nullable", "nullable cannot be true at the root")
     if not any(word in part or "$schema" in part for part in _parts(schema) for word in _UNKNOWN):
         wrong = sorted(
             [*_structure(at, schema, "root"), *_complete(schema, schema, at, at)],
             key=lambda cause: f"{cause['field']}: {cause['message']}",
         )
-        yield from wrong or _defaults(at, schema, root=True)
+        wrong = wrong or list(_defaults(at, schema, root=True))
+        yield from wrong
+        sound = sound and not wrong
     found = list(_words(at, schema, root=True, forbidden_default="", inside_meta=False))
     yield from found
     if not found and any("$schema" in part for part in _parts(schema)):
         yield invalid(at, "", "OpenAPIV3 'schema' is not supported")
+    elif sound and not found:
+        yield from rules.check(at, schema)
 
 
 def _parts(schema: Raw) -> Iterator[Raw]:
@@ -269,6 +275,7 @@ def _words(at: str, schema: Raw, *, root: bool, forbidden_default: str, inside_m
     if schema.get("x-kubernetes-preserve-unknown-fields") is False:
         yield invalid(f"{at}.x-kubernetes-preserve-unknown-fields", False, "must be true or undefined")
     yield from _collection(at, schema)
+    yield from rules.words(at, schema)
 
 
 def _allowed(at: str, schema: Raw, forbidden_default: str, *, inside_meta: bool) -> Causes:
