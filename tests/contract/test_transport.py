@@ -17,9 +17,9 @@ import uvloop
 from tests.fakes.api import FakeApi, FakeServer, Pki
 
 from k3s.api import errors
-from k3s.api.kinds import builtin
+from k3s.api.kinds import Kind, builtin
 from k3s.api.object import Object, key, revision
-from k3s.apiserver.admits import AdmissionRequest
+from k3s.apiserver.admits import AdmissionRequest, Commit
 from k3s.apiserver.authz import Decision
 from k3s.apiserver.identity import User
 from k3s.apiserver.server import ApiServer, ApiServerConfig
@@ -64,10 +64,16 @@ class Everyone:
     def authorize(self, attributes: object) -> Decision:
         return Decision(True)
 
-    def admit(self, request: AdmissionRequest) -> Object:
+    def attach(self, commit: Commit) -> None:
+        pass
+
+    def waits(self, kind: Kind, operation: str, namespace: str) -> bool:
+        return False
+
+    async def admit(self, request: AdmissionRequest) -> Object:
         return request.obj or {}
 
-    def validate(self, request: AdmissionRequest) -> None:
+    async def validate(self, request: AdmissionRequest) -> None:
         pass
 
 

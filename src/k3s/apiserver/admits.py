@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -25,7 +25,11 @@ class AdmissionRequest:
     user: User
     dry_run: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    #: What the answer's headers shall say; the write's own list.
     warnings: list[str] = field(default_factory=list)
+
+    #: What the audit log shall say about this write, by `<plugin or policy>/<key>`.
+    audit: dict[str, str] = field(default_factory=dict)
 
     def with_object(self, obj: Object) -> AdmissionRequest:
         """The same request about what the object became."""
@@ -41,14 +45,25 @@ class AdmissionRequest:
             self.dry_run,
             self.options,
             self.warnings,
+            self.audit,
         )
+
+
+#: The one write path: kind, namespace, name, and what the object becomes (see `crud.Crud.commit`).
+Commit = Callable[[Kind, str, str, Callable[["Object | None"], "Object | None"]], Awaitable[Any]]
 
 
 class Admits(Protocol):
     """The admission chain."""
 
-    def admit(self, request: AdmissionRequest) -> Object:
+    def attach(self, commit: Commit) -> None:
+        """Hands over the write path, for what admission itself has to record."""
+
+    def waits(self, kind: Kind, operation: str, namespace: str) -> bool:
+        """Whether somebody outside may be asked about such a write; if not, the others never suspend."""
+
+    async def admit(self, request: AdmissionRequest) -> Object:
         """The object with what admission adds. Raises Forbidden, Invalid."""
 
-    def validate(self, request: AdmissionRequest) -> None:
+    async def validate(self, request: AdmissionRequest) -> None:
         """Raises Forbidden or Invalid for a write that may not happen."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from k3s.api import apply as fields
 from k3s.api import custom, schema, times
@@ -21,10 +22,12 @@ from k3s.apiserver.admission.chain import NotYet
 from k3s.apiserver.admits import AdmissionRequest, Admits
 from k3s.apiserver.cache import Bucket, Cache, Item, serialise
 from k3s.apiserver.strategy import Cause, Context, Strategy
+from k3s.base.aio import at_once
 from k3s.base.entropy import Entropy
 from k3s.store.interface import KeyConflict, Store
 
-Mutate = Callable[["Object | None"], "Object | None"]
+#: What an object becomes; a coroutine when somebody outside has to be asked first.
+Mutate = Callable[["Object | None"], "Object | Coroutine[Any, Any, Object | None] | None"]
 # How often a write that others got ahead of is tried again before the client has to.
 _ATTEMPTS = 32
 _NAME_ATTEMPTS = 8
@@ -109,6 +112,7 @@ class Crud:
         """Applies `mutate` to the newest state (None: no object) and stores the result (None: deletes it).
 
         `mutate` may be called several times; what it raises goes to the caller; answering its argument writes nothing.
+        While a coroutine that it answers runs, others may write the object: whoever is asked may do so himself.
         """
         key = kind.key(namespace, name)
         bucket = self.cache.bucket(kind)
@@ -118,6 +122,10 @@ class Crud:
                 item = bucket.get(namespace, name)
                 old = None if item is None else self.cache.as_kind(item, kind)
                 new = mutate(old)
+                if new is not None and not isinstance(new, dict):
+                    new = await self._unlocked(key, new)
+                    if bucket.get(namespace, name) is not item:
+                        continue
                 if new is old:
                     return Outcome(item, old)
                 if dry_run:
@@ -130,6 +138,14 @@ class Crud:
         finally:
             self._keys.release(key)
         raise conflict(kind.group, kind.plural, name, MODIFIED_MEANWHILE)
+
+    async def _unlocked(self, key: str, work: Coroutine[Any, Any, Object | None]) -> Object | None:
+        """What `work` answers; the key is free meanwhile."""
+        self._keys.release(key)
+        try:
+            return await work
+        finally:
+            await self._keys.acquire(key)
 
     async def _write(self, kind: Kind, bucket: Bucket, key: str, item: Item | None, new: Object | None) -> Outcome:
         if new is None:
@@ -193,9 +209,19 @@ class Crud:
         context.name = name = obj["metadata"].get("name", "")
         self._check_namespace(context)
         request = AdmissionRequest(
-            "CREATE", kind, "", context.namespace, name, None, obj, context.user, context.dry_run, context.options
+            "CREATE",
+            kind,
+            "",
+            context.namespace,
+            name,
+            None,
+            obj,
+            context.user,
+            context.dry_run,
+            context.options,
+            context.warnings,
         )
-        obj = self._admission.admit(request)
+        obj = await self._admission.admit(request)
         meta = {k: v for k, v in obj["metadata"].items() if k not in _SERVER_OWNED}
         meta["uid"] = self._entropy.uid()
         meta["creationTimestamp"] = times.format(context.now)
@@ -205,9 +231,8 @@ class Crud:
         causes = [*validate_create(kind, obj), *strategy.validate(context, None, obj)]
         if causes:
             raise invalid(self._storage_kind(kind).group, kind.kind, name, causes)
-        self._admission.validate(request.with_object(obj))
         context.warnings.extend(advise(kind, obj))
-        context.warnings.extend(request.warnings)
+        await self._admission.validate(request.with_object(obj))
 
         def make(old: Object | None) -> Object:
             if old is not None:
@@ -250,16 +275,20 @@ class Crud:
         context.cleanups = cleanups
         last: list[Object] = []
 
-        def mutate(old: Object | None) -> Object | None:
-            if old is None:
-                if create:
-                    raise _Absent
-                raise not_found(kind.group, kind.plural, context.name)
-            new = self._changed(context, strategy, old, produce(old))
+        async def changed(old: Object) -> Object | None:
+            new = await self._changed(context, strategy, old, produce(old))
             if new is not old and deletion.finished(strategy, old, new):
                 last[:] = [new]
                 return None
             return new
+
+        def mutate(old: Object | None) -> Object | Coroutine[Any, Any, Object | None] | None:
+            if old is None:
+                if create:
+                    raise _Absent
+                raise not_found(kind.group, kind.plural, context.name)
+            work = changed(old)
+            return work if self._admission.waits(kind, "UPDATE", context.namespace) else at_once(work)
 
         try:
             outcome = await self.commit(kind, context.namespace, context.name, mutate, dry_run=context.dry_run)
@@ -275,7 +304,7 @@ class Crud:
             outcome = Outcome(None, last[0], deleted=True)
         return outcome, False
 
-    def _changed(self, context: Context, strategy: Strategy, old: Object, new: Object) -> Object:
+    async def _changed(self, context: Context, strategy: Strategy, old: Object, new: Object) -> Object:
         kind = context.kind
         check_identity(context, new)
         check_revision(context, strategy, old, new)
@@ -296,8 +325,9 @@ class Crud:
             context.user,
             context.dry_run,
             context.options,
+            context.warnings,
         )
-        new = self._admission.admit(request)
+        new = await self._admission.admit(request)
         new = strategy.prepare_update(context, old, new)
         new = counted(context, strategy, old, new)
         causes: list[Cause] = [
@@ -307,9 +337,8 @@ class Crud:
         ]
         if causes:
             raise invalid(self._storage_kind(kind).group, kind.kind, context.name, causes)
-        self._admission.validate(request.with_object(new))
         context.warnings.extend(advise(kind, new, old))
-        context.warnings.extend(request.warnings)
+        await self._admission.validate(request.with_object(new))
         return old if new == old or fields.same_but_times(old, new) else new
 
     # --- delete
@@ -329,9 +358,7 @@ class Crud:
         last: list[Object] = []
         context.warnings.extend(strategy.advise_delete(options.propagation, options.orphan))
 
-        def mutate(old: Object | None) -> Object | None:
-            if old is None:
-                raise not_found(kind.group, kind.plural, context.name)
+        async def decided(old: Object) -> Object | None:
             request = AdmissionRequest(
                 "DELETE",
                 kind,
@@ -343,12 +370,19 @@ class Crud:
                 context.user,
                 context.dry_run,
                 context.options,
+                context.warnings,
             )
-            self._admission.validate(request)
+            await self._admission.validate(request)
             touched = touch(old) if touch is not None else old
             new, looked = deletion.decide(strategy, context, touched, options)
             last[:] = [looked]
             return new
+
+        def mutate(old: Object | None) -> Object | Coroutine[Any, Any, Object | None] | None:
+            if old is None:
+                raise not_found(kind.group, kind.plural, context.name)
+            work = decided(old)
+            return work if self._admission.waits(kind, "DELETE", context.namespace) else at_once(work)
 
         outcome = await self.commit(kind, context.namespace, context.name, mutate, dry_run=context.dry_run)
         if outcome.deleted:

@@ -120,6 +120,7 @@ class ApiServer:
         self.crud = Crud(
             store, self.cache, self.strategies.of, admission, entropy, self.registry.storage_kind, self.cache.convert
         )
+        admission.attach(self.crud.commit)
         self._definitions = Definitions(self.registry, self.cache, self.crud, clock, self.strategies.forget)
         reads = Reads(self.cache, store, self._hub, entropy)
         renderer = Renderer(self.cache, clock)

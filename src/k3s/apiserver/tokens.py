@@ -108,10 +108,14 @@ class Session(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`issuer` is the first of `issuers`, all of which are accepted; `audiences` are those of this API server."""
+    """`issuer` is the first of `issuers`, all of which are accepted; `audiences` are those of this API server.
+
+    `given` are the audiences of a token that is asked for without naming any.
+    """
 
     issuers: tuple[str, ...]
     audiences: tuple[str, ...]
+    given: tuple[str, ...]
     extend: bool = True
 
     @property
@@ -120,10 +124,11 @@ class Settings:
         return self.issuers[0]
 
 
-def settings(domain: str, issuers: Sequence[str] = ()) -> Settings:
-    """k3s' defaults: the issuer is the API service's name in `domain`, the audiences that and `k3s`."""
-    own = tuple(issuers) or (f"https://kubernetes.default.svc.{domain}",)
-    return Settings(own, (*own, "k3s"))
+def settings(domain: str, audiences: Sequence[str] = ()) -> Settings:
+    """The issuer is the API service's name in `domain`. Without `audiences`, tokens carry the issuer, as upstream's do,
+    and those for `k3s` are accepted, too: that is what k3s tells its server."""
+    own = (f"https://kubernetes.default.svc.{domain}",)
+    return Settings(own, tuple(audiences) or (*own, "k3s"), tuple(audiences) or own)
 
 
 class Verifier:
@@ -279,7 +284,7 @@ class Issuer:
         spec = body.get("spec") or {}
         lifetime_s = int(spec.get("expirationSeconds") or DEFAULT_S)
         _check_lifetime(lifetime_s)
-        audiences = spec.get("audiences") or list(self._settings.audiences)
+        audiences = spec.get("audiences") or list(self._settings.given)
         ref = spec.get("boundObjectRef")
         bound = self._bound(namespace, name, ref) if ref else {}
         warn_after_s, signed_s = 0, lifetime_s

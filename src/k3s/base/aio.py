@@ -21,6 +21,17 @@ _BLOCKING_THREADS = 2
 _executor: ThreadPoolExecutor | None = None
 
 
+def at_once(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that has nothing to wait for; raises what it raises, RuntimeError when it waits."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    work.close()
+    raise RuntimeError(f"{work!r} waits, where it was said not to")
+
+
 class Tasks:
     """A set of background tasks that live and die together.
 

@@ -96,6 +96,7 @@ class ServerConfig:
     anonymous_auth: bool = False
     event_ttl_s: float = 3600.0
     compaction_s: float = 300.0
+    api_audiences: tuple[str, ...] = ()  # empty: the issuer and k3s
     disabled: frozenset[str] = frozenset()
     scheduler: bool = True
     controllers: bool = True
@@ -173,7 +174,7 @@ class ControlPlane:
             passwords=secrets.passwords(),
             anonymous=config.anonymous_auth,
         )
-        tokens = token_settings(config.cluster_domain)
+        tokens = token_settings(config.cluster_domain, config.api_audiences)
         self._issuer = Issuer(cache, Signer(self._service_key), tokens, self.clock, self.entropy)
         verifier = Verifier(cache, [Signer(self._service_key).public], tokens, self.clock)
         return Authenticator(credentials, cache, self.clock, verifier)
@@ -197,7 +198,7 @@ class ControlPlane:
             ),
             self.authenticator,
             self.authorizer,
-            admission.chain(cache, self.authorizer, self.entropy),
+            admission.chain(cache, self.authorizer, self.clock, self.entropy),
             self.clock,
             self.entropy,
             registry=registry,

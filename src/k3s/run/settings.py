@@ -23,6 +23,7 @@ API_SERVER_ARGS = {
     "anonymous-auth": "true or false",
     "event-ttl": "a duration",
     "etcd-compaction-interval": "a duration",
+    "api-audiences": "audiences, separated by commas",
 }
 KUBELET_ARGS = {"max-pods": "a number"}
 _DNS_POSITION = 10
@@ -120,6 +121,7 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
         anonymous_auth=_switch(api, "anonymous-auth"),
         event_ttl_s=_duration(api, "event-ttl", "1h"),
         compaction_s=_duration(api, "etcd-compaction-interval", "5m"),
+        api_audiences=_listed(api, "api-audiences"),
         disabled=frozenset(settings.items("disable")),
         scheduler=not settings.switch("disable-scheduler"),
         controllers=not settings.switch("disable-controller-manager"),
@@ -166,6 +168,16 @@ def _duration(args: Mapping[str, str], name: str, otherwise: str) -> float:
     if seconds < 0 or 0 < seconds < 1:
         raise ConfigError(f"Wrong value {text!r} for --kube-apiserver-arg={name}: use 0, or at least 1s")
     return seconds
+
+
+def _listed(args: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """The items of a value that separates them by commas. Raises ConfigError for an empty one."""
+    if name not in args:
+        return ()
+    items = tuple(item.strip() for item in args[name].split(","))
+    if not all(items):
+        raise ConfigError(f"Wrong value {args[name]!r} for --kube-apiserver-arg={name}: use items separated by commas")
+    return items
 
 
 def _existing(path: str) -> str:

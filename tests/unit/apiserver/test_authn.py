@@ -99,7 +99,7 @@ def test_token_tells_account_pod_and_node() -> None:
     assert user.extra[identity.NODE_UID] == ("node-uid",)
     claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
     assert claims["iss"] == ISSUER
-    assert claims["aud"] == [ISSUER, "k3s"]
+    assert claims["aud"] == [ISSUER]
     assert claims["exp"] - claims["iat"] == 3600
     assert claims["kubernetes.io"] == {
         "namespace": "a",
@@ -168,6 +168,13 @@ def test_audiences() -> None:
     assert found is not None
     assert found[1] == ("vault",)
     assert world.authenticator.review(token, ["other"]) is None
+    assert not world.refused(world.token(audiences=["k3s"])), "this is what k3s calls its server"
+
+
+def test_audiences_by_option() -> None:
+    """What the option names is what tokens carry and what is accepted; nothing else is."""
+    given = tokens.settings("cluster.local", ("one", "two"))
+    assert given.given == given.audiences == ("one", "two")
 
 
 def parts(token: str) -> tuple[Object, Object, str]:

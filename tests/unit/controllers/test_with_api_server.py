@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from tests.unit.controllers.test_runtime import web
 
-from k3s.api.errors import NotFound
+from k3s.api.errors import ApiError, NotFound
 from k3s.api.kinds import REGISTRY, Kind
 from k3s.api.object import Object, evolve
 from k3s.apiserver import identity, rbac_bootstrap
@@ -38,6 +38,7 @@ from k3s.controllers.known import (
     NAMESPACE,
     NODE,
     POD,
+    QUOTA,
     REPLICA_SET,
     SERVICE,
     SERVICE_ACCOUNT,
@@ -71,7 +72,7 @@ class Plane:
             ApiServerConfig(advertise=("10.0.0.1", 6443)),
             Nobody(),  # type: ignore[arg-type]
             authorizer,
-            admission.chain(cache, authorizer, entropy),
+            admission.chain(cache, authorizer, clock, entropy),
             clock,
             entropy,
             registry=registry,
@@ -210,6 +211,50 @@ def test_deployment_behind_a_service(quiet: Callable[[], None]) -> None:
             quiet()
 
     loop.run(2, main())
+
+
+def test_quotas_hold_under_concurrency_and_fill_up_again(quiet: Callable[[], None]) -> None:
+    """Of 40 creates at once as many succeed as fit, the status is exact at once; what goes can be used again."""
+
+    async def main() -> None:
+        async with Plane(5) as plane:
+            root = plane.root
+            hard = {"configmaps": "13", "count/secrets": "100"}
+            body = {"apiVersion": "v1", "metadata": {"namespace": "default"}}
+            for name in ("one", "two"):
+                meta = {"name": name, "namespace": "default"}
+                await root.create(QUOTA, {**body, "kind": "ResourceQuota", "metadata": meta, "spec": {"hard": hard}})
+
+            def used(quota: str = "one") -> Object:
+                found = plane.cache.get(QUOTA, "default", quota) or {}
+                status: Object = found.get("status", {}).get("used", {})
+                return status
+
+            await plane.until(lambda: bool(plane.all(CONFIG_MAP, "default")))
+            count = 1  # the root CA
+            await plane.until(lambda: used() == used("two") == {"configmaps": str(count), "count/secrets": "0"})
+
+            async def make(n: int) -> str:
+                meta = {"name": f"c{n}", "namespace": "default"}
+                try:
+                    await root.create(CONFIG_MAP, {**body, "kind": "ConfigMap", "metadata": meta})
+                except ApiError as error:
+                    return error.message
+                return ""
+
+            told = await asyncio.gather(*(make(n) for n in range(40)))
+            refused = [text for text in told if text]
+            assert len(plane.all(CONFIG_MAP, "default")) == 13 and len(refused) == 40 - 13 + count
+            assert used()["configmaps"] == used("two")["configmaps"] == "13"
+            end = "exceeded quota: one, requested: configmaps=1, used: configmaps=13, limited: configmaps=13"
+            assert refused[-1].endswith(end), refused[-1]
+            assert "already exists" not in await make(99)
+            for gone in plane.all(CONFIG_MAP, "default")[:3]:  # sorted: ours come first
+                await root.delete(CONFIG_MAP, "default", gone["metadata"]["name"])
+            await plane.until(lambda: used()["configmaps"] == used("two")["configmaps"] == "10")
+            assert await make(100) == ""
+
+    loop.run(5, main())
 
 
 def test_nodes_get_networks_and_jobs_end(quiet: Callable[[], None]) -> None:

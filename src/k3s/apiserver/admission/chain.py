@@ -5,19 +5,19 @@ Source: the "Admission Controllers" page of the Kubernetes documentation; order 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar
 
 from k3s.api.errors import Forbidden, forbidden
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
-from k3s.apiserver.admits import AdmissionRequest
+from k3s.apiserver.admits import AdmissionRequest, Commit
 
 CREATE, UPDATE, DELETE, CONNECT = "CREATE", "UPDATE", "DELETE", "CONNECT"
 
-Admit = Callable[[AdmissionRequest], Object]
-Validate = Callable[[AdmissionRequest], None]
-_Plan = tuple[tuple[Admit, ...], tuple[Validate, ...]]
+Admit = Callable[[AdmissionRequest], "Object | Awaitable[Object]"]
+Validate = Callable[[AdmissionRequest], "Awaitable[None] | None"]
+_Plan = tuple[tuple[Admit, ...], tuple[Validate, ...], "tuple[Plugin, ...]"]
 
 
 class Plugin:
@@ -27,16 +27,26 @@ class Plugin:
     `validate` is asked. Subresources are seen by both unless the plugin ignores them itself.
     """
 
+    #: As the flags name it.
     name: ClassVar[str] = ""
+    #: The plugin may have to wait for somebody: see `waits`.
+    remote: ClassVar[bool] = False
     resources: ClassVar[frozenset[str]] = frozenset()
     admits: ClassVar[frozenset[str]] = frozenset()
     validates: ClassVar[frozenset[str]] = frozenset()
 
-    def admit(self, request: AdmissionRequest) -> Object:
+    def attach(self, commit: Commit) -> None:
+        """Takes the write path, once it is there."""
+
+    def waits(self, kind: Kind, operation: str, namespace: str) -> bool:
+        """Of a remote plugin: whether it may have to wait for somebody to answer about such a write."""
+        return False
+
+    def admit(self, request: AdmissionRequest) -> Object | Awaitable[Object]:
         """The request's object as it shall be; raises Forbidden, Invalid, NotFound."""
         raise NotImplementedError
 
-    def validate(self, request: AdmissionRequest) -> None:
+    def validate(self, request: AdmissionRequest) -> Awaitable[None] | None:
         """Raises Forbidden or Invalid for a write that may not happen."""
         raise NotImplementedError
 
@@ -48,30 +58,42 @@ class Chain:
         self.plugins = tuple(plugins)
         self._plans: dict[tuple[Kind, str], _Plan] = {}
 
-    def admit(self, request: AdmissionRequest) -> Object:
+    def attach(self, commit: Commit) -> None:
+        """Hands the write path to the plugins."""
+        for plugin in self.plugins:
+            plugin.attach(commit)
+
+    def waits(self, kind: Kind, operation: str, namespace: str) -> bool:
+        """Whether a plugin may have to wait about such a write; if not, `admit` and `validate` never suspend."""
+        plan = self._plans.get((kind, operation)) or self._plan(kind, operation)
+        return any(plugin.waits(kind, operation, namespace) for plugin in plan[2])
+
+    async def admit(self, request: AdmissionRequest) -> Object:
         """The object with what the plugins add; `request.obj` is never changed. Raises Forbidden, Invalid, NotFound."""
-        plan = self._plans.get((request.kind, request.operation)) or self._plan(request)
+        plan = self._plans.get((request.kind, request.operation)) or self._plan(request.kind, request.operation)
         obj = request.obj
         assert obj is not None, "only writes that carry an object are admitted; others are validated"
         for admit in plan[0]:
             changed = admit(request)
             if changed is not obj:
-                obj = changed
+                obj = changed if isinstance(changed, dict) else await changed
                 request = request.with_object(obj)
         return obj
 
-    def validate(self, request: AdmissionRequest) -> None:
+    async def validate(self, request: AdmissionRequest) -> None:
         """Raises Forbidden or Invalid for a write that may not happen; warnings are added to `request.warnings`."""
-        plan = self._plans.get((request.kind, request.operation)) or self._plan(request)
+        plan = self._plans.get((request.kind, request.operation)) or self._plan(request.kind, request.operation)
         for validate in plan[1]:
-            validate(request)
+            later = validate(request)
+            if later is not None:
+                await later
 
-    def _plan(self, request: AdmissionRequest) -> _Plan:
-        kind, operation = request.kind, request.operation
+    def _plan(self, kind: Kind, operation: str) -> _Plan:
         concerned = [p for p in self.plugins if kind.qualified in p.resources or "*" in p.resources]
         plan = (
             tuple(p.admit for p in concerned if operation in p.admits),
             tuple(p.validate for p in concerned if operation in p.validates),
+            tuple(p for p in concerned if p.remote and operation in p.admits | p.validates),
         )
         self._plans[kind, operation] = plan
         return plan

@@ -11,15 +11,17 @@ from k3s.apiserver.admission.limits import LimitRanger
 from k3s.apiserver.admission.namespaces import NamespaceLifecycle
 from k3s.apiserver.admission.noderestriction import NodeRestriction
 from k3s.apiserver.admission.podsecurity import PodSecurity
+from k3s.apiserver.admission.quota import ResourceQuota
 from k3s.apiserver.admission.serviceaccounts import ServiceAccount
 from k3s.apiserver.authz import Authorizer
+from k3s.base.clock import Clock
 from k3s.base.entropy import Entropy
 
 if TYPE_CHECKING:
     from k3s.apiserver.cache import Reader
 
 
-def chain(reader: Reader, authorizer: Authorizer, entropy: Entropy) -> Chain:
+def chain(reader: Reader, authorizer: Authorizer, clock: Clock, entropy: Entropy) -> Chain:
     """The chain that k3s runs: upstream's default plugins and NodeRestriction."""
     return Chain(
         [
@@ -40,5 +42,6 @@ def chain(reader: Reader, authorizer: Authorizer, entropy: Entropy) -> Chain:
             certificates.CertificateSubjectRestriction(),
             classes.DefaultIngressClass(reader),
             Escalation(authorizer),
+            ResourceQuota(reader, clock),
         ]
     )

@@ -5,12 +5,13 @@ Source: "Limit Ranges" in the Kubernetes documentation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from k3s.api import quantity
 from k3s.api.kinds import builtin
 from k3s.api.object import Object
+from k3s.api.podamounts import Amounts, pod_total
 from k3s.api.quantity import Quantity
 from k3s.apiserver.admission.chain import CREATE, UPDATE, Plugin, listed, refuse
 from k3s.apiserver.admits import AdmissionRequest
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 LIMIT_RANGE = builtin("v1", "LimitRange")
 ANNOTATION = "kubernetes.io/limit-ranger"
-Amounts = Mapping[str, Quantity]
 
 
 class LimitRanger(Plugin):
@@ -119,28 +119,6 @@ def claim_problems(claim: Object, limit_range: Object) -> Iterator[str]:
                 yield f"{start}, but request is {requests[name]}"
 
 
-def pod_total(spec: Object, field: str) -> dict[str, Quantity]:
-    """What a pod asks for (`requests`) or is limited to (`limits`): all containers and sidecars, or the init peak."""
-    total: dict[str, Quantity] = {}
-    for container in spec.get("containers") or ():
-        _add(total, _amounts(container, field))
-    sidecars: dict[str, Quantity] = {}
-    peak: dict[str, Quantity] = {}
-    for container in spec.get("initContainers") or ():
-        amounts = _amounts(container, field)
-        if container.get("restartPolicy") == "Always":
-            _add(total, amounts)
-            _add(sidecars, amounts)
-            amounts = sidecars
-        else:
-            amounts = {n: amounts.get(n, quantity.ZERO) + sidecars.get(n, quantity.ZERO) for n in {*amounts, *sidecars}}
-        for name, amount in amounts.items():
-            peak[name] = max(peak.get(name, quantity.ZERO), amount)
-    for name, amount in peak.items():
-        total[name] = max(total.get(name, quantity.ZERO), amount)
-    return total
-
-
 def _problems(item: Object, requests: Amounts, limits: Amounts) -> Iterator[str]:
     yield from _least(item, requests, limits)
     for name, bound in _parsed(item.get("max")):
@@ -183,8 +161,3 @@ def _parsed(amounts: Object | None) -> Iterator[tuple[str, Quantity]]:
 
 def _amounts(holder: Object, field: str) -> dict[str, Quantity]:
     return dict(_parsed((holder.get("resources") or {}).get(field)))
-
-
-def _add(total: dict[str, Quantity], amounts: Amounts) -> None:
-    for name, amount in amounts.items():
-        total[name] = total.get(name, quantity.ZERO) + amount

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from k3s.api import quantity, times
+from k3s.api import times
 from k3s.api.object import Object
+from k3s.api.qos import qos_class
 from k3s.apiserver.strategy import Cause, Context, Strategy
 
-_COUNTED = ("cpu", "memory")
 _CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
 _APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
 _APPARMOR_OLD = 'deprecated since v1.30; use the "appArmorProfile" field instead'
@@ -184,33 +184,3 @@ def _one_resized(old: Object, new: Object | None) -> Object:
     if "resizePolicy" in new:
         changed["resizePolicy"] = new["resizePolicy"]
     return changed
-
-
-def qos_class(pod: Object) -> str:
-    """Guaranteed, Burstable or BestEffort, as "Pod Quality of Service Classes" defines them."""
-    spec = pod.get("spec") or {}
-    overall = spec.get("resources")
-    if overall and any(overall.get(part) for part in ("requests", "limits")):
-        parts = [overall]
-    else:
-        parts = [c.get("resources") or {} for c in (*spec.get("containers", ()), *spec.get("initContainers", ()))]
-    some = False
-    guaranteed = True
-    for part in parts:
-        requests, limits = _positive(part.get("requests")), _positive(part.get("limits"))
-        some = some or bool(requests) or bool(limits)
-        if len(limits) < len(_COUNTED) or any(requests.get(name, limits[name]) != limits[name] for name in limits):
-            guaranteed = False
-    if not some:
-        return "BestEffort"
-    return "Guaranteed" if guaranteed else "Burstable"
-
-
-def _positive(amounts: Object | None) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for name in _COUNTED:
-        if amounts and name in amounts:
-            value = quantity.parse(amounts[name])
-            if value.nano > 0:
-                found[name] = value
-    return found

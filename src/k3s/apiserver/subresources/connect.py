@@ -47,7 +47,7 @@ class Connect:
             request = AdmissionRequest(
                 "CONNECT", call.kind, info.subresource, call.namespace, info.name, None, None, call.user
             )
-            self._admission.validate(request)
+            await self._admission.validate(request)
         pairs: Sequence[tuple[str, str]] = call.target.pairs
         return await self._nodes.connect(
             call.request, call.kind, call.namespace, info.name, info.subresource, info.rest, list(pairs)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from k3s.api.kinds import builtin
 from k3s.api.object import Object
+from k3s.api.qos import qos_class
 from k3s.api.validation import validate_create
-from k3s.apiserver.strategies.pod import qos_class
 
 Cause = dict[str, str]
 POD = builtin("v1", "Pod")

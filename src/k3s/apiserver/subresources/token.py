@@ -35,6 +35,9 @@ class TokenRequest:
         self._admission = admission
 
     def __call__(self, call: Call) -> Result | Awaitable[Result]:
+        return self._issue(call)
+
+    async def _issue(self, call: Call) -> Result:
         """Issues the token that the body asks for."""
         if self._issuer is None:
             raise ServiceUnavailable("Cannot issue a token: this server has no signing key")
@@ -42,6 +45,6 @@ class TokenRequest:
         request = bodies.of_kind(value, call.kind, self._writes.registry, REQUEST)
         name = call.target.info.name
         asked = AdmissionRequest("CREATE", call.kind, "token", call.namespace, name, None, request, call.user)
-        request = self._admission.admit(asked)
-        self._admission.validate(asked.with_object(request))
+        request = await self._admission.admit(asked)
+        await self._admission.validate(asked.with_object(request))
         return One(None, None, self._issuer.request(call.namespace, name, request), 201)
