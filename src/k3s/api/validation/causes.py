@@ -117,10 +117,11 @@ def name_of(field: str, value: str, check: Callable[[str], list[str]] = names.dn
 
 def is_ip(text: Any) -> bool:
     """Whether the text is an address of either family, however written."""
-    return _address(text) is not None
+    return address_of(text) is not None
 
 
-def _address(text: Any) -> Address | None:
+def address_of(text: Any) -> Address | None:
+    """The address that a text means, however written; None when it means none."""
     if not isinstance(text, str) or "%" in text:
         return None
     try:
@@ -137,7 +138,7 @@ def _plain(text: str) -> str:
 
 def ip(field: str, value: Any) -> Causes:
     """An IP address, written so that everybody reads the same one."""
-    address = _address(value)
+    address = address_of(value)
     if address is None:
         yield invalid(field, value, IP_TEXT)
     else:
@@ -155,14 +156,14 @@ def canonical_ip(field: str, value: Any) -> Causes:
     """An IP address in its one form."""
     wrong = list(ip(field, value))
     yield from wrong
-    if not wrong and str(_address(value)) != value:
-        yield invalid(field, value, f'must be in canonical form ("{_address(value)}")')
+    if not wrong and str(address_of(value)) != value:
+        yield invalid(field, value, f'must be in canonical form ("{address_of(value)}")')
 
 
 def cidr(field: str, value: Any) -> Causes:
     """A network with its prefix length, written so that everybody reads the same one."""
     text, _, length = str(value).partition("/")
-    address = _address(text)
+    address = address_of(text)
     most = 0 if address is None else address.max_prefixlen
     if address is None or not (length.isascii() and length.isdigit() and int(length) <= most):
         yield invalid(field, value, CIDR_TEXT)

@@ -10,8 +10,8 @@ from typing import Any
 
 from k3s.api import names
 from k3s.api.object import Object
-from k3s.api.validation import certificates, flowcontrol, hooks
-from k3s.api.validation.causes import Causes, duplicate, each, invalid, name_of, one_of, required, selector
+from k3s.api.validation import certificates, devices, flowcontrol, hooks
+from k3s.api.validation.causes import Causes, duplicate, each, invalid, joined, one_of, required, selector
 
 Spec = Mapping[str, Any]
 _OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
@@ -30,7 +30,7 @@ def webhooks(obj: Object) -> Causes:
         at = f"webhooks[{i}]"
         yield from _webhook(at, hook)
         name = hook.get("name", "")
-        if name in seen:
+        if name and name in seen:
             yield duplicate(f"{at}.name", name)
         seen.add(name)
 
@@ -40,7 +40,7 @@ def _webhook(at: str, hook: Spec) -> Causes:
     problems = names.dns_subdomain(name)
     if not problems and name.count(".") < 2:
         problems = ["should be a domain with at least three segments separated by dots"]
-    yield from each(f"{at}.name", name, problems)
+    yield from joined(f"{at}.name", name, problems) if name else [required(f"{at}.name")]
     for i, rule in enumerate(hook.get("rules") or ()):
         yield from _rule(f"{at}.rules[{i}]", rule)
     yield from one_of(f"{at}.failurePolicy", hook.get("failurePolicy", "Fail"), _FAILURE)
@@ -55,6 +55,8 @@ def _webhook(at: str, hook: Spec) -> Causes:
         yield invalid(f"{at}.timeoutSeconds", seconds, "the timeout value must be between 1 and 30 seconds")
     yield from selector(f"{at}.namespaceSelector", hook.get("namespaceSelector"))
     yield from selector(f"{at}.objectSelector", hook.get("objectSelector"))
+    if hook.get("reinvocationPolicy") is not None:
+        yield from one_of(f"{at}.reinvocationPolicy", hook["reinvocationPolicy"], ("IfNeeded", "Never"))
     yield from hooks.client(f"{at}.clientConfig", hook.get("clientConfig") or {})
     conditions: set[str] = set()
     for i, condition in enumerate(hook.get("matchConditions") or ()):
@@ -66,18 +68,27 @@ def _webhook(at: str, hook: Spec) -> Causes:
         if title in conditions:
             yield duplicate(f"{here}.name", title)
         conditions.add(title)
-    versions = hook.get("admissionReviewVersions")
+    yield from _reviews(f"{at}.admissionReviewVersions", hook.get("admissionReviewVersions") or [])
+
+
+def _reviews(at: str, versions: list[str]) -> Causes:
     if not versions:
-        yield required(f"{at}.admissionReviewVersions", "must specify one of v1, v1beta1")
-    elif not set(versions) & {"v1", "v1beta1"}:
-        yield invalid(f"{at}.admissionReviewVersions", versions, "must include at least one of v1, v1beta1")
+        yield required(at, "must specify one of v1, v1beta1")
+        return
+    for i, version in enumerate(versions):
+        if version in versions[:i]:
+            yield invalid(f"{at}[{i}]", version, "duplicate version")
+        else:
+            yield from each(f"{at}[{i}]", version, names.dns1035_label(version))
+    if not set(versions) & {"v1", "v1beta1"}:
+        yield invalid(at, versions, "must include at least one of v1, v1beta1")
 
 
 def _rule(at: str, rule: Spec) -> Causes:
     operations = rule.get("operations") or ()
     if not operations:
         yield required(f"{at}.operations")
-    elif "*" in operations and len(operations) > 1:
+    if "*" in operations and len(operations) > 1:
         yield invalid(f"{at}.operations", operations, "if '*' is present, must not specify other operations")
     for i, operation in enumerate(operations):
         yield from one_of(f"{at}.operations[{i}]", operation, _OPERATIONS)
@@ -87,13 +98,37 @@ def _rule(at: str, rule: Spec) -> Causes:
             yield required(f"{at}.{part}")
         elif "*" in values and len(values) > 1:
             yield invalid(f"{at}.{part}", values, f"if '*' is present, must not specify other {words}")
-    resources = rule.get("resources") or ()
-    if not resources:
-        yield required(f"{at}.resources")
-    elif "*/*" in resources and len(resources) > 1:
-        yield invalid(f"{at}.resources", resources, "if '*/*' is present, must not specify other resources")
+    for i, version in enumerate(rule.get("apiVersions") or ()):
+        if not version:
+            yield required(f"{at}.apiVersions[{i}]")
+    yield from _resources(f"{at}.resources", rule.get("resources") or [])
     if rule.get("scope") is not None:
         yield from one_of(f"{at}.scope", rule["scope"], ("*", "Cluster", "Namespaced"))
+
+
+def _resources(at: str, resources: list[str]) -> Causes:
+    """Resources and their parts; nothing is said twice by a star."""
+    if not resources:
+        yield required(at)
+    parts_of, part_of_all, plain = set(), set(), False
+    for i, text in enumerate(resources):
+        resource, slash, part = text.partition("/")
+        if not text:
+            yield required(f"{at}[{i}]")
+        elif not slash:
+            plain = text != "*"
+        else:
+            for starred, known in ((f"{resource}/*", resource in parts_of), (f"*/{part}", part in part_of_all)):
+                if known:
+                    yield invalid(f"{at}[{i}]", text, f"if '{starred}' is present, must not specify {text}")
+            if part == "*":
+                parts_of.add(resource)
+            if resource == "*":
+                part_of_all.add(part)
+    if len(resources) > 1 and "*/*" in resources:
+        yield invalid(at, resources, "if '*/*' is present, must not specify other resources")
+    if "*" in resources and plain:
+        yield invalid(at, resources, "if '*' is present, must not specify other resources without subresources")
 
 
 def validating_policy(obj: Object) -> Causes:
@@ -195,58 +230,6 @@ def api_service(obj: Object) -> Causes:
         yield invalid("spec.insecureSkipTLSVerify", True, "may not be true if caBundle is present")
 
 
-def resource_claim(obj: Object) -> Causes:
-    """A claim for devices."""
-    yield from _devices("spec.devices", _spec(obj).get("devices") or {})
-
-
-def resource_claim_template(obj: Object) -> Causes:
-    """A template of claims for devices."""
-    yield from _devices("spec.spec.devices", (_spec(obj).get("spec") or {}).get("devices") or {})
-
-
-def _devices(at: str, devices: Spec) -> Causes:
-    seen: set[str] = set()
-    for i, request in enumerate(devices.get("requests") or ()):
-        here, name = f"{at}.requests[{i}]", request.get("name", "")
-        yield from name_of(f"{here}.name", name, names.dns_label)
-        if name in seen:
-            yield duplicate(f"{here}.name", name)
-        seen.add(name)
-        exactly, first = request.get("exactly"), request.get("firstAvailable")
-        if (exactly is None) == (not first):
-            yield required(here, "exactly one of `exactly` or `firstAvailable` is required")
-        if exactly is not None:
-            yield from _device(f"{here}.exactly", exactly)
-        for j, inner in enumerate(first or ()):
-            yield from _device(f"{here}.firstAvailable[{j}]", inner)
-            seen.add(f"{name}/{inner.get('name', '')}")
-    for i, constraint in enumerate(devices.get("constraints") or ()):
-        yield from _constraint(f"{at}.constraints[{i}]", constraint, seen)
-
-
-def _device(at: str, request: Spec) -> Causes:
-    name = request.get("deviceClassName", "")
-    if not name:
-        yield required(f"{at}.deviceClassName")
-    else:
-        yield from each(f"{at}.deviceClassName", name, names.dns_subdomain(name))
-    yield from one_of(f"{at}.allocationMode", request.get("allocationMode", "All"), ("All", "ExactCount"))
-
-
-def _constraint(at: str, constraint: Spec, known: set[str]) -> Causes:
-    for i, name in enumerate(constraint.get("requests") or ()):
-        if name not in known:
-            why = "must be the name of a request in the claim or the name of a request and a subrequest separated by"
-            yield invalid(f"{at}.requests[{i}]", name, f"{why} '/'")
-    attribute = constraint.get("matchAttribute")
-    if attribute is None:
-        yield required(f"{at}.matchAttribute")
-    elif "/" not in attribute:
-        why = "a fully qualified name must be a domain and a name separated by a slash"
-        yield invalid(f"{at}.matchAttribute", attribute, why)
-
-
 CREATE: dict[str, Callable[[Object], Causes]] = {
     "validatingwebhookconfigurations.admissionregistration.k8s.io": webhooks,
     "mutatingwebhookconfigurations.admissionregistration.k8s.io": webhooks,
@@ -258,6 +241,8 @@ CREATE: dict[str, Callable[[Object], Causes]] = {
     "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io": flowcontrol.priority_level,
     "flowschemas.flowcontrol.apiserver.k8s.io": flowcontrol.flow_schema,
     "certificatesigningrequests.certificates.k8s.io": certificates.create,
-    "resourceclaims.resource.k8s.io": resource_claim,
-    "resourceclaimtemplates.resource.k8s.io": resource_claim_template,
+    "resourceclaims.resource.k8s.io": devices.claim,
+    "resourceclaimtemplates.resource.k8s.io": devices.template,
+    "deviceclasses.resource.k8s.io": devices.device_class,
+    "resourceslices.resource.k8s.io": devices.resource_slice,
 }

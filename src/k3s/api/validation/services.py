@@ -1,4 +1,4 @@
-"""Rules for services, endpoints and endpoint slices.
+"""Rules for services and endpoints.
 
 Source: the API documentation of each kind; order and wording as recorded from upstream 1.36. Whether an address or a
 node port is free and in range is decided where they are given out, not here.
@@ -14,6 +14,7 @@ from k3s.api import names
 from k3s.api.object import Object
 from k3s.api.validation.causes import (
     Causes,
+    address_of,
     cidr,
     duplicate,
     each,
@@ -26,11 +27,11 @@ from k3s.api.validation.causes import (
     port,
     port_or_name,
     required,
-    unchanged,
 )
 
 Spec = Mapping[str, Any]
 _PROTOCOLS = ("SCTP", "TCP", "UDP")
+_LINK_LOCAL_MULTICAST = (ipaddress.ip_network("224.0.0.0/24"), ipaddress.ip_network("ff02::/16"))
 _TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 
 
@@ -113,14 +114,22 @@ def _ports(spec: Spec, headless: bool) -> Causes:
 
 def _outer_ip(at: str, address: Any) -> Causes:
     yield from ip(at, address)
-    if is_ip(address):
-        parsed = ipaddress.ip_address(address)
-        if parsed.is_unspecified:
-            yield invalid(at, address, f"may not be unspecified ({parsed})")
-        if parsed.is_loopback:
-            yield invalid(at, address, "may not be in the loopback range (127.0.0.0/8, ::1/128)")
-        if parsed.is_link_local:
-            yield invalid(at, address, "may not be in the link-local range (169.254.0.0/16, fe80::/10)")
+    yield from special_ip(at, address)
+
+
+def special_ip(at: str, address: Any) -> Causes:
+    """An address that traffic can come to from elsewhere; nothing is said of what is none."""
+    parsed = address_of(address)
+    if parsed is None:
+        return
+    if parsed.is_unspecified:
+        yield invalid(at, address, f"may not be unspecified ({address})")
+    if parsed.is_loopback:
+        yield invalid(at, address, "may not be in the loopback range (127.0.0.0/8, ::1/128)")
+    if parsed.is_link_local:
+        yield invalid(at, address, "may not be in the link-local range (169.254.0.0/16, fe80::/10)")
+    if any(parsed.version == net.version and parsed in net for net in _LINK_LOCAL_MULTICAST):
+        yield invalid(at, address, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)")
 
 
 def _traffic(spec: Spec, kind: str) -> Causes:
@@ -189,54 +198,3 @@ def _endpoint_address(at: str, address: Spec) -> Causes:
         yield from each(f"{at}.hostname", address["hostname"], names.dns_label(address["hostname"]))
     if address.get("nodeName"):
         yield from each(f"{at}.nodeName", address["nodeName"], names.dns_subdomain(address["nodeName"]))
-
-
-def endpoint_slice(obj: Object) -> Causes:
-    """A slice of endpoints."""
-    kind = obj.get("addressType", "")
-    if not kind:
-        yield required("addressType")
-    else:
-        yield from one_of("addressType", kind, ("FQDN", "IPv4", "IPv6"))
-    endpoints_ = obj.get("endpoints") or ()
-    if len(endpoints_) > 1000:
-        yield {"reason": "FieldValueTooMany", "field": "endpoints", "message": "Too many: must have at most 1000 items"}
-    for i, endpoint in enumerate(endpoints_):
-        at = f"endpoints[{i}]"
-        addresses = endpoint.get("addresses") or ()
-        if not addresses:
-            yield required(f"{at}.addresses", "must contain at least 1 address")
-        for j, address in enumerate(addresses):
-            here = f"{at}.addresses[{j}]"
-            if kind == "FQDN":
-                yield from each(here, address, names.dns_subdomain(address))
-            elif not is_ip(address):
-                yield invalid(here, address, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
-            elif (":" in address) != (kind == "IPv6"):
-                word = "an IPv6" if kind == "IPv6" else "an IPv4"
-                yield invalid(here, address, f"must be {word} address")
-        if endpoint.get("hostname"):
-            yield from each(f"{at}.hostname", endpoint["hostname"], names.dns_label(endpoint["hostname"]))
-    yield from _slice_ports(obj)
-
-
-def _slice_ports(obj: Object) -> Causes:
-    seen: set[str] = set()
-    for i, value in enumerate(obj.get("ports") or ()):
-        at = f"ports[{i}]"
-        name = value.get("name", "")
-        if name:
-            yield from each(f"{at}.name", name, names.dns_label(name))
-        if name in seen:
-            yield duplicate(f"{at}.name", name)
-        seen.add(name)
-        if value.get("protocol") is None:
-            yield required(f"{at}.protocol")
-        else:
-            yield from one_of(f"{at}.protocol", value["protocol"], _PROTOCOLS)
-
-
-def endpoint_slice_update(old: Object, new: Object) -> Causes:
-    """The type of addresses stays."""
-    yield from endpoint_slice(new)
-    yield from unchanged("addressType", old.get("addressType"), new.get("addressType"))
