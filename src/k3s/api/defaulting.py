@@ -54,6 +54,8 @@ def _pod(obj: Object) -> Object:
     if not isinstance(spec, dict):
         return obj
     changed = _missing(spec, enableServiceLinks=True)
+    if spec.get("terminationGracePeriodSeconds", 0) < 0:
+        changed = {**changed, "terminationGracePeriodSeconds": 1}
     for field in ("containers", "initContainers"):
         containers = spec.get(field)
         if containers and any("limits" in (c.get("resources") or {}) for c in containers):

@@ -9,6 +9,8 @@ import re
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = _LABEL + r"(\." + _LABEL + ")*"
+_UNDERSCORED = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
+_UNDERSCORED_SUBDOMAIN = _UNDERSCORED + r"(\." + _UNDERSCORED + ")*"
 _LABEL_1035 = "[a-z]([-a-z0-9]*[a-z0-9])?"
 _QUALIFIED = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _LABEL_VALUE = "(" + _QUALIFIED + ")?"
@@ -62,6 +64,7 @@ EMPTY = "must be non-empty"
 BAD_PORT = "must be between 1 and 65535, inclusive"
 
 _label_ok = re.compile(_LABEL + r"\Z").match
+_underscored_ok = re.compile(_UNDERSCORED_SUBDOMAIN + r"\Z").match
 _subdomain_ok = re.compile(_SUBDOMAIN + r"\Z").match
 _label_1035_ok = re.compile(_LABEL_1035 + r"\Z").match
 _qualified_ok = re.compile(_QUALIFIED + r"\Z").match
@@ -106,6 +109,15 @@ def dns_subdomain(text: str) -> list[str]:
     problems = [too_long(253)] if _longer(text, 253) else []
     if not _subdomain_ok(text):
         problems.append(_pattern_problem(_SUBDOMAIN_TEXT, _SUBDOMAIN, "example.com"))
+    return problems
+
+
+def dns_subdomain_with_underscores(text: str) -> list[str]:
+    """An RFC 1123 subdomain that may have underscores: where names are searched."""
+    problems = [too_long(253)] if _longer(text, 253) else []
+    if not _underscored_ok(text):
+        said = _SUBDOMAIN_TEXT.replace("characters, '-'", "characters, '_', '-'")
+        problems.append(_pattern_problem(said, _UNDERSCORED_SUBDOMAIN, "example.com"))
     return problems
 
 

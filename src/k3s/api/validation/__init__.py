@@ -23,10 +23,11 @@ from k3s.api.validation import (
     flowcontrol,
     meta,
     networking,
+    persistent,
+    podchanges,
     pods,
     services,
     slices,
-    storage,
     storageclasses,
     workloads,
 )
@@ -71,8 +72,8 @@ _CREATE: dict[str, Create] = {
     "leases.coordination.k8s.io": config.lease,
     "priorityclasses.scheduling.k8s.io": config.priority_class,
     "runtimeclasses.node.k8s.io": config.runtime_class,
-    "persistentvolumes": storage.volume,
-    "persistentvolumeclaims": storage.claim,
+    "persistentvolumes": persistent.volume,
+    "persistentvolumeclaims": persistent.claim,
     "storageclasses.storage.k8s.io": storageclasses.storage_class,
     "csidrivers.storage.k8s.io": storageclasses.csi_driver,
     "csinodes.storage.k8s.io": storageclasses.csi_node,
@@ -85,7 +86,7 @@ _CREATE: dict[str, Create] = {
 
 # Kinds whose changes follow further rules; the others are looked at as if they were new.
 _UPDATE: dict[str, Update] = {
-    "pods": pods.update,
+    "pods": podchanges.update,
     "deployments.apps": workloads.deployment_update,
     "replicasets.apps": workloads.replica_set_update,
     "statefulsets.apps": workloads.stateful_set_update,
@@ -107,8 +108,8 @@ _UPDATE: dict[str, Update] = {
     "clusterrolebindings.rbac.authorization.k8s.io": config.cluster_role_binding_update,
     "priorityclasses.scheduling.k8s.io": config.priority_class_update,
     "runtimeclasses.node.k8s.io": config.runtime_class_update,
-    "persistentvolumes": storage.volume_update,
-    "persistentvolumeclaims": storage.claim_update,
+    "persistentvolumes": persistent.volume_update,
+    "persistentvolumeclaims": persistent.claim_update,
     "storageclasses.storage.k8s.io": storageclasses.storage_class_update,
     "csidrivers.storage.k8s.io": storageclasses.csi_driver_update,
     "csinodes.storage.k8s.io": storageclasses.csi_node_update,
@@ -127,7 +128,7 @@ _STATUS: dict[str, Create] = {
     "resourceclaims.resource.k8s.io": devices.claim_status,
     "flowschemas.flowcontrol.apiserver.k8s.io": flowcontrol.status,
     "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io": flowcontrol.status,
-    "pods": pods.status,
+    "persistentvolumeclaims": persistent.claim_status,
     "namespaces": config.namespace_status,
     "resourcequotas": config.resource_quota_status,
     "ingresses.networking.k8s.io": networking.balancer_status,
@@ -136,6 +137,12 @@ _STATUS: dict[str, Create] = {
     "replicasets.apps": workloads.replica_status(("fullyLabeledReplicas", "readyReplicas", "availableReplicas")),
     "replicationcontrollers": workloads.replica_status(("fullyLabeledReplicas", "readyReplicas", "availableReplicas")),
     "statefulsets.apps": workloads.replica_status(("readyReplicas", "currentReplicas", "updatedReplicas")),
+}
+
+
+# Kinds of whose status some parts stay.
+_STATUS_UPDATE: dict[str, Update] = {
+    "pods": podchanges.status,
 }
 
 
@@ -162,9 +169,12 @@ def validate_update(kind: Kind, old: Object, new: Object) -> list[Cause]:
         causes += meta.common(new)
     if kind.custom:
         return causes + schema.validate(kind, new, old)
-    status = _STATUS.get(kind.qualified)
-    if status is not None and new.get("status") != old.get("status"):
-        causes += status(new)
+    if new.get("status") != old.get("status"):
+        status, moved = _STATUS.get(kind.qualified), _STATUS_UPDATE.get(kind.qualified)
+        if status is not None:
+            causes += status(new)
+        elif moved is not None:
+            causes += moved(old, new)
     if all(new.get(field) == old.get(field) for field in new.keys() | old.keys() if field not in _NOT_CONTENT):
         return causes
     change, check = _UPDATE.get(kind.qualified), _CREATE.get(kind.qualified)

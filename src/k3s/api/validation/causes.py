@@ -70,6 +70,11 @@ def not_found(field: str, value: Any) -> Cause:
     return _cause("FieldValueNotFound", field, f"Not found: {_shown(value)}")
 
 
+def wrong(field: str, detail: str) -> Cause:
+    """A value that breaks a rule, and that the message leaves out."""
+    return _cause("FieldValueInvalid", field, f"Invalid value: {detail}")
+
+
 def too_long(field: str, limit: int) -> Cause:
     """More bytes than are allowed."""
     return _cause("FieldValueTooLong", field, f"Too long: may not be more than {limit} bytes")

@@ -12,8 +12,6 @@ from k3s.api.validation.causes import (
     each,
     forbidden,
     invalid,
-    labels,
-    name_of,
     one_of,
     required,
     selector,
@@ -22,28 +20,28 @@ from k3s.api.validation.causes import (
 
 Spec = Mapping[str, Any]
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+_NOT_POSITIVE = "must be greater than zero"
+_NO_SELECTOR = "must not be specified when labelSelector is not set"
 
 
-def of_pod(field: str, spec: Spec) -> Causes:
-    """Everything in a pod spec that steers the scheduler."""
-    yield from labels(f"{field}.nodeSelector", spec.get("nodeSelector"))
-    yield from _affinity(f"{field}.affinity", spec.get("affinity") or {})
-    for i, toleration in enumerate(spec.get("tolerations") or ()):
-        yield from _toleration(f"{field}.tolerations[{i}]", toleration)
-    yield from _spread(f"{field}.topologySpreadConstraints", spec.get("topologySpreadConstraints") or ())
-    seen: set[str] = set()
-    gates = spec.get("schedulingGates") or ()
-    for i, gate in enumerate(gates):
-        name = gate.get("name", "")
-        yield from each(f"{field}.schedulingGates[{i}].name", name, names.qualified_name(name))
-        if name in seen:
-            yield duplicate(f"{field}.schedulingGates[{i}]", name)
-        seen.add(name)
-    if gates and spec.get("nodeName"):
-        yield forbidden(f"{field}.nodeName", "cannot be set until all schedulingGates have been cleared")
+def gates(field: str, spec: Spec) -> Causes:
+    """What a pod waits for: to be scheduled, and to be ready."""
     for i, gate in enumerate(spec.get("readinessGates") or ()):
         kind = gate.get("conditionType", "")
         yield from each(f"{field}.readinessGates[{i}].conditionType", kind, names.qualified_name(kind))
+    seen: set[str] = set()
+    for i, gate in enumerate(spec.get("schedulingGates") or ()):
+        name, at = gate.get("name", ""), f"{field}.schedulingGates[{i}]"
+        yield from each(at, name, names.qualified_name(name))
+        if name in seen:
+            yield duplicate(at, name)
+        seen.add(name)
+
+
+def tolerations(field: str, values: Sequence[Spec]) -> Causes:
+    """The taints that a pod tolerates."""
+    for i, value in enumerate(values):
+        yield from _toleration(f"{field}[{i}]", value)
 
 
 def _toleration(at: str, value: Spec) -> Causes:
@@ -57,37 +55,61 @@ def _toleration(at: str, value: Spec) -> Causes:
         yield invalid(f"{at}.effect", effect, "effect must be 'NoExecute' when `tolerationSeconds` is set")
     if operator == "Exists":
         if value.get("value"):
-            why = "value must be empty when `operator` is 'Exists'"
-            yield invalid(f"{at}.operator", value["value"], why)
+            yield invalid(f"{at}.operator", value["value"], "value must be empty when `operator` is 'Exists'")
     elif operator in ("", "Equal"):
-        yield from each(f"{at}.operator", value.get("value", ""), names.label_value(value.get("value", "")))
-    elif operator not in ("Lt", "Gt"):
+        problems = names.label_value(value.get("value", ""))
+        if problems:
+            yield invalid(f"{at}.operator", value["value"], ";".join(problems))
+    else:
         yield unsupported(f"{at}.operator", operator, ("Equal", "Exists"))
     if effect:
         yield from one_of(f"{at}.effect", effect, EFFECTS)
 
 
-def _spread(field: str, constraints: Sequence[Spec]) -> Causes:
+def spread(field: str, constraints: Sequence[Spec]) -> Causes:
+    """How pods are spread over the nodes."""
+    pairs = [(value.get("topologyKey", ""), value.get("whenUnsatisfiable", "")) for value in constraints]
     for i, value in enumerate(constraints):
         at = f"{field}[{i}]"
+        key, then = pairs[i]
         if value.get("maxSkew", 0) <= 0:
-            yield invalid(f"{at}.maxSkew", value.get("maxSkew", 0), "must be greater than zero")
-        key = value.get("topologyKey", "")
+            yield invalid(f"{at}.maxSkew", value.get("maxSkew", 0), _NOT_POSITIVE)
         if not key:
             yield required(f"{at}.topologyKey", "can not be empty")
-        else:
-            yield from each(f"{at}.topologyKey", key, names.qualified_name(key))
-        then = value.get("whenUnsatisfiable", "")
         yield from one_of(f"{at}.whenUnsatisfiable", then, ("DoNotSchedule", "ScheduleAnyway"))
-        pair = (key, then)
-        if any((c.get("topologyKey", ""), c.get("whenUnsatisfiable", "")) == pair for c in constraints[:i]):
-            yield duplicate(at, f"{{{key}, {then}}}")
-        if value.get("minDomains", 1) <= 0:
-            yield invalid(f"{at}.minDomains", value["minDomains"], "must be greater than zero")
+        if pairs[i] in pairs[i + 1 :]:
+            yield duplicate(f"{at}.{{topologyKey, whenUnsatisfiable}}", f"{{{key}, {then}}}")
+        domains = value.get("minDomains")
+        if domains is not None and domains <= 0:
+            yield invalid(f"{at}.minDomains", domains, _NOT_POSITIVE)
+        if domains is not None and then != "DoNotSchedule":
+            why = f"can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {then}"
+            yield invalid(f"{at}.minDomains", domains, why)
+        for part in ("nodeAffinityPolicy", "nodeTaintsPolicy"):
+            if part in value:
+                yield from one_of(f"{at}.{part}", value[part], ("Honor", "Ignore"))
+        yield from _spread_keys(at, value)
         yield from selector(f"{at}.labelSelector", value.get("labelSelector"))
 
 
-def _affinity(at: str, value: Spec) -> Causes:
+def _spread_keys(at: str, value: Spec) -> Causes:
+    """Labels whose values are taken from the pod itself; one that the server took stands in the selector as well."""
+    keys, chosen = value.get("matchLabelKeys") or (), value.get("labelSelector")
+    if keys and chosen is None:
+        yield forbidden(f"{at}.matchLabelKeys", _NO_SELECTOR)
+    taken = {*((chosen or {}).get("matchLabels") or ())}
+    for rule in (chosen or {}).get("matchExpressions") or ():
+        key = rule.get("key", "")
+        if not (key in keys and key not in taken and rule.get("operator") == "In" and len(rule.get("values", ())) == 1):
+            taken.add(key)
+    for i, key in enumerate(keys):
+        yield from each(f"{at}.matchLabelKeys[{i}]", key, names.qualified_name(key))
+        if key in taken:
+            yield invalid(f"{at}.matchLabelKeys[{i}]", key, "exists in both matchLabelKeys and labelSelector")
+
+
+def affinity(at: str, value: Spec) -> Causes:
+    """To which nodes and near which pods a pod goes."""
     node = value.get("nodeAffinity") or {}
     needed = node.get("requiredDuringSchedulingIgnoredDuringExecution")
     if needed is not None:
@@ -96,7 +118,7 @@ def _affinity(at: str, value: Spec) -> Causes:
     for i, term in enumerate(node.get("preferredDuringSchedulingIgnoredDuringExecution") or ()):
         here = f"{at}.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[{i}]"
         yield from _weight(here, term)
-        yield from _node_term(f"{here}.preference", term.get("preference") or {})
+        yield from _node_term(f"{here}.preference", term.get("preference") or {}, values=False)
     for kind in ("podAffinity", "podAntiAffinity"):
         both = value.get(kind) or {}
         for i, term in enumerate(both.get("requiredDuringSchedulingIgnoredDuringExecution") or ()):
@@ -118,42 +140,76 @@ def node_selector(at: str, value: Spec) -> Causes:
     if not terms:
         yield required(f"{at}.nodeSelectorTerms", "must have at least one node selector term")
     for i, term in enumerate(terms):
-        yield from _node_term(f"{at}.nodeSelectorTerms[{i}]", term)
+        yield from _node_term(f"{at}.nodeSelectorTerms[{i}]", term, values=True)
 
 
-def _node_term(at: str, term: Spec) -> Causes:
-    for part in ("matchExpressions", "matchFields"):
-        for i, rule in enumerate(term.get(part) or ()):
-            here = f"{at}.{part}[{i}]"
-            operator, values = rule.get("operator", ""), rule.get("values") or ()
-            if operator in ("In", "NotIn"):
-                if not values:
-                    yield required(f"{here}.values", "must be specified when `operator` is 'In' or 'NotIn'")
-            elif operator in ("Exists", "DoesNotExist"):
-                if values:
-                    why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
-                    yield forbidden(f"{here}.values", why)
-            elif operator in ("Gt", "Lt"):
-                if len(values) != 1:
-                    why = "must be specified single value when `operator` is 'Lt' or 'Gt'"
-                    yield required(f"{here}.values", why)
-            else:
-                yield invalid(f"{here}.operator", operator, "not a valid selector operator")
-            if part == "matchExpressions":
-                yield from each(f"{here}.key", rule.get("key", ""), names.qualified_name(rule.get("key", "")))
-            elif rule.get("key") != "metadata.name":
-                yield invalid(f"{here}.key", rule.get("key", ""), "not a valid field selector key")
+def _node_term(at: str, term: Spec, *, values: bool) -> Causes:
+    """A term of a node selector; `values`: what labels are compared with has to be the value of a label."""
+    for i, rule in enumerate(term.get("matchExpressions") or ()):
+        yield from _node_rule(f"{at}.matchExpressions[{i}]", rule)
+        for j, text in enumerate(rule.get("values") or ()) if values else ():
+            yield from each(f"{at}.matchExpressions[{i}].values[{j}]", text, names.label_value(text))
+    for i, rule in enumerate(term.get("matchFields") or ()):
+        here, key, given = f"{at}.matchFields[{i}]", rule.get("key", ""), rule.get("values") or ()
+        if rule.get("operator") not in ("In", "NotIn"):
+            yield invalid(f"{here}.operator", rule.get("operator", ""), "not a valid selector operator")
+        elif len(given) != 1:
+            why = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector"
+            yield required(f"{here}.values", why)
+        if key != "metadata.name":
+            yield invalid(f"{here}.key", key, "not a valid field selector key")
+        for j, text in enumerate(given) if key == "metadata.name" else ():
+            yield from each(f"{here}.values[{j}]", text, names.dns_subdomain(text))
+
+
+def _node_rule(here: str, rule: Spec) -> Causes:
+    operator, values = rule.get("operator", ""), rule.get("values") or ()
+    if operator in ("In", "NotIn"):
+        if not values:
+            yield required(f"{here}.values", "must be specified when `operator` is 'In' or 'NotIn'")
+    elif operator in ("Exists", "DoesNotExist"):
+        if values:
+            yield forbidden(f"{here}.values", "may not be specified when `operator` is 'Exists' or 'DoesNotExist'")
+    elif operator in ("Gt", "Lt"):
+        if len(values) != 1:
+            yield required(f"{here}.values", "must be specified single value when `operator` is 'Lt' or 'Gt'")
+    else:
+        yield invalid(f"{here}.operator", operator, "not a valid selector operator")
+    yield from each(f"{here}.key", rule.get("key", ""), names.qualified_name(rule.get("key", "")))
 
 
 def _pod_term(at: str, term: Spec) -> Causes:
     yield from selector(f"{at}.labelSelector", term.get("labelSelector"))
     yield from selector(f"{at}.namespaceSelector", term.get("namespaceSelector"))
     for space in term.get("namespaces") or ():
-        yield from name_of(f"{at}.namespace", space, names.dns_label)
+        yield from each(f"{at}.namespace", space, names.dns_label(space))
+    if "matchLabelKeys" in term or "mismatchLabelKeys" in term:
+        yield from _pod_keys(at, term)
     key = term.get("topologyKey", "")
     if not key:
         yield required(f"{at}.topologyKey", "can not be empty")
     yield from each(f"{at}.topologyKey", key, names.qualified_name(key))
+
+
+def _pod_keys(at: str, term: Spec) -> Causes:
+    """Labels that another pod has, or has not, the same value of."""
+    chosen, same = term.get("labelSelector"), term.get("matchLabelKeys") or []
+    other = term.get("mismatchLabelKeys") or ()
+    for part, keys in (("matchLabelKeys", same), ("mismatchLabelKeys", other)):
+        if keys and chosen is None:
+            yield forbidden(f"{at}.{part}", _NO_SELECTOR)
+        for i, key in enumerate(keys if chosen is not None else ()):
+            yield from each(f"{at}.{part}[{i}]", key, names.qualified_name(key))
+    taken = {*((chosen or {}).get("matchLabels") or ())}
+    for rule in (chosen or {}).get("matchExpressions") or ():
+        key = rule.get("key", "")
+        if key in same and key in taken:
+            last = len(same) - 1 - same[::-1].index(key)
+            yield invalid(f"{at}[{last}]", key, "exists in both matchLabelKeys and labelSelector")
+        taken.add(key)
+    for i, key in enumerate(same):
+        if key in other:
+            yield invalid(f"{at}.matchLabelKeys[{i}]", key, "exists in both matchLabelKeys and mismatchLabelKeys")
 
 
 def taints(field: str, values: Sequence[Spec]) -> Causes:
@@ -163,7 +219,9 @@ def taints(field: str, values: Sequence[Spec]) -> Causes:
         at = f"{field}[{i}]"
         key, effect = taint.get("key", ""), taint.get("effect", "")
         yield from each(f"{at}.key", key, names.qualified_name(key))
-        yield from each(f"{at}.value", taint.get("value", ""), names.label_value(taint.get("value", "")))
+        problems = names.label_value(taint.get("value", ""))
+        if problems:
+            yield invalid(f"{at}.value", taint["value"], ";".join(problems))
         if not effect:
             yield required(f"{at}.effect")
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from k3s.api import times
 from k3s.api.object import Object
 from k3s.api.qos import qos_class
+from k3s.api.validation import podchanges
 from k3s.apiserver.strategy import Cause, Context, Strategy
 
 _CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
@@ -32,11 +33,9 @@ class PodStrategy(Strategy):
         return super().reset_update(context, old, new)
 
     def validate(self, context: Context, old: Object | None, new: Object) -> list[Cause]:
-        if old is None:
-            return []
-        if context.subresource == "status":
-            return _status_causes(old, new)
-        if context.subresource != "resize":
+        if old is not None and context.subresource == "ephemeralcontainers":
+            return [*podchanges.ephemeral(old, new)]
+        if old is None or context.subresource != "resize":
             return []
         from k3s.apiserver.subresources import resize
 
@@ -69,31 +68,6 @@ class PodStrategy(Strategy):
         if status.get("hostIP") and not status.get("hostIPs"):
             status = {**status, "hostIPs": [{"ip": status["hostIP"]}]}
         return new if status is new.get("status") else {**new, "status": status}
-
-
-def _status_causes(old: Object, new: Object) -> list[Cause]:
-    """A pod keeps its class of service, and containers that are not started again stay terminated."""
-    before, status = old.get("status") or {}, new.get("status") or {}
-    causes: list[Cause] = []
-    was, qos = before.get("qosClass"), status.get("qosClass", "")
-    if was and qos != was:
-        text = f'Invalid value: "{qos}": field is immutable'
-        causes.append({"reason": "FieldValueInvalid", "message": text, "field": "status.qosClass"})
-    policy = old["spec"].get("restartPolicy")
-    if policy == "Always":
-        return causes
-    now = {c.get("name"): (i, c.get("state") or {}) for i, c in enumerate(status.get("containerStatuses") or ())}
-    for container in before.get("containerStatuses") or ():
-        over = (container.get("state") or {}).get("terminated")
-        i, state = now.get(container.get("name"), (0, None))
-        if over is None or state is None or "terminated" in state:
-            continue
-        if policy == "OnFailure" and over.get("exitCode", 0) != 0:
-            continue
-        at = f"status.containerStatuses[{i}].state"
-        text = "Forbidden: may not be transitioned to non-terminated state"
-        causes.append({"reason": "FieldValueForbidden", "message": text, "field": at})
-    return causes
 
 
 def _gated(now: float) -> Object:
