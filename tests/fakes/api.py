@@ -188,7 +188,7 @@ class Pki:
 
     def _build(self, name: str, secret: ec.EllipticCurvePrivateKey, *, authority: bool) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
-        names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+        names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.DNSName(name)])
         builder = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))

@@ -39,7 +39,7 @@ def build(store: MemoryStore, **more: Any) -> ApiServer:
         ApiServerConfig(addresses=(("127.0.0.1", 0),)),
         authenticator,
         authorizer,
-        chain(cache, authorizer, clock, entropy),
+        chain(cache, authorizer, clock, entropy, registry, cache.convert),
         clock,
         entropy,
         registry=registry,

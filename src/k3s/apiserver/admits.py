@@ -30,6 +30,8 @@ class AdmissionRequest:
 
     #: What the audit log shall say about this write, by `<plugin or policy>/<key>`.
     audit: dict[str, str] = field(default_factory=dict)
+    #: What plugins have to remember between the rounds of one write (see `chain.Chain.admit`).
+    state: dict[str, Any] = field(default_factory=dict)
 
     def with_object(self, obj: Object) -> AdmissionRequest:
         """The same request about what the object became."""
@@ -46,6 +48,7 @@ class AdmissionRequest:
             self.options,
             self.warnings,
             self.audit,
+            self.state,
         )
 
 

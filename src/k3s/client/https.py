@@ -35,6 +35,7 @@ _SAFE_METHODS = ("GET",)
 class HttpsTransport:
     """A Transport to the server at `server_url`.
 
+    `address` answers where to connect to, instead of the URL's host and port; the certificate still has to be of that.
     `token` is a bearer token or a function that answers the newest one. Files of `credentials` are read again when they
     change; connections that are kept are then replaced.
     """
@@ -47,6 +48,7 @@ class HttpsTransport:
         token: str | Callable[[], str] = "",
         request_s: float = REQUEST_S,
         connections: int = CONNECTIONS,
+        address: Callable[[], tuple[str, int]] | None = None,
     ) -> None:
         parts = urlsplit(server_url)
         if parts.scheme not in ("https", "http") or not parts.hostname:
@@ -56,6 +58,7 @@ class HttpsTransport:
         self._netloc = parts.netloc.rpartition("@")[2]
         self._prefix = parts.path.rstrip("/")
         self._tls = TlsContext(credentials or Credentials()) if parts.scheme == "https" else None
+        self._address = address
         self._token = token
         self._request_s = request_s
         self._slots = asyncio.Semaphore(connections)
@@ -200,13 +203,14 @@ class HttpsTransport:
         if self._closed:
             raise ServiceUnavailable(f"Cannot reach {self._url}: this client is closed")
         context: ssl.SSLContext | None = self._tls.current() if self._tls else None
+        host, port = self._address() if self._address else (self._host, self._port)
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_S):
                 transport, connection = await loop.create_connection(
                     lambda: Connection(self._lost),
-                    self._host,
-                    self._port,
+                    host,
+                    port,
                     ssl=context,
                     server_hostname=self._host if context else None,
                 )

@@ -198,7 +198,7 @@ class ControlPlane:
             ),
             self.authenticator,
             self.authorizer,
-            admission.chain(cache, self.authorizer, self.clock, self.entropy),
+            admission.chain(cache, self.authorizer, self.clock, self.entropy, registry, cache.convert),
             self.clock,
             self.entropy,
             registry=registry,

@@ -15,9 +15,13 @@ from k3s.apiserver.admits import AdmissionRequest, Commit
 
 CREATE, UPDATE, DELETE, CONNECT = "CREATE", "UPDATE", "DELETE", "CONNECT"
 
+#: Set in a request's state by a plugin whose change makes all plugins look once more; set in that second round.
+AGAIN, SECOND = "again", "second"
+
 Admit = Callable[[AdmissionRequest], "Object | Awaitable[Object]"]
 Validate = Callable[[AdmissionRequest], "Awaitable[None] | None"]
-_Plan = tuple[tuple[Admit, ...], tuple[Validate, ...], "tuple[Plugin, ...]"]
+Waits = Callable[[Kind, str, str], bool]
+_Plan = tuple[tuple[Admit, ...], tuple[Validate, ...], "tuple[Waits, ...]"]
 
 
 class Plugin:
@@ -66,14 +70,27 @@ class Chain:
     def waits(self, kind: Kind, operation: str, namespace: str) -> bool:
         """Whether a plugin may have to wait about such a write; if not, `admit` and `validate` never suspend."""
         plan = self._plans.get((kind, operation)) or self._plan(kind, operation)
-        return any(plugin.waits(kind, operation, namespace) for plugin in plan[2])
+        found = False
+        for waits in plan[2]:
+            found = found or waits(kind, operation, namespace)
+        return found
 
     async def admit(self, request: AdmissionRequest) -> Object:
-        """The object with what the plugins add; `request.obj` is never changed. Raises Forbidden, Invalid, NotFound."""
+        """The object with what the plugins add; `request.obj` is never changed. Raises Forbidden, Invalid, NotFound.
+
+        When somebody from outside changed it, all plugins see it a second time.
+        """
         plan = self._plans.get((request.kind, request.operation)) or self._plan(request.kind, request.operation)
         obj = request.obj
         assert obj is not None, "only writes that carry an object are admitted; others are validated"
-        for admit in plan[0]:
+        obj = await self._round(plan[0], request, obj)
+        if request.state.get(AGAIN):
+            request.state[SECOND] = True
+            obj = await self._round(plan[0], request.with_object(obj), obj)
+        return obj
+
+    async def _round(self, admits: tuple[Admit, ...], request: AdmissionRequest, obj: Object) -> Object:
+        for admit in admits:
             changed = admit(request)
             if changed is not obj:
                 obj = changed if isinstance(changed, dict) else await changed
@@ -93,7 +110,7 @@ class Chain:
         plan = (
             tuple(p.admit for p in concerned if operation in p.admits),
             tuple(p.validate for p in concerned if operation in p.validates),
-            tuple(p for p in concerned if p.remote and operation in p.admits | p.validates),
+            tuple(p.waits for p in concerned if p.remote and operation in p.admits | p.validates),
         )
         self._plans[kind, operation] = plan
         return plan

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from k3s.api.kinds import REGISTRY, Kind, Registry
+from k3s.api.object import Object
 from k3s.apiserver.admission import certificates, classes, pods
 from k3s.apiserver.admission.chain import Chain
 from k3s.apiserver.admission.escalation import Escalation
@@ -13,6 +16,8 @@ from k3s.apiserver.admission.noderestriction import NodeRestriction
 from k3s.apiserver.admission.podsecurity import PodSecurity
 from k3s.apiserver.admission.quota import ResourceQuota
 from k3s.apiserver.admission.serviceaccounts import ServiceAccount
+from k3s.apiserver.admission.webhookclient import WebhookClient
+from k3s.apiserver.admission.webhooks import MutatingWebhook, ValidatingWebhook
 from k3s.apiserver.authz import Authorizer
 from k3s.base.clock import Clock
 from k3s.base.entropy import Entropy
@@ -21,8 +26,16 @@ if TYPE_CHECKING:
     from k3s.apiserver.cache import Reader
 
 
-def chain(reader: Reader, authorizer: Authorizer, clock: Clock, entropy: Entropy) -> Chain:
+def chain(
+    reader: Reader,
+    authorizer: Authorizer,
+    clock: Clock,
+    entropy: Entropy,
+    registry: Registry = REGISTRY,
+    convert: Callable[[Object, Kind], Object] = lambda obj, kind: obj,
+) -> Chain:
     """The chain that k3s runs: upstream's default plugins and NodeRestriction."""
+    hooks = (reader, registry, convert, authorizer, entropy, WebhookClient(reader))
     return Chain(
         [
             NamespaceLifecycle(),
@@ -42,6 +55,8 @@ def chain(reader: Reader, authorizer: Authorizer, clock: Clock, entropy: Entropy
             certificates.CertificateSubjectRestriction(),
             classes.DefaultIngressClass(reader),
             Escalation(authorizer),
+            MutatingWebhook(*hooks),
+            ValidatingWebhook(*hooks),
             ResourceQuota(reader, clock),
         ]
     )

@@ -1,0 +1,46 @@
+"""matchConditions of webhooks and policies: expressions that all have to be true for a write to be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from k3s.api.kinds import Kind
+from k3s.api.object import Object
+from k3s.apiserver.admits import AdmissionRequest
+from k3s.apiserver.authz import Authorizes
+
+if TYPE_CHECKING:
+    from k3s.api.cel import Program
+
+
+class Conditions:
+    """The conditions of one webhook, compiled when a write first asks for them."""
+
+    def __init__(self, conditions: Sequence[Object], authorizer: Authorizes) -> None:
+        self._conditions = conditions
+        self._authorizer = authorizer
+        self._programs: list[Program] | None = None
+
+    def match(
+        self, request: AdmissionRequest, kind: Kind, obj: Object | None, old: Object | None
+    ) -> tuple[bool, str | None]:
+        """Whether all are true; and why it cannot be told, if so. One that is false decides, whatever others say."""
+        from k3s.api.cel import CompileError, EvaluationError
+        from k3s.apiserver.admission import expressions
+
+        try:
+            if self._programs is None:
+                self._programs = [expressions.condition(one.get("expression", "")) for one in self._conditions]
+        except CompileError as error:
+            return False, str(error)
+        bindings = expressions.bindings(request, kind, obj, old, self._authorizer)
+        problems = []
+        for condition, program in zip(self._conditions, self._programs, strict=True):
+            try:
+                if program.evaluate(bindings) is not True:
+                    return False, None
+            except EvaluationError as error:
+                source = condition.get("expression", "")
+                problems.append(f"expression '{source}' resulted in error: {error}")
+        return not problems, (problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]") if problems else None

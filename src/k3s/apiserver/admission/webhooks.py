@@ -1,0 +1,244 @@
+"""MutatingAdmissionWebhook and ValidatingAdmissionWebhook: others decide about writes, by configuration.
+
+Source: "Dynamic Admission Control" in the Kubernetes documentation; texts as upstream's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from k3s.api import schema
+from k3s.api.errors import ApiError, BadRequest, InternalError, forbidden
+from k3s.api.kinds import Kind, Registry, builtin
+from k3s.api.object import Object
+from k3s.api.patch import json_patch
+from k3s.apiserver.admission import matching, reviews
+from k3s.apiserver.admission.chain import AGAIN, CONNECT, CREATE, DELETE, SECOND, UPDATE, Plugin
+from k3s.apiserver.admission.conditions import Conditions
+from k3s.apiserver.admission.webhookclient import CallFailed, WebhookClient
+from k3s.apiserver.admits import AdmissionRequest
+from k3s.apiserver.authz import Authorizes
+from k3s.base.entropy import Entropy
+
+if TYPE_CHECKING:
+    from k3s.apiserver.cache import Reader
+
+log = logging.getLogger(__name__)
+MUTATING = builtin("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration")
+VALIDATING = builtin("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration")
+_TIMEOUT_S = 10
+Convert = Callable[[Object, Kind], Object]
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """One webhook of a configuration; `uid` tells it from others of the same name."""
+
+    uid: str
+    name: str
+    spec: Object
+    selectors: matching.Selectors
+    conditions: Conditions | None
+
+    @property
+    def ignores_failure(self) -> bool:
+        """Whether a write goes on when the webhook cannot be asked."""
+        return self.spec.get("failurePolicy") == "Ignore"
+
+    @property
+    def version(self) -> str:
+        """The first version of AdmissionReview that both sides know."""
+        known = [v for v in self.spec.get("admissionReviewVersions") or () if v in reviews.VERSIONS]
+        return known[0] if known else "v1"
+
+
+class _Webhooks(Plugin):
+    """What both plugins share: finding the hooks of a write, and asking one."""
+
+    remote = True
+    resources = frozenset({"*"})
+    configurations: Kind = MUTATING
+
+    def __init__(
+        self,
+        reader: Reader,
+        registry: Registry,
+        convert: Convert,
+        authorizer: Authorizes,
+        entropy: Entropy,
+        client: WebhookClient,
+    ) -> None:
+        self._reader = reader
+        self._registry = registry
+        self._convert = convert
+        self._authorizer = authorizer
+        self._entropy = entropy
+        self._client = client
+        self._index = matching.Index(reader, (self.configurations,), self._compiled, self._about)
+
+    def waits(self, kind: Kind, operation: str, namespace: str) -> bool:
+        if not self._index.all():
+            return False
+        return any(self._index.about(kind, operation, sub) for sub in ("", *kind.subresources))
+
+    def _compiled(self) -> list[Hook]:
+        found = sorted(self._reader.list(self.configurations), key=lambda config: str(config["metadata"]["name"]))
+        hooks = []
+        for config in found:
+            for number, spec in enumerate(config.get("webhooks") or ()):
+                name = str(spec.get("name", ""))
+                uid = f"{config['metadata']['name']}/{number}/{name}"
+                given = spec.get("matchConditions")
+                conditions = Conditions(given, self._authorizer) if given else None
+                hooks.append(Hook(uid, name, spec, matching.Selectors.of(spec), conditions))
+        return hooks
+
+    def _about(self, hook: Hook, kind: Kind, operation: str, subresource: str) -> Kind | None:
+        policy = hook.spec.get("matchPolicy") or "Equivalent"
+        rules = hook.spec.get("rules") or ()
+        return matching.covering(rules, self._registry, kind, operation, subresource, policy)
+
+    def _hooks(self, request: AdmissionRequest) -> list[tuple[Hook, Kind]]:
+        """The hooks that want to see a write, in order. Raises Forbidden when that cannot be told."""
+        found = self._index.about(request.kind, request.operation, request.subresource)
+        return [(hook, kind) for hook, kind in found if self._selected(hook, kind, request)]
+
+    def _selected(self, hook: Hook, kind: Kind, request: AdmissionRequest) -> bool:
+        if not hook.selectors.match(request, self._reader):
+            return False
+        if hook.conditions is None:
+            return True
+        matched, problem = hook.conditions.match(
+            request, kind, self._as(request.obj, kind), self._as(request.old, kind)
+        )
+        if problem is None:
+            return matched
+        if hook.ignores_failure:
+            log.warning("Webhook %s is left out: %s", hook.name, problem)
+            return False
+        raise forbidden(request.kind.group, request.kind.plural, request.name, problem)
+
+    def _as(self, obj: Object | None, kind: Kind) -> Object | None:
+        """An object in the version that a hook wants to see; what is no object of the kind stays as it is."""
+        if obj is None or obj.get("apiVersion") == kind.api_version or obj.get("kind") != kind.kind:
+            return obj
+        return self._convert(obj, kind)
+
+    async def _ask(
+        self, hook: Hook, kind: Kind, request: AdmissionRequest, *, mutating: bool
+    ) -> reviews.Verdict | None:
+        """The verdict of one webhook; None when it cannot be asked and that is to be ignored. Raises ApiError."""
+        if request.dry_run and hook.spec.get("sideEffects") not in ("None", "NoneOnDryRun"):
+            raise BadRequest(f'admission webhook "{hook.name}" does not support dry run')
+        uid = self._entropy.uid()
+        obj, old = self._as(request.obj, kind), self._as(request.old, kind)
+        body = reviews.question(request, kind, uid, hook.version, obj, old)
+        try:
+            answer = await self._client.ask(
+                hook.spec.get("clientConfig") or {}, body, float(hook.spec.get("timeoutSeconds") or _TIMEOUT_S)
+            )
+            found = reviews.verdict(answer, uid, hook.version, mutating=mutating)
+        except (CallFailed, reviews.BadReview) as error:
+            what = "failed to call webhook" if isinstance(error, CallFailed) else "received invalid webhook response"
+            text = f'failed calling webhook "{hook.name}": {what}: {error}'
+            if hook.ignores_failure:
+                log.warning("Failing open: %s", text)
+                return None
+            causes = {"causes": [{"message": text}]}
+            raise InternalError(f"Internal error occurred: {text}", causes) from error
+        request.audit.update({f"{hook.name}/{key}": value for key, value in found.audit.items()})
+        request.warnings.extend(found.warnings)
+        if not found.allowed:
+            raise reviews.denial(hook.name, found.status)
+        return found
+
+
+class MutatingWebhook(_Webhooks):
+    """Asks one after the other; each sees what the ones before it made of the object."""
+
+    name = "MutatingAdmissionWebhook"
+    configurations = MUTATING
+    admits = frozenset({CREATE, UPDATE})
+    validates = frozenset({DELETE, CONNECT})
+
+    def admit(self, request: AdmissionRequest) -> Object | Awaitable[Object]:
+        assert request.obj is not None
+        if not self._index.about(request.kind, request.operation, request.subresource):
+            return request.obj
+        return self._admit(request, request.obj)
+
+    def validate(self, request: AdmissionRequest) -> Awaitable[None] | None:
+        """Of a deletion or a connection there is nothing to change, only to refuse."""
+        if not self._index.about(request.kind, request.operation, request.subresource):
+            return None
+        return self._check(request)
+
+    async def _check(self, request: AdmissionRequest) -> None:
+        for hook, kind in self._hooks(request):
+            await self._ask(hook, kind, request, mutating=True)
+
+    async def _admit(self, request: AdmissionRequest, obj: Object) -> Object:
+        second, state = SECOND in request.state, request.state
+        asked: list[str] = state.setdefault("webhooks", [])
+        due: set[str] = state.setdefault("webhooks due", set())
+        if second and state.get("webhooks made") != obj:
+            due.update(asked)
+        for hook, kind in self._index.about(request.kind, request.operation, request.subresource):
+            if (second and hook.uid not in due) or not self._selected(hook, kind, request):
+                continue
+            due.discard(hook.uid)
+            found = await self._ask(hook, kind, request, mutating=True)
+            changed = obj if found is None or found.patch is None else self._patched(hook, kind, request, obj, found)
+            if changed != obj:
+                obj = changed
+                request = request.with_object(obj)
+                due.update(asked)
+                state[AGAIN] = True
+            if hook.spec.get("reinvocationPolicy") == "IfNeeded":
+                asked.append(hook.uid)
+        state["webhooks made"] = obj
+        return obj
+
+    def _patched(
+        self, hook: Hook, kind: Kind, request: AdmissionRequest, obj: Object, found: reviews.Verdict
+    ) -> Object:
+        """The object with a webhook's patch, in its own version, with defaults. Raises InternalError."""
+        if found.patch_type != "JSONPatch":
+            text = f'failed calling webhook "{hook.name}": unsupported patch type "{found.patch_type}"'
+            raise InternalError(f"Internal error occurred: {text}", {"causes": [{"message": text}]})
+        try:
+            seen = self._as(obj, kind)
+            assert seen is not None and found.patch is not None
+            new = json_patch(seen, found.patch)
+            if new.get("kind") != request.kind.kind:
+                return new if isinstance(new, dict) else obj
+            new, _ = schema.prune(kind, new)
+            back = new if kind is request.kind else self._convert(new, request.kind)
+        except (ApiError, AttributeError) as error:
+            text = str(error)
+            raise InternalError(f"Internal error occurred: {text}", {"causes": [{"message": text}]}) from error
+        return schema.defaults(request.kind, back)
+
+
+class ValidatingWebhook(_Webhooks):
+    """Asks all at the same time; the first refusal counts."""
+
+    name = "ValidatingAdmissionWebhook"
+    configurations = VALIDATING
+    validates = frozenset({CREATE, UPDATE, DELETE, CONNECT})
+
+    def validate(self, request: AdmissionRequest) -> Awaitable[None] | None:
+        if not self._index.about(request.kind, request.operation, request.subresource):
+            return None
+        return self._validate(request)
+
+    async def _validate(self, request: AdmissionRequest) -> None:
+        hooks = self._hooks(request)
+        asked = (self._ask(hook, kind, request, mutating=False) for hook, kind in hooks)
+        for outcome in await asyncio.gather(*asked, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
