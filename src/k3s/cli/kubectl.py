@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from k3s.base import bundle
 from k3s.cli.main import fail
 
 _SYSTEM_KUBECONFIG = Path("/etc/rancher/k3s/k3s.yaml")
 
 
 def find() -> str | None:
-    """The kubectl that came with the locked dependencies, else the one on PATH."""
-    bundled = Path(sysconfig.get_path("scripts")) / "kubectl"
-    return str(bundled) if bundled.is_file() else shutil.which("kubectl")
+    """The kubectl of the executable's payload, or that of the locked dependencies, else the one on PATH."""
+    if found := bundle.program("kubectl"):
+        return found
+    import sysconfig  # slow to load, and the payload has been looked at
+
+    locked = Path(sysconfig.get_path("scripts")) / "kubectl"
+    return str(locked) if locked.is_file() else shutil.which("kubectl")
 
 
 def kubeconfig() -> str:

@@ -50,6 +50,15 @@ def fail(message: str, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
+def _globals_last(args: list[str]) -> list[str]:
+    """The words with the options that may stand before the command behind it (spec 1.1)."""
+    early: list[str] = []
+    while args and (args[0] == "--debug" or args[0].startswith(("-d", "--data-dir"))):
+        count = 2 if args[0] in ("-d", "--data-dir") else 1
+        early, args = early + args[:count], args[count:]
+    return [args[0], *early, *args[1:]] if args and args[0] in ("server", "agent", "uninstall") else args
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the personality that `argv` asks for; does not return."""
     words = list(sys.argv if argv is None else argv)
@@ -57,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = words[1:]
     if called in ("kubectl", "ctr", "crictl"):
         args = [called, *args]
+    args = _globals_last(args)
     if not args or args[0] in ("-h", "--help", "help"):
         print(_usage())
         sys.exit(0)

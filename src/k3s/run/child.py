@@ -12,6 +12,8 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
+from k3s.base import bundle
+
 log = logging.getLogger(__name__)
 
 _STOP_S = 20.0
@@ -28,7 +30,8 @@ class AgentProcess:
     """Keeps `k3s agent <args>` running."""
 
     def __init__(self, args: Sequence[str], env: dict[str, str]) -> None:
-        self._command = [sys.executable, "-m", "k3s", "agent", *args]
+        ours = bundle.program("k3s")
+        self._command = [*([ours] if ours else [sys.executable, "-m", "k3s"]), "agent", *args]
         self._env = {**env, CHILD: "1"}
         self.pid = 0
 

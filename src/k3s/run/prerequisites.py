@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from k3s.base import bundle
 from k3s.run.config import ConfigError
 
 # Program -> Debian package. Programs of the original's packaging that nothing here calls yet are left out.
@@ -26,7 +27,9 @@ _CNI_PLUGINS = ("bridge", "host-local", "portmap", "loopback")
 
 def cni_folder() -> Path | None:
     """The folder that holds the CNI reference plugins, None when none has all of those needed."""
-    return next((f for f in CNI_FOLDERS if all((f / plugin).is_file() for plugin in _CNI_PLUGINS)), None)
+    ours = bundle.folder()
+    folders = (ours / "bin", *CNI_FOLDERS) if ours is not None else CNI_FOLDERS
+    return next((f for f in folders if all((f / plugin).is_file() for plugin in _CNI_PLUGINS)), None)
 
 
 def missing_packages(with_runtime: bool) -> list[str]:

@@ -1,0 +1,5 @@
+"""Refreshes lock.toml: python packaging/lock.py STORE"""
+
+from build.refresh import main
+
+main()
