@@ -1,7 +1,7 @@
 # The words of this project: setup, run, check, test, sim, bench. Each is a line or two.
 PYTHON := .venv/bin/python
 
-.PHONY: setup run check test fast sim bench fuzz fix
+.PHONY: setup run check test fast sim bench fuzz lock dist fix
 
 setup:  ## environment for development, and the system packages the tests need
 	./packaging/setup.sh
@@ -27,6 +27,12 @@ fuzz: setup  ## odd inputs for the parsers and the API: make fuzz SECONDS=600
 
 bench: setup  ## the figures of docs/benchmarks.md
 	$(PYTHON) bench/run.py
+
+lock: setup  ## pin the present version of everything the executable carries, and show what changes
+	$(PYTHON) packaging/lock.py $(or $(STORE),$(HOME)/.cache/k3s-build)
+
+dist: setup  ## dist/k3s, the one executable; make dist ARCH=arm64 for dist/k3s-arm64
+	$(PYTHON) packaging/dist.py $(if $(ARCH),--arch $(ARCH)) $(if $(STORE),--store $(STORE))
 
 fix: setup
 	$(PYTHON) -m ruff format src tests packaging bench

@@ -105,3 +105,14 @@ def test_module_runs() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("k3s version")
+
+
+def test_options_before_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`k3s -d DIR --version` and `k3s --debug server` mean what they mean behind the command."""
+    from k3s.cli import main as entry
+
+    assert entry._globals_last(["-d", "/x", "--debug", "server", "--token=t"]) == [
+        *("server", "-d", "/x", "--debug", "--token=t")
+    ]
+    assert entry._globals_last(["--data-dir=/x", "--version"]) == ["--version"]
+    assert entry._globals_last(["kubectl", "-d"]) == ["kubectl", "-d"]

@@ -1,0 +1,6 @@
+"""The build's modules are no package of ours: they are found beside packaging/."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "packaging"))
