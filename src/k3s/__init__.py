@@ -2,3 +2,6 @@
 
 # Kubernetes level of the API + our own release on it.
 VERSION = "v1.36.2+k3s1"
+
+# The commit that an executable was built from; a build writes it here.
+COMMIT = ""

