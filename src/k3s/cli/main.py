@@ -17,6 +17,9 @@ _PERSONALITIES = {
     "agent": ("k3s.cli.agent", "Run a node that joins a server"),
     "kubectl": ("k3s.cli.kubectl", "Run kubectl against this cluster"),
     "ctr": ("k3s.cli.ctr", "Run containerd's ctr against this node"),
+    "check-config": ("k3s.cli.check_config", "Tell whether this kernel has what a node needs"),
+    "completion": ("k3s.cli.completion", "Print what bash or zsh needs to complete commands and options"),
+    "doctor": ("k3s.cli.doctor", "Tell what would stop k3s on this host, with the remedy"),
     "sbom": ("k3s.cli.sbom", "Print what this executable carries, with licences, as SPDX"),
     "uninstall": ("k3s.cli.uninstall", "Stop all pods and remove every trace of k3s from this host"),
 }
@@ -24,18 +27,21 @@ _PERSONALITIES = {
 # Words of the original whose parts are not built yet: refused by name, never swallowed.
 _NOT_YET = (
     "crictl",
-    "check-config",
     "etcd-snapshot",
     "secrets-encrypt",
     "certificate",
     "token",
-    "completion",
 )
+
+
+def commands() -> list[str]:
+    """The commands there are."""
+    return list(_PERSONALITIES)
 
 
 def _usage() -> str:
     lines = ["usage: k3s COMMAND [options]", "", "commands:"]
-    lines += [f"  {name:<10} {text}" for name, (_, text) in _PERSONALITIES.items()]
+    lines += [f"  {name:<12} {text}" for name, (_, text) in _PERSONALITIES.items()]
     lines += ["", "k3s COMMAND --help tells the options of a command; k3s --version tells the version."]
     return "\n".join(lines)
 

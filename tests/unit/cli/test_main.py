@@ -11,7 +11,7 @@ import pytest
 from k3s import VERSION
 from k3s.cli import ctr, kubectl, main, uninstall
 
-_COMMANDS = ("server", "agent", "kubectl", "ctr", "uninstall")
+_COMMANDS = ("server", "agent", "kubectl", "ctr", "check-config", "completion", "doctor", "sbom", "uninstall")
 
 
 def ran(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
