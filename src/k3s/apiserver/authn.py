@@ -111,13 +111,15 @@ class Authenticator:
     def review(self, token: str, audiences: Sequence[str] = ()) -> tuple[User, tuple[str, ...]] | None:
         """The user of a bearer token and the audiences it is good for; None for a bad token.
 
-        Tokens without audiences of their own are good for all that are asked for.
+        Tokens without audiences of their own are good for those of this API server.
         """
         if not token:
             return None
         user = self._static.get(_digest(token)) or self._of_bootstrap(token)
         if user is not None:
-            return user, tuple(audiences)
+            own = () if self._verifier is None else self._verifier.given
+            shared = tuple(audience for audience in audiences or own if audience in own)
+            return None if audiences and not shared else (user, shared)
         if self._verifier is None:
             return None
         try:

@@ -141,6 +141,11 @@ class Verifier:
         self._clock = clock
         self._known: dict[bytes, tuple[Claims, User]] = {}
 
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The audiences of tokens that are asked for without naming any."""
+        return self._settings.given
+
     def verify(self, token: str, audiences: Sequence[str] = ()) -> Session:
         """Whom a token stands for; raises ForeignToken, BadToken. Without `audiences` those of the API server count."""
         digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()

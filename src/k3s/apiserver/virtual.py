@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from k3s.api import times
 from k3s.api.errors import BadRequest, invalid
 from k3s.api.kinds import Kind
-from k3s.api.object import Object, encode
+from k3s.api.object import Object
+from k3s.api.validation import reviews
 from k3s.apiserver.authn import Authenticator
 from k3s.apiserver.authz import Attributes, Authorizer
 from k3s.apiserver.identity import User
@@ -55,32 +56,20 @@ class Reviews:
 
     def _access(self, obj: Object, user: User, namespace: str) -> Object:
         spec = obj.get("spec") or {}
-        causes = _one_of_each(spec)
-        if not spec.get("user") and not spec.get("groups"):
-            causes.append(_cause("spec.user", 'Invalid value: "": at least one of user or group must be specified'))
-        _raise(causes)
+        _raise([*reviews.subject(spec), *reviews.metadata(obj)])
         return self._decided(obj, _subject(spec))
 
     def _local_access(self, obj: Object, user: User, namespace: str) -> Object:
         spec = obj.get("spec") or {}
-        asked = spec.get("resourceAttributes") or {}
-        causes = []
-        if spec.get("nonResourceAttributes") is not None:
-            why = f"Invalid value: {_shown(spec)}: disallowed on this kind of request"
-            causes.append(_cause("spec.nonResourceAttributes", why))
-        else:
-            causes += _one_of_each(spec)
-        if not causes and asked.get("namespace", "") != namespace:
-            why = f'Invalid value: "{asked.get("namespace", "")}": must match metadata.namespace'
-            causes.append(_cause("spec.resourceAttributes.namespace", why))
-        if not spec.get("user") and not spec.get("groups"):
-            causes.append(_cause("spec.user", 'Invalid value: "": at least one of user or group must be specified'))
-        _raise(causes)
-        meta = {**(obj.get("metadata") or {}), "namespace": namespace}
-        return self._decided({**obj, "metadata": meta}, _subject(spec))
+        meta = obj.get("metadata") or {}
+        if meta.get("namespace", namespace) != namespace:
+            raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")
+        obj = {**obj, "metadata": {**meta, "namespace": namespace}}
+        _raise([*reviews.subject(spec), *reviews.local_metadata(obj), *reviews.local(spec, namespace)])
+        return self._decided(obj, _subject(spec))
 
     def _self_access(self, obj: Object, user: User, namespace: str) -> Object:
-        _raise(_one_of_each(obj.get("spec") or {}))
+        _raise([*reviews.attributes(obj.get("spec") or {}), *reviews.metadata(obj)])
         return self._decided(obj, user)
 
     def _decided(self, obj: Object, subject: User) -> Object:
@@ -168,27 +157,6 @@ def _selector(selector: Object) -> str:
         if requirement.get("operator") == "In" and len(requirement.get("values") or ()) == 1
     ]
     return ",".join(parts)
-
-
-def _one_of_each(spec: Object) -> list[dict[str, str]]:
-    both = spec.get("resourceAttributes") is not None, spec.get("nonResourceAttributes") is not None
-    which = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
-    if both == (True, True):
-        why = f"cannot be specified in combination with resourceAttributes: {which}"
-        return [_cause("spec.nonResourceAttributes", f"Invalid value: {_shown(spec)}: {why}")]
-    if both == (False, False):
-        return [_cause("spec.resourceAttributes", f"Invalid value: null: {which}")]
-    return []
-
-
-def _shown(spec: Object) -> str:
-    """The path attributes as upstream's message prints them."""
-    asked = spec["nonResourceAttributes"] or {}
-    return encode({"Path": asked.get("path", ""), "Verb": asked.get("verb", "")}).decode()
-
-
-def _cause(field: str, message: str) -> dict[str, str]:
-    return {"reason": "FieldValueInvalid", "message": message, "field": field}
 
 
 def _raise(causes: list[dict[str, str]]) -> None:

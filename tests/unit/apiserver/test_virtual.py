@@ -22,6 +22,7 @@ from k3s.base.clock import SystemClock
 AUTHORIZATION, AUTHENTICATION = "authorization.k8s.io/v1", "authentication.k8s.io/v1"
 ADMIN = authenticated("admin", "system:masters")
 ALICE = authenticated("alice")
+ASKED = {"key": "k"}
 
 
 @pytest.fixture
@@ -99,6 +100,28 @@ def test_access_of_others(reviews: Reviews) -> None:
             {"user": "x", "resourceAttributes": {"namespace": "other"}},
             'spec.resourceAttributes.namespace: Invalid value: "other": must match metadata.namespace',
         ),
+        (
+            "SubjectAccessReview",
+            {
+                "user": "x",
+                "resourceAttributes": {"fieldSelector": {"rawSelector": "a=b", "requirements": [{"key": "k"}]}},
+            },
+            'spec.resourceAttributes.fieldSelector.rawSelector: Invalid value: "a=b": '
+            "may not specified at the same time as requirements",
+        ),
+        (
+            "SelfSubjectAccessReview",
+            {"resourceAttributes": {"labelSelector": {}}},
+            "spec.resourceAttributes.labelSelector.requirements: Required value: "
+            "when spec.resourceAttributes.labelSelector is specified, requirements or rawSelector is required",
+        ),
+        (
+            "SelfSubjectAccessReview",
+            {"resourceAttributes": {"fieldSelector": {"requirements": [{"operator": "In"}]}}},
+            "[spec.resourceAttributes.fieldSelector.requirements[0].key: Required value: must be specified, "
+            "spec.resourceAttributes.fieldSelector.requirements[0].values: Required value: "
+            "must be specified when `operator` is 'In' or 'NotIn']",
+        ),
     ],
 )
 def test_wrong_reviews(reviews: Reviews, kind: str, spec: Object, text: str) -> None:
@@ -107,6 +130,17 @@ def test_wrong_reviews(reviews: Reviews, kind: str, spec: Object, text: str) -> 
         access(kind, reviews, spec, namespace="x")
     assert caught.value.message == f'.authorization.k8s.io "" is invalid: {text}'
     assert caught.value.code == 422
+
+
+def test_a_review_has_no_name(reviews: Reviews) -> None:
+    """Metadata is refused, but for the namespace of a review in one."""
+    asked = {"user": "x", "resourceAttributes": {"namespace": "x"}}
+    for kind, text in (("SubjectAccessReview", "must be empty"), ("LocalSubjectAccessReview", "except for namespace")):
+        with pytest.raises(ApiError, match=text):
+            reviews.create(builtin(AUTHORIZATION, kind), {"metadata": {"name": "n"}, "spec": asked}, ADMIN, "x")
+    elsewhere = {"metadata": {"namespace": "y"}, "spec": asked}
+    with pytest.raises(ApiError, match="does not match the namespace sent on the request"):
+        reviews.create(builtin(AUTHORIZATION, "LocalSubjectAccessReview"), elsewhere, ADMIN, "x")
 
 
 def test_self_rules(reviews: Reviews) -> None:
