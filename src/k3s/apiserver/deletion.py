@@ -10,13 +10,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from k3s.api import times
-from k3s.api.errors import BadRequest, Conflict, invalid, resource_details
+from k3s.api.errors import ApiError, BadRequest, Conflict, invalid, resource_details
 from k3s.api.object import Object
+from k3s.api.validation import causes as rules
 from k3s.apiserver.request import truth
 from k3s.apiserver.strategy import Context, Strategy
 
+_KIND = "DeleteOptions"
+# Where the reference server keeps the kinds that it looks through here.
+_SCHEME = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:25"
 ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"
+_JSON_TYPES: dict[type, str] = {str: "string", bool: "bool", list: "array", dict: "object"}
+_TYPE_META = r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }'
+_FIELDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "gracePeriodSeconds": ((int,), "int64"),
+    "preconditions": ((dict,), "v1.Preconditions"),
+    "orphanDependents": ((bool,), "bool"),
+    "propagationPolicy": ((str,), "v1.DeletionPropagation"),
+    "dryRun": ((list,), "[]string"),
+}
 _POLICIES = ("Foreground", "Background", "Orphan")
 
 
@@ -34,7 +47,11 @@ class DeleteOptions:
 
 def parse(body: Any, query: Mapping[str, str]) -> DeleteOptions:
     """Options from a body, or from the query when there is no body. Raises BadRequest, Invalid."""
-    options = body if isinstance(body, dict) else {}
+    options = _typed(body)
+    kind = options.get("kind") or _KIND
+    if kind != _KIND:
+        version = options.get("apiVersion") or "v1"
+        raise ApiError(f'no kind "{kind}" is registered for version "{version}" in scheme "{_SCHEME}"', code=500)
     grace = options.get("gracePeriodSeconds")
     if grace is None and "gracePeriodSeconds" in query and not options:
         try:
@@ -47,8 +64,8 @@ def parse(body: Any, query: Mapping[str, str]) -> DeleteOptions:
         orphan = truth(query["orphanDependents"])
     propagation = options.get("propagationPolicy") or query.get("propagationPolicy", "")
     preconditions = options.get("preconditions") or {}
-    _check(propagation, orphan)
     dry_run = options.get("dryRun") or []
+    _check(propagation, orphan, dry_run)
     return DeleteOptions(
         grace,
         preconditions.get("uid") or "",
@@ -59,17 +76,35 @@ def parse(body: Any, query: Mapping[str, str]) -> DeleteOptions:
     )
 
 
-def _check(propagation: str, orphan: bool | None) -> None:
+def _typed(body: Any) -> Object:
+    """The fields of a body, each of its type. Raises what the reference server answers to any other body."""
+    if body is None:
+        return {}
+    if not isinstance(body, dict):
+        found = _JSON_TYPES.get(type(body), "number")
+        why = f"json: cannot unmarshal {found} into Go value of type {_TYPE_META}"
+        raise ApiError(f"couldn't get version/kind; json parse error: {why}", code=500)
+    for field, (types, named) in _FIELDS.items():
+        value = body.get(field)
+        if value is not None and type(value) not in types:
+            found = _JSON_TYPES.get(type(value), "number")
+            raise ApiError(
+                f"json: cannot unmarshal {found} into Go struct field {_KIND}.{field} of type {named}", code=500
+            )
+    return body
+
+
+def _check(propagation: str, orphan: bool | None, dry_run: list[str]) -> None:
     causes = []
     if propagation and orphan is not None:
-        text = f'Invalid value: "{propagation}": orphanDependents and deletionPropagation cannot be both set'
-        causes.append({"reason": "FieldValueInvalid", "message": text, "field": "propagationPolicy"})
+        why = "orphanDependents and deletionPropagation cannot be both set"
+        causes.append(rules.invalid("propagationPolicy", propagation, why))
     if propagation and propagation not in _POLICIES:
-        listed = ", ".join(f'"{policy}"' for policy in (*_POLICIES, "nil"))
-        text = f'Unsupported value: "{propagation}": supported values: {listed}'
-        causes.append({"reason": "FieldValueNotSupported", "message": text, "field": "propagationPolicy"})
+        causes.append(rules.unsupported("propagationPolicy", propagation, (*_POLICIES, "nil")))
+    if any(value != "All" for value in dry_run):
+        causes.append(rules.unsupported("dryRun", dry_run, ("All",)))
     if causes:
-        raise invalid("meta.k8s.io", "DeleteOptions", "", causes)
+        raise invalid("meta.k8s.io", _KIND, "", causes)
 
 
 def check_preconditions(context: Context, obj: Object, options: DeleteOptions) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from k3s.api.errors import ApiError, BadRequest, Expired, Timeout, invalid, not_
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
 from k3s.api.selectors import check_fields, parse_fields, parse_labels
+from k3s.api.validation.causes import Causes, forbidden, one_of
 from k3s.apiserver.cache import Bucket, Cache, Item
 from k3s.apiserver.past import as_of
 from k3s.apiserver.request import Target, truth
@@ -24,6 +26,8 @@ from k3s.apiserver.watch import Begin, Hub, Scope
 from k3s.base.entropy import Entropy
 from k3s.store.interface import Compacted, FutureRevision, Store
 
+_MATCH = "resourceVersionMatch"
+_NUMBER = re.compile("[+-]?[0-9]+")
 # How long a read waits for a revision that has not been seen yet.
 _WAIT_S = 3.0
 # A watch without timeoutSeconds ends after half an hour to an hour, so that not all clients come back at once.
@@ -56,10 +60,11 @@ class Wanted(NamedTuple):
 
 def number(text: str) -> int:
     """A whole number of a query parameter. Raises BadRequest in the words of Go's parser."""
-    try:
-        return int(text)
-    except ValueError:
-        raise BadRequest(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+    if not _NUMBER.fullmatch(text):
+        raise BadRequest(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    if not -(1 << 63) <= int(text) < 1 << 63:
+        raise BadRequest(f'strconv.ParseInt: parsing "{text}": value out of range')
+    return int(text)
 
 
 def scope_of(kind: Kind, namespace: str, query: Mapping[str, str], name: str = "") -> Scope:
@@ -106,39 +111,41 @@ def decode_page(token: str) -> Page:
         raise BadRequest(f"invalid continue token: {why}unrecognized encoded continue token") from None
 
 
-def _list_invalid(field: str, message: str, reason: str) -> ApiError:
-    return invalid("meta.k8s.io", "ListOptions", "", [{"reason": reason, "message": message, "field": field}])
-
-
 def _check_match(query: Mapping[str, str], watching: bool) -> None:
-    match, revision = query.get("resourceVersionMatch", ""), query.get("resourceVersion", "")
-    initial = query.get("sendInitialEvents")
-    if watching:
-        if initial is not None and match != "NotOlderThan":
-            text = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-            raise _list_invalid("resourceVersionMatch", text, "FieldValueForbidden")
-        if match and initial is None:
-            text = "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
-            raise _list_invalid("resourceVersionMatch", text, "FieldValueForbidden")
-        return
+    """Raises Invalid for parameters that do not go together."""
+    causes = list(_watch_causes(query) if watching else _list_causes(query))
+    if causes:
+        raise invalid("meta.k8s.io", "ListOptions", "", causes)
+
+
+def _watch_causes(query: Mapping[str, str]) -> Causes:
+    match, initial = query.get("resourceVersionMatch", ""), query.get("sendInitialEvents")
+    paged = forbidden(_MATCH, "resourceVersionMatch is forbidden when continue is provided")
     if initial is not None:
-        text = "Forbidden: sendInitialEvents is forbidden for list"
-        raise _list_invalid("sendInitialEvents", text, "FieldValueForbidden")
-    if not match:
-        return
-    field = "resourceVersionMatch"
-    if not revision:
-        text = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
-        raise _list_invalid(field, text, "FieldValueForbidden")
-    if query.get("continue"):
-        text = "Forbidden: resourceVersionMatch is forbidden when continue is provided"
-        raise _list_invalid(field, text, "FieldValueForbidden")
-    if match not in ("Exact", "NotOlderThan"):
-        text = f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan", ""'
-        raise _list_invalid(field, text, "FieldValueNotSupported")
-    if match == "Exact" and revision == "0":
-        text = 'Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
-        raise _list_invalid(field, text, "FieldValueForbidden")
+        if match != "NotOlderThan":
+            yield forbidden(_MATCH, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+        if query.get("continue"):
+            yield paged
+    if match:
+        if initial is None:
+            yield forbidden(_MATCH, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
+        yield from one_of(_MATCH, match, ("NotOlderThan",))
+        if query.get("continue"):
+            yield paged
+
+
+def _list_causes(query: Mapping[str, str]) -> Causes:
+    match, revision = query.get("resourceVersionMatch", ""), query.get("resourceVersion", "")
+    if match:
+        if not revision:
+            yield forbidden(_MATCH, "resourceVersionMatch is forbidden unless resourceVersion is provided")
+        if query.get("continue"):
+            yield forbidden(_MATCH, "resourceVersionMatch is forbidden when continue is provided")
+        yield from one_of(_MATCH, match, ("Exact", "NotOlderThan", ""))
+        if match == "Exact" and revision == "0":
+            yield forbidden(_MATCH, 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
+    if query.get("sendInitialEvents") is not None:
+        yield forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list")
 
 
 def _revision(text: str, prefix: str = "invalid resource version: ") -> int:
@@ -202,9 +209,9 @@ class Reads:
             bucket = self._cache.bucket(kind)
             items = list(bucket.items(namespace, everywhere=not namespace and kind.namespaced))
             return Many(kind, items, self._cache.revision)
+        limit, _ = max(number(query.get("limit") or "0"), 0), number(query.get("timeoutSeconds") or "0")
         _check_match(query, False)
         scope = scope_of(kind, namespace, query)
-        limit = max(number(query.get("limit") or "0"), 0)
         revision_text = query.get("resourceVersion", "")
         token = query.get("continue", "")
         if token:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote
 
 _VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True", ""})
 # Subresources of a namespace; any other word after `namespaces/<name>/` is a namespaced resource.
 _NAMESPACE_SUBRESOURCES = frozenset({"status", "finalize"})
 _MEMO_LIMIT = 4096
@@ -50,8 +49,8 @@ class Target:
 
 
 def truth(text: str | None) -> bool:
-    """A boolean query parameter: absent is false, present without a value true."""
-    return text is not None and text in _TRUE
+    """A boolean query parameter: false when it is absent, `false` or `0`, true whatever else it says, if anything."""
+    return text is not None and text != "0" and text.lower() != "false"
 
 
 def parse(method: str, target: str) -> Target:

@@ -15,6 +15,7 @@ from k3s.apiserver.call import Call
 from k3s.apiserver.crud import Crud, Outcome, check_identity
 from k3s.apiserver.identity import User
 from k3s.apiserver.reads import scope_of
+from k3s.apiserver.request import truth
 from k3s.apiserver.results import Many, One, Result
 from k3s.apiserver.strategy import Context
 from k3s.base.clock import Clock
@@ -134,7 +135,7 @@ class Writes:
             dry_run,
             manager_of(call),
             validation,
-            query.get("force") in ("true", "1"),
+            truth(query.get("force")),
             query,
             call.warnings,
         )

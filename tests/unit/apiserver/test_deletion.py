@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from k3s.api.errors import Conflict, Invalid
+from k3s.api.errors import ApiError, Conflict, Invalid
 from k3s.api.kinds import builtin
 from k3s.api.object import Object
 from k3s.apiserver import deletion
@@ -109,3 +109,28 @@ def test_options_are_checked() -> None:
     for body in ({"propagationPolicy": "Sideways"}, {"propagationPolicy": "Orphan", "orphanDependents": True}):
         with pytest.raises(Invalid):
             deletion.parse(body, {})
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "text"),
+    [
+        ({"dryRun": ["All", "Some"]}, 422, 'dryRun: Unsupported value: ["All","Some"]: supported values: "All"'),
+        ({"kind": "Pod", "apiVersion": "v1"}, 500, 'no kind "Pod" is registered for version "v1"'),
+        (
+            {"gracePeriodSeconds": "x"},
+            500,
+            "cannot unmarshal string into Go struct field DeleteOptions.grace",
+        ),
+        ([], 500, "cannot unmarshal array into Go value of type struct"),
+        (
+            {"propagationPolicy": "X", "orphanDependents": True},
+            422,
+            "cannot be both set, propagationPolicy",
+        ),
+    ],
+)
+def test_a_body_that_says_nothing_about_a_deletion_deletes_nothing(body: Any, code: int, text: str) -> None:
+    """Options that are none, or of other types, are refused."""
+    with pytest.raises(ApiError) as caught:
+        deletion.parse(body, {})
+    assert (caught.value.code, text in caught.value.message) == (code, True), caught.value.message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from k3s.apiserver.request import Targets, parse
+from k3s.apiserver.request import Targets, parse, truth
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,9 @@ def test_memo_is_bounded() -> None:
     for number in range(10000):
         targets.get("GET", f"/api/v1/namespaces/a/pods/{number}")
     assert len(targets._memo) <= 4096
+
+
+@pytest.mark.parametrize(("text", "wanted"), [(None, False), ("", True), ("0", False), ("False", False), ("no", True)])
+def test_truth(text: str | None, wanted: bool) -> None:
+    """Only absence, `false` and `0` are false."""
+    assert truth(text) is wanted
