@@ -16,13 +16,15 @@ from decimal import Decimal
 from typing import Any
 
 from k3s.api import formats, names
-from k3s.api.object import encode
+from k3s.api.object import encode, get
 from k3s.api.pattern import BadPattern, found
 from k3s.api.schema import OWN_METADATA, Node
 
 Cause = dict[str, str]
 Raw = Mapping[str, Any]
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
+_GO_TYPES = {str: "string", bool: "bool", int: "int64", float: "float64", list: "[]interface {}"}
+_MOST_REPLICAS = 2**31 - 1
 #: Stands for the value of before where there was none, or none that is known to be the same thing.
 _NONE = object()
 
@@ -54,6 +56,39 @@ def check_status(node: Node, obj: Mapping[str, Any], old: Mapping[str, Any] | No
     _value(raw, obj["status"], "", causes, (old or {}).get("status", _NONE))
     _repeated(raw, obj["status"], "", causes)
     return [_under("status", cause) for cause in causes]
+
+
+def scale(paths: tuple[tuple[str, ...], ...], obj: Mapping[str, Any], *, only_status: bool = False) -> list[Cause]:
+    """The causes why an object cannot be scaled: its numbers are none, or its selector is no text."""
+    if not paths:
+        return []
+    wanted, current, chosen = paths
+    causes: list[Cause] = []
+    for path in (current,) if only_status else (wanted, current):
+        at, value = "." + ".".join(path), get(obj, *path)
+        if value is not None and value.__class__ is not int:
+            causes.append(_unreadable(at, 0, value, "int64"))
+        elif value is not None and value < 0:
+            causes.append(_scaled(at, value, "should be a non-negative integer"))
+        elif value is not None and value > _MOST_REPLICAS:
+            causes.append(_scaled(at, value, f"should be less than or equal to {_MOST_REPLICAS}"))
+    selector = get(obj, *chosen) if chosen else None
+    if selector is not None and not isinstance(selector, str):
+        causes.append(_unreadable("." + ".".join(chosen), "", selector, "string"))
+    return causes
+
+
+def _scaled(at: str, value: Any, why: str) -> Cause:
+    return {"reason": "FieldValueInvalid", "message": f"Invalid value: {_shown(value)}: {why}", "field": at}
+
+
+def _unreadable(at: str, zero: Any, value: Any, wanted: str) -> Cause:
+    found = _GO_TYPES.get(type(value), "map[string]interface {}")
+    return _scaled(at, zero, f"{at} accessor error: {_go_value(value)} is of the type {found}, expected {wanted}")
+
+
+def _go_value(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else _shown(value) if isinstance(value, float) else str(value)
 
 
 def problems(raw: Raw, value: Any, at: str) -> list[Cause]:

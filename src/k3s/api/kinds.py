@@ -28,6 +28,8 @@ class Subresource:
     version: str
     kind: str
     verbs: tuple[str, ...]
+    #: Of the scale of a custom kind: where its objects keep the wanted and the current number, and their selector.
+    paths: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

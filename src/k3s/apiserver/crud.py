@@ -395,6 +395,9 @@ def _problems(context: Context, old: Object, new: Object) -> list[Cause]:
     kind = context.kind
     if kind.custom and kind.schema is not None and context.subresource == "status":
         causes = custom.check_status(kind.schema, new, old)
+        scale = kind.subresources.get("scale")
+        if scale is not None:
+            causes += custom.scale(scale.paths, new, only_status=True)
         return causes + schema.broken_rules(kind.schema, new, old, causes)
     return validate_update(kind, old, new) if context.subresource in ("", "scale", "status") else []
 
@@ -417,15 +420,16 @@ _SERVER_OWNED = frozenset(
 
 
 def with_namespace(context: Context, obj: Object) -> Object:
-    """A new object with the namespace of its URL. Raises BadRequest when it names another."""
+    """A new object with the namespace of its URL, none without one. Raises BadRequest when it names another."""
     meta = obj.get("metadata") or {}
     if meta.get("resourceVersion"):
         raise ApiError("resourceVersion should not be set on objects to be created", code=500)
     space = meta.get("namespace", "")
     if space != context.namespace:
-        if space:
+        if space and context.namespace:
             raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")
-        meta = {**meta, "namespace": context.namespace}
+        meta = {key: value for key, value in meta.items() if key != "namespace"}
+        meta = {**meta, "namespace": context.namespace} if context.namespace else meta
     return obj if meta is obj.get("metadata") else {**obj, "metadata": meta}
 
 
@@ -439,7 +443,7 @@ def check_identity(context: Context, new: Object) -> None:
         )
     if name != context.name:
         raise BadRequest(f"the name of the object ({name}) does not match the name on the URL ({context.name})")
-    if space and space != context.namespace:
+    if space and context.namespace and space != context.namespace:
         raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")
 
 

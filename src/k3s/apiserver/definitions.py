@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 DEFINITION = builtin("apiextensions.k8s.io/v1", "CustomResourceDefinition")
 # In the order in which discovery has always shown them for custom kinds.
 _VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
+_SCALE_PATHS = ("specReplicasPath", "statusReplicasPath", "labelSelectorPath")
 _PART_VERBS = ("get", "patch", "update")
 
 
@@ -67,7 +68,11 @@ def _parts(group: str, version: Object, kind: str) -> dict[str, Subresource]:
     if "status" in given:
         parts["status"] = Subresource("status", group, version["name"], kind, _PART_VERBS)
     if "scale" in given:
-        parts["scale"] = Subresource("scale", "autoscaling", "v1", "Scale", _PART_VERBS)
+        said = (
+            given["scale"].get(name) or "" for name in ("specReplicasPath", "statusReplicasPath", "labelSelectorPath")
+        )
+        paths = tuple(tuple(path.removeprefix(".").split(".")) if path else () for path in said)
+        parts["scale"] = Subresource("scale", "autoscaling", "v1", "Scale", _PART_VERBS, paths)
     return parts
 
 

@@ -232,3 +232,24 @@ def test_formats(form: str, good: str, bad: str) -> None:
     """What has a format and what does not."""
     assert formats.fits(form, good)
     assert not formats.fits(form, bad)
+
+
+@pytest.mark.parametrize(
+    ("obj", "expected"),
+    [
+        ({"spec": {"n": 3}, "status": {"m": 1, "s": "a=b"}}, []),
+        ({"spec": {"n": -1}}, [".spec.n: Invalid value: -1: should be a non-negative integer"]),
+        ({"spec": {"n": 1 << 31}}, [".spec.n: Invalid value: 2147483648: should be less than or equal to 2147483647"]),
+        (
+            {"spec": {"n": "x"}, "status": {"s": 5}},
+            [
+                ".spec.n: Invalid value: 0: .spec.n accessor error: x is of the type string, expected int64",
+                '.status.s: Invalid value: "": .status.s accessor error: 5 is of the type int64, expected string',
+            ],
+        ),
+    ],
+)
+def test_what_is_scaled_has_numbers(obj: dict[str, Any], expected: list[str]) -> None:
+    """The fields that a definition names for its scale hold counts and a selector."""
+    found = custom.scale((("spec", "n"), ("status", "m"), ("status", "s")), obj)
+    assert [f"{c['field']}: {c['message']}" for c in found] == expected

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from tests.fakes.server import ADMIN, ALICE, serving
 
-from k3s.api.errors import AlreadyExists, Forbidden, NotFound
+from k3s.api.errors import AlreadyExists, Forbidden, Invalid, NotFound
 from k3s.api.kinds import builtin
 from k3s.apiserver.watch import QUEUE
 from k3s.client.client import Client
 from k3s.client.local import LocalTransport
+from k3s.client.transport import Request
 
 MAP = builtin("v1", "ConfigMap")
 DEPLOYMENT = builtin("apps/v1", "Deployment")
@@ -75,6 +76,41 @@ def test_watch_carries_shared_objects(run) -> None:  # type: ignore[no-untyped-d
             rest = client.watch(MAP, "default", revision=last)
             if last < server.cache.revision:
                 assert (await anext(rest)).type == "MODIFIED"
+
+    run(body())
+
+
+def test_a_custom_kind_is_scaled_where_its_definition_says(run) -> None:  # type: ignore[no-untyped-def]
+    """The scale of an object comes from the paths of its definition and goes there; a count below zero is refused."""
+
+    async def body() -> None:
+        async with serving() as server:
+            client = Client(LocalTransport(server.handler(ADMIN)))
+            paths = {"specReplicasPath": ".spec.n", "statusReplicasPath": ".status.m", "labelSelectorPath": ".status.s"}
+            version = {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "subresources": {"scale": paths},
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+            }
+            names = {"plural": "widgets", "kind": "Widget"}
+            spec = {"group": "example.com", "scope": "Namespaced", "names": names, "versions": [version]}
+            meta = {"name": "widgets.example.com"}
+            definition = builtin("apiextensions.k8s.io/v1", "CustomResourceDefinition")
+            await client.create(definition, {"metadata": meta, "spec": spec})
+            kind = server.registry.by_kind("example.com", "v1", "Widget")
+            assert kind is not None
+            meta = {"name": "w", "namespace": "default"}
+            obj = {"apiVersion": "example.com/v1", "kind": "Widget", "metadata": meta, "status": {"m": 2, "s": "a=b"}}
+            await client.create(kind, {**obj, "spec": {"n": 3}})
+            url, patch = kind.path("default", "w") + "/scale", "application/merge-patch+json"
+            found = (await client.raw(Request("GET", url))).body
+            assert (found["spec"], found["status"]) == ({"replicas": 3}, {"replicas": 2, "selector": "a=b"})
+            await client.raw(Request("PATCH", url, body={"spec": {"replicas": 5}}, content_type=patch))
+            with pytest.raises(Invalid, match="should be a non-negative integer"):
+                await client.raw(Request("PATCH", url, body={"spec": {"replicas": -1}}, content_type=patch))
+            assert (await client.get(kind, "default", "w"))["spec"] == {"n": 5}
 
     run(body())
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from k3s.api import schema
+from k3s.api import custom, schema
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
 from k3s.api.validation import (
@@ -151,7 +151,7 @@ def validate_create(kind: Kind, obj: Object) -> list[Cause]:
     causes = list(meta.create(kind, obj))
     check = _CREATE.get(kind.qualified)
     if kind.custom:
-        causes += schema.validate(kind, obj)
+        causes += schema.validate(kind, obj) + _scale(kind, obj)
     elif check is not None:
         causes += check(obj)
     elif kind.kind == "Scale":
@@ -168,7 +168,7 @@ def validate_update(kind: Kind, old: Object, new: Object) -> list[Cause]:
     if old.get("metadata") != new.get("metadata"):
         causes += meta.common(new)
     if kind.custom:
-        return causes + schema.validate(kind, new, old)
+        return causes + schema.validate(kind, new, old) + _scale(kind, new)
     if new.get("status") != old.get("status"):
         status, moved = _STATUS.get(kind.qualified), _STATUS_UPDATE.get(kind.qualified)
         if status is not None:
@@ -183,6 +183,11 @@ def validate_update(kind: Kind, old: Object, new: Object) -> list[Cause]:
     elif check is not None:
         causes += check(new)
     return causes
+
+
+def _scale(kind: Kind, obj: Object) -> list[Cause]:
+    part = kind.subresources.get("scale")
+    return custom.scale(part.paths, obj) if part is not None else []
 
 
 # What can differ without a rule of the kind's own being touched.

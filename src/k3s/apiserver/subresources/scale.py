@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
-from k3s.api.errors import BadRequest, invalid
+from k3s.api.errors import ApiError, BadRequest, invalid
 from k3s.api.kinds import Kind, builtin
-from k3s.api.object import Object, evolve
+from k3s.api.object import Object, evolve, get
 from k3s.api.selectors import from_object
 from k3s.apiserver import body as bodies
 from k3s.apiserver.call import Call
@@ -17,6 +17,7 @@ from k3s.apiserver.strategy import Context
 from k3s.apiserver.writes import Writes
 
 SCALE = builtin("autoscaling/v1", "Scale")
+_USUAL = (("spec", "replicas"), ("status", "replicas"), ("spec", "selector"))
 _SHARED = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
 
 
@@ -32,7 +33,7 @@ class ScalePart:
         if info.verb == "get":
             found = self._reads.get(call.kind, call.namespace, info.name, {})
             assert isinstance(found, One) and found.item is not None
-            return One(SCALE, None, scale_of(self._reads.as_kind(found.item, call.kind)))
+            return One(SCALE, None, shown(call.kind, self._reads.as_kind(found.item, call.kind)))
         return self._write(call)
 
     async def _write(self, call: Call) -> Result:
@@ -51,11 +52,11 @@ class ScalePart:
                 return given
 
         def produce(old: Object) -> Object:
-            wanted = bodies.shaped(SCALE, change(scale_of(old)), "Ignore", [])
+            wanted = bodies.shaped(SCALE, change(scale_of(old, call.kind)), "Ignore", [])
             return scaled_to(context, old, wanted)
 
         outcome, _ = await self._writes.crud.update(context, produce)
-        return One(SCALE, None, scale_of(self._object(call.kind, outcome)))
+        return One(SCALE, None, scale_of(self._object(call.kind, outcome), call.kind))
 
     def _object(self, kind: Kind, outcome: Outcome) -> Object:
         if outcome.item is not None:
@@ -71,26 +72,43 @@ def scaled_to(context: Context, old: Object, wanted: Object) -> Object:
     if name and name != context.name:
         raise BadRequest(f"the name of the object ({name}) does not match the name on the URL ({context.name})")
     replicas = (wanted.get("spec") or {}).get("replicas") or 0
-    if replicas < 0:
+    if replicas < 0 and not context.kind.custom:
         text = f"Invalid value: {replicas}: must be greater than or equal to 0"
         cause = {"reason": "FieldValueInvalid", "message": text, "field": "spec.replicas"}
         raise invalid("autoscaling", "Scale", context.name, [cause])
-    new = evolve(old, ("spec", "replicas"), replicas)
+    new = evolve(old, _paths(context.kind)[0], replicas)
     revision = meta.get("resourceVersion", "")
     return evolve(new, ("metadata", "resourceVersion"), revision) if revision else new
 
 
-def scale_of(obj: Object) -> Object:
+def shown(kind: Kind, obj: Object) -> Object:
+    """The Scale of a workload. Raises InternalError when a custom one does not say how many it wants."""
+    path = _paths(kind)[0]
+    if kind.custom and get(obj, *path) is None:
+        why = f'the spec replicas field ".{".".join(path)}" does not exist'
+        details = {"causes": [{"message": why}]}
+        raise ApiError(f"Internal error occurred: {why}", details, code=500, reason="InternalError")
+    return scale_of(obj, kind)
+
+
+def _paths(kind: Kind) -> tuple[tuple[str, ...], ...]:
+    part = kind.subresources.get("scale")
+    return (part.paths if part is not None else ()) or _USUAL
+
+
+def scale_of(obj: Object, kind: Kind) -> Object:
     """The Scale of a workload."""
     meta = {key: obj["metadata"][key] for key in _SHARED if key in obj["metadata"]}
-    spec, status = obj.get("spec") or {}, obj.get("status") or {}
-    selector = spec.get("selector")
-    if isinstance(selector, dict) and ("matchLabels" in selector or "matchExpressions" in selector):
+    wanted, current, chosen = _paths(kind)
+    selector = get(obj, *chosen) if chosen else None
+    if isinstance(selector, str):
+        text = selector
+    elif isinstance(selector, dict) and ("matchLabels" in selector or "matchExpressions" in selector):
         text = str(from_object(selector))
     else:
         text = ",".join(f"{key}={value}" for key, value in sorted((selector or {}).items()))
-    replicas = spec.get("replicas", 0)
-    told = {"replicas": status.get("replicas", 0)}
+    replicas = _number(obj, wanted)
+    told = {"replicas": _number(obj, current)}
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
@@ -98,3 +116,8 @@ def scale_of(obj: Object) -> Object:
         "spec": {"replicas": replicas} if replicas else {},
         "status": {**told, "selector": text} if text else told,
     }
+
+
+def _number(obj: Object, path: tuple[str, ...]) -> int:
+    value = get(obj, *path)
+    return value if isinstance(value, int) else 0
