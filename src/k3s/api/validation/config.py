@@ -6,14 +6,11 @@ Source: the API documentation of each kind; order and wording as recorded from u
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
-from k3s.api import names, quantity
-from k3s.api.object import Object, decode
+from k3s.api import names
+from k3s.api.object import Object
 from k3s.api.validation import meta, resources, scheduling
 from k3s.api.validation.causes import (
     Causes,
@@ -52,7 +49,7 @@ def config_map(obj: Object) -> Causes:
     for key, value in data.items():
         yield from each(f"data[{key}]", key, names.config_map_key(key))
         if key in binary:
-            yield invalid(f"data[{key}]", key, f"duplicate of key present in binaryData[{key}]")
+            yield invalid(f"data[{key}]", key, "duplicate of key present in binaryData")
         total += len(value.encode("utf-8", "surrogatepass")) if not value.isascii() else len(value)
     for key, value in binary.items():
         yield from each(f"binaryData[{key}]", key, names.config_map_key(key))
@@ -63,11 +60,15 @@ def config_map(obj: Object) -> Causes:
 
 def config_map_update(old: Object, new: Object) -> Causes:
     """A changed config map: an immutable one stays as it is."""
-    if old.get("immutable"):
-        for field in ("immutable", "data", "binaryData"):
-            if (old.get(field) or None) != (new.get(field) or None):
-                yield forbidden(field, "field is immutable when `immutable` is set")
+    yield from _frozen(old, new, "data", "binaryData")
     yield from config_map(new)
+
+
+def _frozen(old: Object, new: Object, *fields: str) -> Causes:
+    """Once an object is immutable, it stays so, and so do these of its fields."""
+    for field in ("immutable", *fields) if old.get("immutable") else ():
+        if (old.get(field) or None) != (new.get(field) or None):
+            yield forbidden(field, "field is immutable when `immutable` is set")
 
 
 # Secret type -> keys that it has to have.
@@ -77,6 +78,7 @@ _SECRET_KEYS = {
     "kubernetes.io/dockercfg": (".dockercfg",),
     "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
 }
+_ACCOUNT = "kubernetes.io/service-account.name"
 
 
 def secret(obj: Object) -> Causes:
@@ -89,36 +91,41 @@ def secret(obj: Object) -> Causes:
     if total > _MAX_DATA:
         yield too_long("data", _MAX_DATA)
     notes = (obj.get("metadata") or {}).get("annotations") or {}
-    account = "kubernetes.io/service-account.name"
-    if kind == "kubernetes.io/service-account-token" and not notes.get(account):
-        yield required(f"metadata.annotations[{account}]")
+    if kind == "kubernetes.io/service-account-token" and not notes.get(_ACCOUNT):
+        yield required(f"metadata.annotations[{_ACCOUNT}]")
     if kind == "kubernetes.io/basic-auth" and not data.keys() & {"username", "password"}:
         yield required("data[username]")
         yield required("data[password]")
     for key in _SECRET_KEYS.get(kind, ()):
-        if key not in data:
+        if key not in data or (key == "ssh-privatekey" and not data[key]):
             yield required(f"data[{key}]")
         elif key.startswith(".docker"):
             yield from _json(f"data[{key}]", data[key])
 
 
+_GO_KINDS = {list: "array", str: "string", bool: "bool", int: "number", float: "number"}
+
+
 def _json(field: str, text: str) -> Causes:
+    """A JSON object, of which nothing is told."""
+    from k3s.api import jsontext
+
+    why = ""
     try:
-        plain = base64.b64decode(text)
-        decode(plain)
-    except (msgspec.DecodeError, binascii.Error, UnicodeDecodeError):
-        first = base64.b64decode(text)[:1].decode("utf-8", "replace") if text else ""
-        why = f"invalid character '{first}' looking for beginning of value" if first else "unexpected end of JSON input"
+        found = jsontext.value(base64.b64decode(text))
+    except jsontext.Malformed as error:
+        why = str(error)
+    else:
+        if found is not None and not isinstance(found, dict):
+            why = f"json: cannot unmarshal {_GO_KINDS[type(found)]} into Go value of type map[string]interface {{}}"
+    if why:
         yield invalid(field, "<secret contents redacted>", why)
 
 
 def secret_update(old: Object, new: Object) -> Causes:
     """A changed secret: its type stays, and an immutable one altogether."""
     yield from unchanged("type", old.get("type"), new.get("type"))
-    if old.get("immutable"):
-        for field in ("immutable", "data"):
-            if (old.get(field) or None) != (new.get(field) or None):
-                yield forbidden(field, "field is immutable when `immutable` is set")
+    yield from _frozen(old, new, "data")
     yield from secret(new)
 
 
@@ -139,102 +146,50 @@ def namespace_status(obj: Object) -> Causes:
 
 def node(obj: Object) -> Causes:
     """A node."""
-    spec = _spec(obj)
-    yield from scheduling.taints("metadata.taints", spec.get("taints") or ())
-    for i, block in enumerate(spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else ())):
+    blocks = _spec(obj).get("podCIDRs") or ([_spec(obj)["podCIDR"]] if _spec(obj).get("podCIDR") else [])
+    yield from scheduling.taints("metadata.taints", _spec(obj).get("taints") or ())
+    yield from _node_amounts(obj)
+    for i, block in enumerate(blocks):
         yield from cidr(f"spec.podCIDRs[{i}]", block)
+    if len(blocks) > 2 or (len(blocks) == 2 and len({":" in block for block in blocks}) < 2):
+        yield invalid("spec.podCIDRs", blocks, "may specify no more than one CIDR for each IP family")
+    yield from meta.unique("spec.podCIDRs", blocks)
+
+
+def _node_amounts(obj: Object) -> Causes:
+    for part in ("capacity", "allocatable"):
+        for name, text in ((obj.get("status") or {}).get(part) or {}).items():
+            yield from resources.amount(f"status.{part}.{name}", name, text)
+
+
+_ONLY_ONCE = 'except from "" to valid'
 
 
 def node_update(old: Object, new: Object) -> Causes:
-    """A changed node: its pod range and provider stay once they are set."""
+    """A changed node: its pod ranges and its provider stay once they are set."""
     before, after = _spec(old), _spec(new)
-    yield from node(new)
-    for name, path in (("podCIDRs", "spec.podCIDRs"), ("providerID", "spec.providerID")):
-        if before.get(name) and before.get(name) != after.get(name):
-            yield forbidden(path, "node updates may not change " + name + ' except from "" to valid')
+    was, now = before.get("podCIDRs") or [], after.get("podCIDRs") or []
+    if was and len(was) != len(now):
+        yield forbidden("spec.podCIDRs", f"node updates may not change podCIDR {_ONLY_ONCE}")
+    for one, other in zip(was, now, strict=False) if len(was) == len(now) else ():
+        if one != other:
+            yield forbidden("spec.podCIDRs", f"node updates may not change podCIDR {_ONLY_ONCE}")
+    if before.get("providerID") and before["providerID"] != after.get("providerID"):
+        yield forbidden("spec.providerID", f"node updates may not change providerID {_ONLY_ONCE}")
+    yield from scheduling.taints("metadata.taints", after.get("taints") or ())
+    if before.get("externalID", "") != after.get("externalID", ""):
+        yield forbidden("spec.externalID", "may not be updated")
 
 
-def limit_range(obj: Object) -> Causes:
-    """A limit range."""
-    seen: set[str] = set()
-    for i, item in enumerate(_spec(obj).get("limits") or ()):
-        at = f"spec.limits[{i}]"
-        kind = item.get("type", "")
-        yield from each(f"{at}.type", kind, names.qualified_name(kind))
-        if kind in seen:
-            yield duplicate(f"{at}.type", kind)
-        seen.add(kind)
-        if kind == "PersistentVolumeClaim" and "storage" not in {**(item.get("min") or {}), **(item.get("max") or {})}:
-            yield required(
-                f"{at}.limits", "either minimum or maximum storage value is required, but neither was provided"
-            )
-        if kind == "Pod":
-            for part in ("default", "defaultRequest"):
-                if item.get(part):
-                    yield forbidden(f"{at}.{part}", "may not be specified when `type` is 'Pod'")
-        yield from _limits(at, item, kind)
-
-
-def above(a: str | None, b: str | None) -> bool:
-    """Whether the first amount is greater, when both are given."""
-    return a is not None and b is not None and quantity.compare(a, b) > 0
-
-
-def _limits(at: str, item: Spec, kind: str) -> Causes:
-    parts = {part: item.get(part) or {} for part in ("max", "min", "default", "defaultRequest", "maxLimitRequestRatio")}
-    if kind in ("Container", "Pod"):
-        for part, amounts in parts.items():
-            for name in amounts:
-                yield from resources.container_name(f"{at}.{part}[{name}]", name)
-    if kind == "Pod":
-        parts["default"] = parts["defaultRequest"] = {}
-    keys = sorted({name for amounts in parts.values() for name in amounts})
-    for name in keys:
-        low, high = parts["min"].get(name), parts["max"].get(name)
-        request, limit = parts["defaultRequest"].get(name), parts["default"].get(name)
-        ratio = parts["maxLimitRequestRatio"].get(name)
-        if above(low, high):
-            yield invalid(f"{at}.min[{name}]", low, f"min value {low} is greater than max value {high}")
-        field = f"{at}.defaultRequest[{name}]"
-        if above(low, request):
-            yield invalid(field, request, f"min value {low} is greater than default request value {request}")
-        if above(request, high):
-            yield invalid(field, request, f"default request value {request} is greater than max value {high}")
-        if above(request, limit):
-            yield invalid(
-                field, request, f"default request value {request} is greater than default limit value {limit}"
-            )
-        field = f"{at}.default[{name}]"
-        if above(low, limit):
-            yield invalid(field, low, f"min value {low} is greater than default value {limit}")
-        if above(limit, high):
-            yield invalid(field, high, f"default value {limit} is greater than max value {high}")
-        if above("1", ratio):
-            yield invalid(f"{at}.maxLimitRequestRatio[{name}]", ratio, f"ratio {ratio} is less than 1")
-
-
-def resource_quota(obj: Object) -> Causes:
-    """A quota."""
-    yield from _amounts("spec.hard", _spec(obj).get("hard"))
-
-
-def _amounts(at: str, amounts: Spec | None) -> Causes:
-    for name, text in (amounts or {}).items():
-        yield from resources.quota_name(f"{at}[{name}]", name)
-        yield from resources.amount(f"{at}[{name}]", name, text)
-
-
-def resource_quota_update(old: Object, new: Object) -> Causes:
-    """A changed quota: its scopes stay."""
-    yield from resource_quota(new)
-    yield from unchanged("spec.scopes", _spec(old).get("scopes"), _spec(new).get("scopes"))
-
-
-def resource_quota_status(obj: Object) -> Causes:
-    """The amounts in the status of a quota."""
-    status = obj.get("status") or {}
-    yield from _amounts("status.hard", status.get("hard"))
-    yield from _amounts("status.used", status.get("used"))
+def node_status(obj: Object) -> Causes:
+    """The amounts and addresses that a node tells of itself."""
+    yield from _node_amounts(obj)
+    seen: list[Any] = []
+    for i, address in enumerate((obj.get("status") or {}).get("addresses") or ()):
+        if address in seen:
+            shown = {"Type": address.get("type", ""), "Address": address.get("address", "")}
+            yield duplicate(f"status.addresses[{i}]", shown)
+        seen.append(address)
 
 
 def role(obj: Object) -> Causes:

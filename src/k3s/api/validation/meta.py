@@ -26,6 +26,7 @@ _STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 _NAME_RULES: dict[str, Callable[[str], list[str]]] = {
     "namespaces": names.dns_label,
     "services": names.dns_label,
+    "statefulsets.apps": names.dns_label,
     "roles.rbac.authorization.k8s.io": names.path_segment,
     "clusterroles.rbac.authorization.k8s.io": names.path_segment,
     "rolebindings.rbac.authorization.k8s.io": names.path_segment,

@@ -113,8 +113,13 @@ def quota_name(field: str, name: str) -> Causes:
     """The name of a resource that a quota can limit."""
     wrong = list(_name(field, name))
     yield from wrong
-    if "/" not in name and name not in _QUOTA and not _is_pages(name):
+    if "/" not in name and not is_quota(name):
         yield invalid(field, name, "must be a standard resource for quota")
+
+
+def is_quota(name: str) -> bool:
+    """Whether a quota can limit a resource that Kubernetes itself knows by this name."""
+    return (name in _QUOTA and name != "storage") or _is_pages(name)
 
 
 def amount(field: str, name: str, text: str) -> Causes:
