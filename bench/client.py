@@ -11,6 +11,8 @@ from typing import Any
 
 JSON = "application/json"
 MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+APPLY = "application/apply-patch+yaml"
 
 
 class Connection(asyncio.Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import machine
-from load import plane
+from plane import plane
 from pods import node
 
 _SETTLE_S = 20.0

@@ -57,6 +57,12 @@ def pss(pid: int) -> float:
     raise ValueError(f"Cannot read the memory of process {pid}: /proc tells no Pss")
 
 
+def rss(pid: int) -> float:
+    """Resident set size in MB."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def written(pid: int) -> int:
     """Bytes that a process has caused to be written to disk."""
     for line in Path(f"/proc/{pid}/io").read_text().splitlines():

@@ -12,7 +12,7 @@ from typing import Any
 import machine
 from client import Client
 from cluster import Cluster, unverified
-from load import namespace, ready
+from plane import namespace, ready
 from start import condition, pod
 
 _PODS = "/api/v1/namespaces/bench/pods"

@@ -39,7 +39,7 @@ def number(value: float) -> str:
 def row(figure: Figure, values: list[float], yardsticks: list[float]) -> str:
     """The line of a figure that was just measured."""
     median = statistics.median(values)
-    met = "–" if figure.bar is None else "yes" if median <= figure.bar else "**missed**"
+    met = "–" if figure.bar is None else "yes" if figure.met(median) else "**missed**"
     bar = "–" if figure.bar is None else f"{figure.bar:g} {figure.unit}"
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False

@@ -14,21 +14,25 @@ import idle
 import imports
 import load
 import machine
+import memory
 import pods
 import report
 import start
 from figures import BY_KEY, SCENARIOS
+from plane import plane
 
 # Starts of our own must find compiled modules, as those of users do.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# What takes a minute and hardly differs from one time to the next is not measured more often than this.
+_SLOW = {"idle": 2, "plane": 3, "memory": 2}
 
 
 async def _under_load(name: str, repeats: int) -> AsyncIterator[dict[str, float]]:
-    async with load.plane() as plane, aclosing(load.SCENARIOS[name](plane)) as series:
+    async with plane() as made, aclosing(load.SCENARIOS[name](made)) as series:
         await anext(series)  # warms up
         for _ in range(repeats):
             yield await anext(series)
-            print(f"    {plane.last}", flush=True)
+            print(f"    {made.last}", flush=True)
 
 
 async def _repeated(name: str, repeats: int) -> AsyncIterator[dict[str, float]]:
@@ -39,9 +43,9 @@ async def _repeated(name: str, repeats: int) -> AsyncIterator[dict[str, float]]:
         async for found in pods.measure(repeats):
             yield found
     else:
-        once = {"start": start.measure, "idle": idle.measure, "plane": idle.control_plane}[name]
-        for _ in range(repeats):
-            yield await once()
+        once = {"start": start.measure, "idle": idle.measure, "plane": idle.control_plane, "memory": memory.measure}
+        for _ in range(min(repeats, _SLOW.get(name, repeats))):
+            yield await once[name]()
 
 
 Found = dict[str, list[float]]

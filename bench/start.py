@@ -10,7 +10,7 @@ from typing import Any
 import machine
 from client import Client
 from cluster import IMAGE, Cluster, unverified
-from load import ready
+from plane import ready
 
 # An A query for kubernetes.default.svc.cluster.local.
 _QUERY = (

@@ -246,6 +246,8 @@ class Certificates:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_ciphers(_CIPHERS)
         context.set_alpn_protocols(["http/1.1"])
+        # Clients of this API do not resume sessions: the two tickets of each connection would be made for nobody.
+        context.num_tickets = 0
         context.load_cert_chain(self.path(SERVING), self.path(f"{SERVING}.key"))
         context.load_verify_locations(self.path(CLIENT_CA))
         context.load_verify_locations(self.path(REQUEST_HEADER_CA))
