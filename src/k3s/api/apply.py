@@ -27,6 +27,7 @@ from k3s.api.fieldset import (
     merge,
     of_value,
     order,
+    reaches,
     shown,
     to_fields,
     without,
@@ -82,7 +83,7 @@ class _Entry:
         """The fields that the entry owns."""
         return from_fields(self.tree)
 
-    def owning(self, paths: Collection[Path], time: str) -> _Entry:
+    def owning(self, paths: Paths, time: str) -> _Entry:
         """The entry with other fields, written at `time`."""
         return _Entry(self.manager, self.operation, self.api_version, self.subresource, to_fields(paths), time)
 
@@ -289,11 +290,8 @@ def apply(
 
 def _given_up(node: SchemaNode, merged: Object, last: _Entry, owners: list[_Entry]) -> Object:
     """The object without the fields of the last configuration that nobody owns any more."""
-    kept: set[Path] = set()
-    for entry in owners:
-        for path in entry.paths:
-            kept.update(path[:i] for i in range(1, len(path) + 1))
-    gone = last.paths - kept - _UNOWNED
+    # The newest configuration owns nearly everything of the last one: look for the few paths only.
+    gone = {path for path in last.paths if not any(reaches(entry.tree, path) for entry in reversed(owners))} - _UNOWNED
     if not gone:
         return merged
     return without(node, merged, gone) or {}

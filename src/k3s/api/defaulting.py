@@ -59,26 +59,33 @@ def _pod(obj: Object) -> Object:
     for field in ("containers", "initContainers"):
         containers = spec.get(field)
         if containers and any("limits" in (c.get("resources") or {}) for c in containers):
-            changed = {**changed, field: [_requests_from_limits(c) for c in containers]}
+            filled = [_requests_from_limits(c) for c in containers]
+            if any(a is not b for a, b in zip(filled, containers, strict=True)):
+                changed = {**changed, field: filled}
     resources = spec.get("resources") or {}
-    if resources.get("limits"):
-        changed = {**changed, "resources": _with_requests(resources)}
+    if resources.get("limits") and (full := _with_requests(resources)) is not resources:
+        changed = {**changed, "resources": full}
     return {**obj, "spec": changed} if changed is not spec else obj
 
 
 def _requests_from_limits(container: Object) -> Object:
     resources = container.get("resources") or {}
-    return {**container, "resources": _with_requests(resources)} if resources.get("limits") else container
+    if not resources.get("limits"):
+        return container
+    full = _with_requests(resources)
+    return container if full is resources else {**container, "resources": full}
 
 
 def _with_requests(resources: Object) -> Object:
+    if resources["limits"].keys() <= (resources.get("requests") or {}).keys():
+        return resources
     return {**resources, "requests": {**resources["limits"], **(resources.get("requests") or {})}}
 
 
 @_rule("core.v1.PodSpec")
 def _pod_spec(obj: Object) -> Object:
     account = obj.get("serviceAccountName") or obj.get("serviceAccount")
-    if account:
+    if account and not account == obj.get("serviceAccountName") == obj.get("serviceAccount"):
         obj = {**obj, "serviceAccountName": account, "serviceAccount": account}
     if obj.get("hostNetwork"):
         for field in ("containers", "initContainers"):

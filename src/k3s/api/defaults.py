@@ -178,15 +178,17 @@ _NULLS: dict[str, tuple[str, ...]] = {
 }
 
 
-def apply(node: Node, kind: Kind, obj: Object) -> Object:
+def apply(node: Node, kind: Kind, obj: Object, known: Object | None = None) -> Object:
     """See `k3s.api.schema.defaults`."""
-    return _object(node, obj) if kind.definition else _custom(node, obj)
+    return _object(node, obj, known) if kind.definition else _custom(node, obj)
 
 
 def _short(definition: str) -> str:
     return ".".join(definition.split(".")[-3:])
 
 
+_CONTAINERS = (dict, list)
+_NOTHING: Object = {}
 _Rules = tuple[Rule | None, tuple[tuple[str, Any], ...], tuple[str, ...]]
 _compiled: dict[str, _Rules] = {}
 
@@ -200,7 +202,8 @@ def _rules(node: Node) -> _Rules:
     return found
 
 
-def _object(node: Node, obj: Object) -> Object:
+def _object(node: Node, obj: Object, known: Any = None) -> Object:
+    before = known if known.__class__ is dict else _NOTHING
     rule, values, nulls = _rules(node)
     out = rule(obj) if rule is not None else obj
     added: Object = {}
@@ -215,26 +218,29 @@ def _object(node: Node, obj: Object) -> Object:
             added[field] = {} if isinstance(value, Node) else value
     fields = node.fields
     for field, value in out.items():
+        if value.__class__ not in _CONTAINERS or value is (was := before.get(field)):
+            continue
         child = fields.get(field)
-        if child is not None and value.__class__ in (dict, list):
-            new = _value(child, value)
+        if child is not None:
+            new = _value(child, value, was)
             if new is not value:
                 added[field] = new
     for field, value in list(added.items()):
         child = fields.get(field)
-        if child is not None and field not in out and value.__class__ in (dict, list):
+        if child is not None and field not in out and value.__class__ in _CONTAINERS:
             added[field] = _value(child, value)
     return {**out, **added} if added else out
 
 
-def _value(node: Node, value: Any) -> Any:
+def _value(node: Node, value: Any, known: Any = None) -> Any:
     if node.type == "object" and value.__class__ is dict:
-        return _object(node, value)
+        return _object(node, value, known)
     items = node.items() if node.type in ("array", "map") else None
     if items is None or items.type not in ("object", "array", "map"):
         return value
     if value.__class__ is list:
-        new_list = [_value(items, element) for element in value]
+        done = {id(element) for element in known} if known.__class__ is list else ()
+        new_list = [element if id(element) in done else _value(items, element) for element in value]
         return value if all(a is b for a, b in zip(new_list, value, strict=True)) else new_list
     if value.__class__ is dict:
         new = {key: _value(items, element) for key, element in value.items()}

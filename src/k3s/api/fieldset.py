@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, Protocol
 
 Path = tuple[str, ...]
@@ -61,8 +61,12 @@ _MISSING: Any = object()
 # --- the FieldsV1 form ---
 
 
-def to_fields(paths: Collection[Path]) -> dict[str, Any]:
-    """The FieldsV1 tree of a set of paths, in the order of their elements."""
+@functools.lru_cache(maxsize=256)
+def to_fields(paths: Paths) -> dict[str, Any]:
+    """The FieldsV1 tree of a set of paths, in the order of their elements.
+
+    Objects that are made alike share it: a Pod's tree takes more memory than all the rest of the Pod.
+    """
     tree: dict[str, Any] = {}
     members: list[dict[str, Any]] = []
     for path in sorted(paths):
@@ -79,17 +83,19 @@ def to_fields(paths: Collection[Path]) -> dict[str, Any]:
 
 def from_fields(tree: Mapping[str, Any]) -> Paths:
     """The paths of a FieldsV1 tree."""
-    return frozenset(_walk(tree, ()))
+    out: list[Path] = []
+    _walk(tree, (), out)
+    return frozenset(out)
 
 
-def _walk(tree: Mapping[str, Any], path: Path) -> Iterator[Path]:
+def _walk(tree: Mapping[str, Any], path: Path, out: list[Path]) -> None:
     for key, inner in tree.items():
         if key == ".":
-            yield path
+            out.append(path)
         elif inner:
-            yield from _walk(inner, (*path, key))
+            _walk(inner, (*path, key), out)
         else:
-            yield (*path, key)
+            out.append((*path, key))
 
 
 def contains(tree: Mapping[str, Any], path: Path) -> bool:
@@ -100,6 +106,16 @@ def contains(tree: Mapping[str, Any], path: Path) -> bool:
         if node is None:
             return False
     return not node or "." in node
+
+
+def reaches(tree: Mapping[str, Any], path: Path) -> bool:
+    """Whether a FieldsV1 tree has a member at a path or below it."""
+    node: Any = tree
+    for element in path:
+        node = node.get(element)
+        if node is None:
+            return False
+    return True
 
 
 def shown(path: Path) -> str:
@@ -148,11 +164,14 @@ def _keys(node: SchemaNode) -> tuple[str, ...]:
     return (node.merge_key,) if not node.list_type and node.merge_key else ()
 
 
+_text = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
 def element_of(node: SchemaNode, value: Any, path: Path = ()) -> str:
     """The path element of one element of a list that merges; raises FieldSetError when it names no key."""
     keys = _keys(node)
     if not keys:
-        return "v:" + json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+        return "v:" + _text(value)
     items = node.items()
     found: dict[str, Any] = {}
     for key in sorted(keys):
@@ -165,7 +184,7 @@ def element_of(node: SchemaNode, value: Any, path: Path = ()) -> str:
     if not found:
         names = ", ".join(keys)
         raise FieldSetError(path, f"associative list with keys has an element that omits key field {names!r}")
-    return "k:" + json.dumps(found, separators=(",", ":"), ensure_ascii=False)
+    return "k:" + _text(found)
 
 
 def child_of(node: SchemaNode | None, field: str) -> SchemaNode | None:
@@ -306,13 +325,17 @@ def zero(node: SchemaNode) -> dict[str, Any]:
 def merge(node: SchemaNode | None, live: Any, config: Any) -> Any:
     """The live value with the configuration in it: granular parts merge, atomic ones are replaced."""
     if live is None or config is None or is_atomic(node, config) or _different_shapes(live, config):
-        return config
+        return live if live == config and live.__class__ is config.__class__ else config
     if isinstance(config, dict):
-        out = dict(live)
+        changed: dict[str, Any] = {}
         for key, inner in config.items():
-            out[key] = merge(child_of(node, key), live.get(key), inner)
-        return out if out != live else live
-    return _merge_lists(node, live, config) if node is not None else config
+            old = live.get(key)
+            new = merge(child_of(node, key), old, inner)
+            if new is not old or key not in live:
+                changed[key] = new
+        return {**live, **changed} if changed else live
+    merged = _merge_lists(node, live, config) if node is not None else config
+    return live if merged == live else merged
 
 
 def _merge_lists(node: SchemaNode, live: list[Any], config: list[Any]) -> list[Any]:

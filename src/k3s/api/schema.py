@@ -306,15 +306,16 @@ def list_map_keys(kind: Kind, *path: str) -> tuple[str, ...]:
     return node.list_map_keys if node is not None else ()
 
 
-def prune(kind: Kind, obj: Object) -> tuple[Object, list[str]]:
+def prune(kind: Kind, obj: Object, known: Object | None = None) -> tuple[Object, list[str]]:
     """The object as the API holds it, and the paths (`spec.containers[0].foo`) of the fields that it does not know.
 
+    Parts that are the same object as in `known`, which went through this before, are not looked at again.
     Unknown fields, nulls and empty lists and maps are left out, quantities and times are written in their one form.
     Raises BadRequest when a value has another type than its field.
     """
     from k3s.api import structure
 
-    return structure.prune(definition_of(kind), kind, obj)
+    return structure.prune(definition_of(kind), kind, obj, known)
 
 
 # After these, rules could meet what they were not made for.
@@ -348,8 +349,11 @@ def broken_rules(node: Node, obj: Object, old: Object | None, causes: list[dict[
     return rules.check(obj, old)
 
 
-def defaults(kind: Kind, obj: Object) -> Object:
-    """The object with everything filled in that the client left out; `obj` itself when nothing was missing."""
+def defaults(kind: Kind, obj: Object, known: Object | None = None) -> Object:
+    """The object with everything filled in that the client left out; `obj` itself when nothing was missing.
+
+    Parts that are the same object as in `known`, which went through this before, are not looked at again.
+    """
     from k3s.api import defaults as rules
 
-    return rules.apply(definition_of(kind), kind, obj)
+    return rules.apply(definition_of(kind), kind, obj, known)

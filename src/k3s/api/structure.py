@@ -31,18 +31,18 @@ class _Pruner:
         self.custom = kind.custom
         self.struct = "" if kind.custom else kind.kind
 
-    def value(self, node: Node, value: Any, path: str) -> Any:
-        """The value in its one form."""
+    def value(self, node: Node, value: Any, path: str, known: Any = None) -> Any:
+        """The value in its one form; what is the same object in `known` has it already."""
         kind = node.type
         if kind == "string":
             if value.__class__ is str:
                 return value if node.format != "byte" else _base64(value)
         elif kind == "object":
             if value.__class__ is dict:
-                return self.object(node, value, path)
+                return self.object(node, value, path, known)
         elif kind == "array":
             if value.__class__ is list:
-                return self.array(node, value, path)
+                return self.array(node, value, path, known)
         elif kind == "integer":
             if value.__class__ is int:
                 return _ranged(self, node, value, path)
@@ -65,14 +65,18 @@ class _Pruner:
             return value  # the schema's own validation names it
         raise self.mismatch(node, value, path)
 
-    def object(self, node: Node, value: dict[str, Any], path: str) -> dict[str, Any]:
-        """The known fields of an object."""
+    def object(self, node: Node, value: dict[str, Any], path: str, known: Any = None) -> dict[str, Any]:
+        """The fields of an object that the schema has."""
+        before = known.get if known.__class__ is dict else _nothing
         fields = node.fields
         keep_unknown = node.preserve_unknown
         outer, self.struct = self.struct, node.name or self.struct
         out: dict[str, Any] = {}
         changed = False
         for key, inner in value.items():
+            if inner is not None and inner is before(key):
+                out[key] = inner
+                continue
             child = fields.get(key)
             # Most values are texts, which need no call and no path.
             if inner.__class__ is str and inner and child is not None and child.type == "string" and not child.format:
@@ -93,7 +97,7 @@ class _Pruner:
                 if child.type == "any" and node.name.startswith("JSON"):
                     out[key] = None
                 continue
-            new = self.value(child, inner, f"{path}.{key}" if path else key)
+            new = self.value(child, inner, f"{path}.{key}" if path else key, before(key))
             if not new and _is_nothing(node, child, key, new):
                 changed = True
                 continue
@@ -116,12 +120,19 @@ class _Pruner:
         }
         return value if all(out[key] is v for key, v in value.items()) else out
 
-    def array(self, node: Node, value: list[Any], path: str) -> list[Any]:
+    def array(self, node: Node, value: list[Any], path: str, known: Any = None) -> list[Any]:
         """The elements of a list; null becomes the empty value."""
         items = node.items()
         if items is None:
             return value
-        out = [self.value(items, _present(items, v), f"{path}[{i}]") for i, v in enumerate(value)]
+        if known.__class__ is list:
+            done = {id(element) for element in known if element is not None}
+            out = [
+                v if id(v) in done else self.value(items, _present(items, v), f"{path}[{i}]")
+                for i, v in enumerate(value)
+            ]
+        else:
+            out = [self.value(items, _present(items, v), f"{path}[{i}]") for i, v in enumerate(value)]
         return value if all(a is b for a, b in zip(out, value, strict=True)) else out
 
     def scalar(self, node: Node, value: Any, path: str) -> Any:
@@ -248,11 +259,15 @@ def _go_type(node: Node) -> str:
     return "string"
 
 
-def prune(node: Node, kind: Kind, obj: Object) -> tuple[Object, list[str]]:
+def _nothing(key: str) -> None:
+    return None
+
+
+def prune(node: Node, kind: Kind, obj: Object, known: Object | None = None) -> tuple[Object, list[str]]:
     """See `k3s.api.schema.prune`."""
     pruner = _Pruner(kind)
     try:
-        return pruner.object(node, obj, ""), pruner.unknown
+        return pruner.object(node, obj, "", known), pruner.unknown
     except _Refused as error:
         text = f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {error}'
         refused = Mistyped(text)

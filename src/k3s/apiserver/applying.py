@@ -57,7 +57,7 @@ async def apply(crud: Crud, call: Call, context: Context) -> tuple[Outcome, bool
             subresource=context.subresource,
             now=context.now,
         )
-        return bodies.shaped(kind, merged, "Ignore", context.warnings)
+        return bodies.shaped(kind, merged, "Ignore", context.warnings, old=old)
 
     if crud.cache.get(kind, context.namespace, context.name) is None and not context.subresource:
         made = remove(produce(None), ("metadata", "resourceVersion"))

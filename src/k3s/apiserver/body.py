@@ -192,15 +192,21 @@ def _refuse(given_version: str, given_kind: str, api_version: str, name: str, re
 
 
 def shaped(
-    kind: Kind, obj: Object, validation: str, warnings: list[str], twice: Sequence[str] = (), patch: str = ""
+    kind: Kind,
+    obj: Object,
+    validation: str,
+    warnings: list[str],
+    twice: Sequence[str] = (),
+    patch: str = "",
+    old: Object | None = None,
 ) -> Object:
     """The object as its schema has it; unknown fields are refused (Strict), told of (Warn) or dropped (Ignore).
 
-    `twice` are the paths of keys that the body had twice. For what a patch made (`patch` is its type) the errors are
-    about the patch.
+    What is the same as in the stored `old` went through this before. `twice` are the paths of keys that the body had
+    twice. For what a patch made (`patch` is its type) the errors are about the patch.
     """
     try:
-        obj, unknown = schema.prune(kind, obj)
+        obj, unknown = schema.prune(kind, obj, settled(kind, old))
     except Mistyped as error:
         if not patch:
             raise
@@ -218,6 +224,11 @@ def shaped(
     if "metadata" not in obj:
         obj = {**obj, "metadata": {}}
     return obj
+
+
+def settled(kind: Kind, old: Object | None) -> Object | None:
+    """The stored object, when all of it is as its schema has it: schemas of custom kinds and other versions change."""
+    return old if kind.definition and kind.is_storage_version else None
 
 
 def bad_patch(result: Object, why: str) -> ApiError:

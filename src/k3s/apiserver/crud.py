@@ -20,6 +20,7 @@ from k3s.api.validation.advice import advise
 from k3s.apiserver import deletion
 from k3s.apiserver.admission.chain import NotYet
 from k3s.apiserver.admits import AdmissionRequest, Admits
+from k3s.apiserver.body import settled
 from k3s.apiserver.cache import Bucket, Cache, Item, serialise
 from k3s.apiserver.strategy import Cause, Context, Strategy
 from k3s.base.aio import at_once
@@ -309,7 +310,7 @@ class Crud:
         check_identity(context, new)
         check_revision(context, strategy, old, new)
         new = strategy.reset_update(context, old, new)
-        new = with_kept_metadata(schema.defaults(kind, new), old)
+        new = with_kept_metadata(schema.defaults(kind, new, settled(kind, old)), old)
         if not context.applied:
             new = tracked(context, old, new)
         if new == old:

@@ -192,7 +192,7 @@ class Writes:
                 new = {"kind": kind.kind, "apiVersion": kind.api_version, **new}
             check_type(kind, new, self.registry)
             context.warnings[:] = before  # of the last try only
-            return bodies.shaped(kind, new, context.field_validation, context.warnings, twice, type)
+            return bodies.shaped(kind, new, context.field_validation, context.warnings, twice, type, old)
 
         outcome, _ = await self.crud.update(context, shaped)
         return self._one(call, outcome, 200)

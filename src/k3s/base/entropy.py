@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import random
-import uuid
 from typing import Protocol
 
 # Letters and digits that generated names use: no vowels and no look-alikes, so no words and no misreadings.
 _NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+
+# What every random UUID has the same: version 4, variant of RFC 4122.
+_FIXED = 0x4000_8000_0000_0000_0000
+_NOT_FIXED = ~0xF000_C000_0000_0000_0000
 
 
 class Entropy(Protocol):
@@ -37,7 +40,9 @@ class SystemEntropy:
         self._random = random.Random(os.urandom(32))
 
     def uid(self) -> str:
-        return str(uuid.UUID(bytes=self._random.randbytes(16), version=4))
+        bits = self._random.getrandbits(128) & _NOT_FIXED | _FIXED
+        text = f"{bits:032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     def suffix(self, length: int = 5) -> str:
         return "".join(self._random.choices(_NAME_ALPHABET, k=length))

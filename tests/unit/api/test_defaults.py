@@ -51,6 +51,17 @@ def test_defaulting_twice_changes_nothing(case: dict[str, Any]) -> None:
     assert json.dumps(case["object"]) == before
 
 
+def test_a_pod_with_its_defaults_stays_the_same_object() -> None:
+    """Rules that find nothing to do make no new objects, so that later steps see that nothing changed."""
+    container = {"name": "c", "image": "i:1", "resources": {"limits": {"cpu": "1"}, "requests": {"memory": "1Mi"}}}
+    spec = {"serviceAccountName": "sa", "containers": [container], "resources": {"limits": {"cpu": "1"}}}
+    kind = builtin("v1", "Pod")
+    once = schema.defaults(kind, {"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "x"}, "spec": spec})
+    assert once["spec"]["serviceAccount"] == "sa"
+    assert once["spec"]["resources"]["requests"] == {"cpu": "1"}
+    assert schema.defaults(kind, once) is once
+
+
 def test_every_kind_takes_an_empty_object() -> None:
     """No rule needs a field to be there."""
     for kind in REGISTRY.all():

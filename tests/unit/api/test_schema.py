@@ -70,6 +70,22 @@ def test_values_take_their_one_form() -> None:
     assert schema.prune(POD, pruned)[0] is pruned
 
 
+def test_what_is_known_is_not_looked_at_again() -> None:
+    """Parts taken over from a stored object pass as they are, wherever they stand; everything else is looked at."""
+    odd, fresh = {"name": "c", "nope": 1}, {"name": "d", "nope": 1}
+    labels = {"a": "b", "c": None}
+    old = {"metadata": {"labels": labels}, "spec": {"containers": [odd], "enableServiceLinks": True}}
+    new = {"metadata": {"labels": labels, "name": "x"}, "spec": {"containers": [fresh, odd]}}
+    pruned, unknown = schema.prune(POD, new, old)
+    assert unknown == ["spec.containers[0].nope"]
+    assert pruned["spec"]["containers"][1] is odd
+    assert pruned["metadata"]["labels"] is labels
+    filled = schema.defaults(POD, new, old)
+    assert filled["spec"]["containers"][1] is odd
+    assert filled["spec"]["containers"][0]["terminationMessagePolicy"] == "File"
+    assert schema.defaults(POD, {**new, "spec": old["spec"]}, old)["spec"] is old["spec"]
+
+
 @pytest.mark.parametrize(
     ("obj", "text"),
     [
