@@ -248,6 +248,9 @@ def compare(node: SchemaNode, old: Any, new: Any) -> Comparison:
     return Comparison(frozenset(walker.modified), frozenset(walker.added), frozenset(walker.removed))
 
 
+_NESTED = (dict, list)
+
+
 class _Compare:
     def __init__(self) -> None:
         self.modified: set[Path] = set()
@@ -257,12 +260,15 @@ class _Compare:
     def walk(self, node: SchemaNode | None, old: Any, new: Any, path: Path) -> None:
         if old is new:
             return
+        if old is _MISSING:
+            _collect_added(node, new, path, self.added)
+            return
         value = new if new is not _MISSING and new is not None else old
         if value is _MISSING or is_atomic(node, value) or _different_shapes(old, new) or not (old or new):
             self.leaf(old, new, path)
             return
         if isinstance(value, dict):
-            if (old is _MISSING or not old) and (new is _MISSING or not new):
+            if not old and (new is _MISSING or not new):
                 self.leaf(old, new, path)
                 return
             self.maps(node, _or_empty(old, {}), _or_empty(new, {}), path)
@@ -274,9 +280,7 @@ class _Compare:
             for element in lists[0] | lists[1]:
                 sides = (lists[0].get(element, _MISSING), lists[1].get(element, _MISSING))
                 self.walk(node.items(), *sides, (*path, element))
-        if old is _MISSING:
-            self.added.add(path)
-        elif new is _MISSING:
+        if new is _MISSING:
             self.removed.add(path)
 
     def maps(self, node: SchemaNode | None, old: Any, new: Any, path: Path) -> None:
@@ -286,12 +290,28 @@ class _Compare:
                 self.walk(child_of(node, key), left, right, (*path, "f:" + key))
 
     def leaf(self, old: Any, new: Any, path: Path) -> None:
-        if old is _MISSING:
-            self.added.add(path)
-        elif new is _MISSING:
+        if new is _MISSING:
             self.removed.add(path)
         elif old != new or type(old) is not type(new):
             self.modified.add(path)
+
+
+def _collect_added(node: SchemaNode | None, value: Any, path: Path, out: set[Path]) -> None:
+    """The fields of a part that was not there before: itself and all below."""
+    out.add(path)
+    if value.__class__ is dict:
+        if is_atomic(node, value):
+            return
+        for key, inner in value.items():
+            below = (*path, "f:" + key)
+            if inner.__class__ in _NESTED:
+                _collect_added(child_of(node, key), inner, below, out)
+            else:
+                out.add(below)
+    elif value.__class__ is list and node is not None and _associative(node):
+        items = node.items()
+        for element, inner in elements(node, value, path).items():
+            _collect_added(items, inner, (*path, element), out)
 
 
 def _or_empty(value: Any, empty: Any) -> Any:
