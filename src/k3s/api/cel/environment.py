@@ -14,7 +14,10 @@ from k3s.api.cel.types import Type
 Functions = Mapping[str, tuple[Overload, ...]]
 
 # All that Kubernetes 1.36 has everywhere. `jsonpatch` is for mutating policies only.
-KUBERNETES = ("standard", "optional", "regex")
+KUBERNETES = (
+    *("standard", "optional", "strings", "lists", "sets", "regex", "url", "net", "quantity", "semver", "format"),
+    *("authorizer", "math", "base64"),
+)
 _TYPE_NAMES = {
     "bool": types.BOOL,
     "bytes": types.BYTES,

@@ -12,6 +12,8 @@ from k3s.api.cel.errors import Fault
 from k3s.api.cel.types import Type
 from k3s.api.cel.values import Duration, Opaque, Optional, Timestamp, TypeValue, Uint, type_name
 
+# What Python says of values inside lists and maps whose types nobody could check before.
+WRONG_VALUES = (TypeError, AttributeError, ValueError, ArithmeticError)
 _CLASSES = {
     "bool": bool,
     "int": int,
@@ -87,7 +89,10 @@ def dispatcher(name: str, overloads: Iterable[Overload]) -> Callable[..., Any]:
             overload = chosen[classes] = choose(classes)
         if overload is None:
             raise Fault(_no_overload(name, args))
-        return overload.run(*args)
+        try:
+            return overload.run(*args)
+        except WRONG_VALUES:
+            raise Fault(_no_overload(name, args)) from None
 
     return run
 

@@ -8,8 +8,9 @@ from typing import Any
 from k3s.api.cel.checker import check
 from k3s.api.cel.compiler import Compiler, Lazy
 from k3s.api.cel.environment import Environment
-from k3s.api.cel.errors import CompileError, CostExceeded
+from k3s.api.cel.errors import CompileError, CostExceeded, EvaluationError
 from k3s.api.cel.literals import check_literals
+from k3s.api.cel.overloads import WRONG_VALUES
 from k3s.api.cel.parser import parse
 from k3s.api.cel.syntax import Ident, Node, walk
 from k3s.api.cel.types import Type
@@ -71,6 +72,8 @@ class Program:
             value = self._run(frame)
         except RecursionError:
             raise CostExceeded from None
+        except WRONG_VALUES:
+            raise EvaluationError("no such overload") from None
         finally:
             if budget is not None:
                 budget.left -= PER_CALL - frame[0]

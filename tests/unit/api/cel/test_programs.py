@@ -1,0 +1,145 @@
+"""Programs: budgets, lazy variables, objects that are built, rights that are asked for."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from k3s.api.cel import (
+    KUBERNETES,
+    Budget,
+    CompileError,
+    CostExceeded,
+    Environment,
+    EvaluationError,
+    Lazy,
+    LazyMap,
+    compile,
+    to_json,
+)
+from k3s.api.cel.library.authorizer import AUTHORIZER, Answer, Authorizer, Question
+from k3s.api.cel.types import BOOL, DYN, STRING, list_of, map_of, object_type
+
+DYNAMIC = Environment({"object": DYN, "variables": DYN})
+
+
+def test_a_result_of_another_type_is_refused() -> None:
+    """As upstream says it."""
+    with pytest.raises(CompileError, match=r"^must evaluate to bool but got int$"):
+        compile("1", DYNAMIC, (BOOL,))
+    with pytest.raises(CompileError, match=r"^must evaluate to one of \[bool string\] but got list\(int\)$"):
+        compile("[1]", DYNAMIC, (BOOL, STRING))
+
+
+def test_work_is_bounded() -> None:
+    """One evaluation stops at its limit, and what it cost is taken from the budget."""
+    loops = "object.all(a, object.all(b, object.all(c, a + b + c >= 0)))"
+    budget = Budget(10_000_000)
+    with pytest.raises(CostExceeded, match="operation cancelled: actual cost limit exceeded"):
+        compile(loops, DYNAMIC).evaluate({"object": list(range(200))}, budget)
+    assert 8_900_000 < budget.left < 9_000_001
+
+
+def test_a_limit_is_not_forgotten() -> None:
+    """`||` forgets errors of values, not the end of the budget."""
+    loops = "object.all(a, object.all(b, object.all(c, a + b + c >= 0))) || true"
+    with pytest.raises(CostExceeded):
+        compile(loops, DYNAMIC).evaluate({"object": list(range(200))})
+
+
+def test_lazy_values_are_made_once_and_only_when_asked_for() -> None:
+    """Variables of policies."""
+    made: list[str] = []
+
+    def maker(name: str) -> Any:
+        def make() -> int:
+            made.append(name)
+            return 3
+
+        return make
+
+    variables = LazyMap({"a": maker("a"), "b": maker("b")})
+    program = compile("variables.a + variables.a == 6 && has(variables.b) && !has(variables.c)", DYNAMIC)
+    assert program.evaluate({"variables": variables}) is True
+    assert made == ["a"]
+    assert compile("object == 3", DYNAMIC).evaluate({"object": Lazy(maker("o"))}) is True
+
+
+def test_objects_are_built_by_their_type() -> None:
+    """What mutating policies return, as JSON."""
+    meta = object_type("Object.metadata", {"labels": map_of(STRING, STRING)})
+    whole = object_type("Object", {"metadata": meta})
+    step = object_type("JSONPatch", {"op": STRING, "path": STRING, "value": DYN})
+    objects = {"Object": whole, "Object.metadata": meta, "JSONPatch": step}
+    environment = Environment({"object": DYN}, objects, (*KUBERNETES, "jsonpatch"))
+    built = compile("Object{metadata: Object.metadata{labels: {'a': 'b'}}}", environment, (whole,))
+    assert to_json(built.evaluate({})) == {"metadata": {"labels": {"a": "b"}}}
+    steps = compile("[JSONPatch{op: 'add', path: '/a/' + jsonpatch.escapeKey('b/c~'), value: 1}]", environment)
+    assert steps.type == list_of(step)
+    assert to_json(steps.evaluate({})) == [{"op": "add", "path": "/a/b~1c~0", "value": 1}]
+    with pytest.raises(CompileError, match=r"1:9: undefined field 'b'"):
+        compile("Object{b: 1}", environment)
+    with pytest.raises(CompileError, match=r"expected type of field 'op' is 'string' but provided type is 'int'"):
+        compile("JSONPatch{op: 1}", environment)
+
+
+def test_the_authorizer_asks() -> None:
+    """The whole question arrives, and the answer is read."""
+    asked: list[Question] = []
+
+    def ask(question: Question) -> Answer:
+        asked.append(question)
+        return Answer(question.verb == "get", "because")
+
+    environment = Environment({"authorizer": AUTHORIZER})
+    text = "authorizer.serviceAccount('n', 's').group('apps').resource('deployments').namespace('x').name('d')"
+    program = compile(f"{text}.check('get').allowed() && !{text}.check('list').allowed()", environment)
+    assert program.evaluate({"authorizer": Authorizer(ask)}) is True
+    assert asked[0] == Question("get", ("n", "s"), "", "apps", "deployments", "", "x", "d")
+    program = compile("authorizer.path('/healthz').check('get').reason()", environment)
+    assert program.evaluate({"authorizer": Authorizer(ask)}) == "because"
+
+
+_WORDS = (
+    *("object", ".", "?", "[", "]", "{", "}", "(", ")", ",", ":", "1", "2u", "1.5", "'a'", "b'a'", "true", "null", "+"),
+    *("-", "*", "/", "%", "<", "==", "!=", "&&", "||", "!", "in", "has", "all", "exists", "map", "filter", "x", "of"),
+    *("optional", "none", "orValue", "size", "cel", "bind", "Object", "\\", "`", '"', "\n", "#", "for", "int", "type"),
+)
+_PIECES = st.sampled_from(_WORDS)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(_PIECES, max_size=14).map(" ".join) | st.text(max_size=30))
+def test_any_text_is_a_program_or_a_complaint(text: str) -> None:
+    """Whatever is written, the parser and checker answer, and a program gives a value or an error."""
+    try:
+        program = compile(text, DYNAMIC)
+    except CompileError:
+        return
+    try:
+        to_json(program.evaluate({"object": {"x": [1, "a", None, {"y": 1.5}]}, "variables": {}}))
+    except EvaluationError:
+        return
+
+
+_DEEP = (
+    *("(" * 5000, "[" * 249 + "]" * 249, "!" * 90_000 + "true", "-" * 3001 + "1", "a." * 5000, "1+" * 9000 + "1"),
+    *(
+        "{1:" * 300,
+        "true&&" * 9000 + "true",
+        "x" * 200_000,
+        "'" + "\\" * 9999,
+        "[0].all(a, " * 200 + "true" + ")" * 200,
+    ),
+)
+
+
+@pytest.mark.parametrize("text", _DEEP, ids=[text[:6] for text in _DEEP])
+def test_depth_and_size_are_bounded(text: str) -> None:
+    """Deep and long texts end in an answer, not in the depth of Python's stack."""
+    with contextlib.suppress(CompileError, EvaluationError):
+        compile(text, DYNAMIC).evaluate({})
