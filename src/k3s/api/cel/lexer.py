@@ -64,12 +64,13 @@ def _unreadable(source: str, at: int) -> int:
     """How much of the text the reader gives up: a text without end to the end of its line, else one character."""
     char = source[at]
     if char in "\"'":
-        match = re.compile(rf"[^\n\r{char}\\]*(?:\\.?)?[^\n\r{char}]?").match(source, at + 1)
+        match = re.compile(rf"[^\n\r{char}\\]*(?:\\.?)?[^{char}]?").match(source, at + 1)
         return 1 + (len(match.group()) if match else 0)
     if char == "`":
         match = re.compile(r"[A-Za-z0-9_.\-/ ]*").match(source, at + 1)
         return 1 + (len(match.group()) if match else 0)
-    return 2 if source[at : at + 2] in ("&=", "|=") else 1
+    # The reader sees that one sign alone is none only at the character behind it, which it gives up, too.
+    return len(source[at : at + 2]) if char in "=&|" else 1
 
 
 def _plain(text: str) -> str:
