@@ -47,7 +47,7 @@ def tokens(source: str) -> tuple[list[Token], list[Issue]]:
         match = _TOKEN.match(source, at)
         if match is None:
             length = _unreadable(source, at)
-            issues.append(Issue(at, f"Syntax error: token recognition error at: '{_plain(source[at : at + length])}'"))
+            issues.append(Issue(at, f"Syntax error: token recognition error at: '{plain(source[at : at + length])}'"))
             at += length
             continue
         kind, text = match.lastgroup or "", match.group()
@@ -73,7 +73,8 @@ def _unreadable(source: str, at: int) -> int:
     return len(source[at : at + 2]) if char in "=&|" else 1
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """A piece of the text as messages quote it."""
     return text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
 
 

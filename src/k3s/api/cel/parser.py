@@ -42,7 +42,8 @@ _TOKEN_NAMES = {
     "<EOF>": "<EOF>",
 }
 _OPERAND = ("[", "{", "(", ".", "-", "!", "true", "false", "null", "float", "int", "uint", "string", "bytes", "ident")
-_AFTER_VALUE = frozenset(_LEVEL) | {"?", ".", "["}
+_FIELDS = frozenset(".[")
+_AFTER_VALUE = frozenset(_LEVEL) | _FIELDS | {"?"}
 
 
 class _GiveUp(Exception):
@@ -114,10 +115,11 @@ class _Parser:
         self.lost = False
         return self.tokens[self.at - 1]
 
-    def nothing(self) -> Node:
-        """Goes on to where an operator or the end of an open bracket is; what stood before that is nothing."""
+    def nothing(self, *, whole: bool = False) -> Node:
+        """Goes on to where an operator or the end of an open bracket is; what stood before that is nothing. `whole`: it
+        was a value with its fields that broke off."""
         known = _AFTER_VALUE.union(*self.within)
-        while self.kind not in known:
+        while self.kind not in known or (whole and self.kind in _FIELDS):
             self.at += 1
         return Literal(self.tokens[self.at].offset, None)
 
@@ -136,9 +138,8 @@ class _Parser:
         """No rule begins with what stands here."""
         last = self.tokens[self.at]
         end = last.offset if last.kind == "<EOF>" else last.offset + len(last.text)
-        text = "".join(self.source[first.offset : end].split())
-        self.syntax(last, f"no viable alternative at input '{text}'")
-        return self.nothing()
+        self.syntax(last, f"no viable alternative at input '{lexer.plain(self.source[first.offset : end])}'")
+        return self.nothing(whole=True)
 
     def expect(self, kind: str) -> bool:
         """Takes the token of that kind; one that is missing before what may follow it is thought of."""
@@ -227,7 +228,9 @@ class _Parser:
         elif self.kind in _OPERAND and self.kind not in "!-" and (minus is None or token.kind == "-"):
             node = self.member(self.primary())
         elif minus is not None:
-            return self.no_way(minus)
+            self.no_way(minus)
+            self.at = self.tokens.index(minus)  # which may be an operator for all that is known
+            return Literal(minus.offset, None)
         elif self.unexpected(_OPERAND, always=True):
             node = self.unary()
         else:
@@ -246,8 +249,12 @@ class _Parser:
             token = self.next()
             if token.kind == ".":
                 node = self.field(node, token)
+                if self.lost:
+                    break
                 continue
             optional = self.take("?")
+            if not optional and self.kind not in _OPERAND and not self.unexpected((*_OPERAND, "?")):
+                return self.nothing()
             index = self.inside("]")
             self.expect("]")
             node = Call(token.offset, "_[?_]" if optional else "_[_]", [node, index])
