@@ -355,7 +355,8 @@ class Cache:
         else:
             fresh = self._fresh.get(event.key)
             item = self.item(namespace, name, event.revision, event.created, event.value)
-            if fresh is not None and fresh[0] is event.value:
+            # Where nobody looks, as at events, the dict would take more memory than the text, for nothing.
+            if fresh is not None and fresh[0] is event.value and (bucket.watchers or bucket.prefix in self._listeners):
                 item._obj = stamped(fresh[1], event.revision)
             change = Change(item, bucket.put(item), False)
         bucket.remember(change)

@@ -6,6 +6,7 @@ events) are one event whose count grows.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict, deque
 from typing import NamedTuple
@@ -29,6 +30,8 @@ KEPT_S = 3600.0
 _KNOWN = 1024
 # Events wait here while the API server is slow; the oldest is lost first, as events are best effort.
 _WAITING = 1024
+# Events on their way at the same time: the datastore commits them together.
+_TOGETHER = 8
 _MESSAGE_LENGTH = 1024
 
 
@@ -105,7 +108,7 @@ def event(told: Told, source: str, host: str, suffix: str) -> Object:
 
 
 class Recorder:
-    """Sends the events of one component, one after the other, and never makes the component wait."""
+    """Sends the events of one component, a few at a time, and never makes the component wait."""
 
     def __init__(self, client: Client, source: str, clock: Clock, entropy: Entropy, host: str = "") -> None:
         self._client = client
@@ -127,7 +130,15 @@ class Recorder:
         while True:
             await self._wake.take()
             while self._waiting:
-                await self._send(self._waiting.popleft())
+                await asyncio.gather(*(self._send(told) for told in self._next()))
+
+    def _next(self) -> list[Told]:
+        """The next events to send together: different ones, because what is the same is counted one after the other."""
+        found: dict[tuple[str, ...], Told] = {}
+        while self._waiting and len(found) < _TOGETHER and identity(self._waiting[0]) not in found:
+            told = self._waiting.popleft()
+            found[identity(told)] = told
+        return list(found.values())
 
     async def _send(self, told: Told) -> None:
         key = identity(told)

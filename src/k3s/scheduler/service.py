@@ -132,11 +132,20 @@ class Scheduler:
         if node:
             self._occupy(key, node, new)
         elif _wants_node(new):
-            if key not in self._assumed and (old is None or _respecified(old, new)):
+            if key not in self._assumed and (old is None or self._may_fit_now(old, new)):
                 self._queue.add(key, int(new["spec"].get("priority") or 0))
                 self._wake.set()
         else:
             self._queue.remove(key)
+
+    def _may_fit_now(self, old: Object, new: Object) -> bool:
+        """True when a change of a pod that waits may help it: labels count only where somebody asks for some."""
+        if old["spec"] != new["spec"]:
+            return True
+        if objects.labels(old) == objects.labels(new):
+            return False
+        asks = PodFacts(new).has_affinity or bool(new["spec"].get("topologySpreadConstraints"))
+        return asks or any(node.with_affinity for node in self._snapshot.nodes.values())
 
     def _nominate(self, key: str, pod: Object) -> None:
         node = pod.get("status", {}).get("nominatedNodeName")

@@ -211,3 +211,30 @@ def test_preemption_waits_for_its_victims_and_keeps_their_room(simulate) -> None
         assert w.where("later") == ""
 
     simulate(body)
+
+
+def test_labels_of_a_waiting_pod_count_where_terms_ask_for_them(simulate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new label tries a pod again that asks for neighbours by labels, and no other one."""
+    tried: list[str] = []
+
+    def counting(pod, *more: Any) -> Any:
+        tried.append(pod.obj["metadata"]["name"])
+        return place(pod, *more)
+
+    monkeypatch.setattr(service, "place", counting)
+    term = {"topologyKey": "zone", "labelSelector": {"matchLabels": {"tier": "web"}}}
+    beside = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+
+    async def body(w: World) -> None:
+        await w.node("a")
+        await w.root.patch(NODE, "", "a", {"metadata": {"labels": {"zone": "z"}}})
+        await w.pod("plain", nodeSelector={"no": "such"})
+        await w.pod("friend", affinity=beside)
+        await w.until(lambda: bool(w.why("plain") and w.why("friend")))
+        before = tried.count("plain")
+        for name in ("plain", "friend"):
+            await w.root.patch(POD, "default", name, {"metadata": {"labels": {"tier": "web"}}})
+        await w.until(lambda: w.where("friend") == "a")
+        assert tried.count("plain") == before
+
+    simulate(body)
