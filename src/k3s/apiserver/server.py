@@ -32,6 +32,7 @@ from k3s.apiserver.watch import Hub
 from k3s.apiserver.writes import Answers, Writes
 from k3s.base import metrics as measures
 from k3s.base.clock import Clock
+from k3s.base.compress import Compression
 from k3s.base.entropy import Entropy
 from k3s.base.http import HttpServer
 from k3s.client import transport
@@ -154,7 +155,7 @@ class ApiServer:
             self._meters.under_way,
             clock.monotonic,
         )
-        self._http = HttpServer(self.pipeline.start, clock)
+        self._http = HttpServer(self.pipeline.start, clock, entropy, Compression())
         #: Where it listens, known once it does.
         self.ports: list[int] = []
 

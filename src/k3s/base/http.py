@@ -2,6 +2,10 @@
 
 One request of a connection is worked on at a time; what a client sends ahead waits, and reading stops when too much
 waits. An answer that is there at once is written without making a task.
+
+Limits are those of the upstream server and of Go's HTTP under it: what a client may send in a head and in a body, how
+long it may take for either, how long it may stay silent. A client that does not read what it asked for gets no more
+answers until it does, and is let go in the end.
 """
 
 from __future__ import annotations
@@ -10,20 +14,20 @@ import asyncio
 import logging
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from email.utils import formatdate
-from http import HTTPStatus
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import httptools
 
 from k3s.base.aio import Tasks
 from k3s.base.clock import Clock
+from k3s.base.compress import Compression
+from k3s.base.entropy import Entropy
+from k3s.base.heads import Heads
 from k3s.base.message import (
     TEXT,
     Answer,
     Chunks,
-    Header,
     PeerCertificate,
     Request,
     Response,
@@ -36,43 +40,23 @@ from k3s.base.message import (
 log = logging.getLogger(__name__)
 
 MAX_BODY = 3 * 1024 * 1024
-MAX_HEADERS = 64 * 1024
-# A client that connects and then says nothing is let go after this many seconds.
-_FIRST_REQUEST_S = 30.0
+# Go's DefaultMaxHeaderBytes and the slack that its server adds.
+MAX_HEADERS = 1024 * 1024 + 4096
+# Upstream's ReadHeaderTimeout and IdleTimeout, and its request timeout, which a slow body runs into.
+HEADER_S, IDLE_S, BODY_S = 32.0, 90.0, 60.0
+# A client that takes nothing of what was sent to it for so long is let go.
+UNREAD_S = 60.0
+# What may wait of one client: requests, and bytes of their bodies.
 _AHEAD = 32
+_AHEAD_BYTES = MAX_BODY
+# How long a client that was refused may go on sending: closed at once, it might not read why.
+_LINGER_S = 0.5
+_BETWEEN, _IN_HEAD, _IN_BODY = range(3)
+_LIMITS = (IDLE_S, HEADER_S, BODY_S)
 # Below this size one write of head and body together is cheaper than two.
 _JOIN_BELOW = 64 * 1024
 
 App = Callable[[Request], "Answer | Awaitable[Answer]"]
-_PHRASES = {status.value: status.phrase for status in HTTPStatus}
-
-
-class Heads:
-    """The first bytes of answers, kept by status and content type; the Date line changes once a second."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._second = 0
-        self._date = b""
-        self._heads: dict[tuple[int, str], bytes] = {}
-
-    def get(self, status: int, content_type: str, headers: tuple[Header, ...]) -> bytes:
-        """Status line and headers, without those of the body's length and without the empty line."""
-        head = self._heads.get((status, content_type))
-        if head is None:
-            kind = f"Content-Type: {content_type}\r\n" if content_type else ""
-            text = f"HTTP/1.1 {status} {_PHRASES.get(status, 'Unknown')}\r\nCache-Control: no-cache, private\r\n{kind}"
-            if content_type == TEXT:
-                text += "X-Content-Type-Options: nosniff\r\n"
-            head = self._heads[(status, content_type)] = text.encode("latin-1")
-        second = int(self._clock.now())
-        if second != self._second:
-            self._second = second
-            self._date = f"Date: {formatdate(second, usegmt=True)}\r\n".encode()
-        if headers:
-            more = "".join(f"{name}: {value}\r\n" for name, value in headers)
-            return head + self._date + more.encode("latin-1", "replace")
-        return head + self._date
 
 
 class Connection(asyncio.Protocol):
@@ -85,10 +69,19 @@ class Connection(asyncio.Protocol):
         self._peer: PeerCertificate | None = None
         self._url = b""
         self._headers: dict[str, str] = {}
+        self._repeated: dict[str, list[str]] = {}
         self._header_bytes = 0
         self._body: bytearray | bytes = b""
         self._too_large = False
-        self._waiting: deque[tuple[Request, bool]] = deque()
+        self._waiting: deque[tuple[Request | Response, bool]] = deque()
+        self._ahead = 0
+        self._held = False
+        self._state = _BETWEEN
+        self._timed = _IN_HEAD
+        self._count = self._counted = 0
+        self._ignoring = False
+        self._old = False
+        self._asked: Mapping[str, str] = {}
         self._busy = False
         self._keep_alive = True
         self._source: Any = None
@@ -96,7 +89,8 @@ class Connection(asyncio.Protocol):
         self.task: asyncio.Task[None] | None = None
         self._upgraded = False
         self._rest = b""
-        self._deadline: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
         self._head_only = False
         self.paused = False
 
@@ -107,12 +101,14 @@ class Connection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
         self._peer = peer_certificate(transport.get_extra_info("peercert"))
         self._server.connections.add(self)
-        self._deadline = asyncio.get_running_loop().call_later(_FIRST_REQUEST_S, transport.close)
+        self._timer = asyncio.get_running_loop().call_later(HEADER_S, self._late)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.connections.discard(self)
-        self._settle()
-        self._transport = None
+        for timer in (self._timer, self._unread):
+            if timer is not None:
+                timer.cancel()
+        self._transport = self._timer = self._unread = None
         self._waiting.clear()
         if self._source is not None:
             self._source.stop()
@@ -124,9 +120,19 @@ class Connection(asyncio.Protocol):
             self.task.cancel()
 
     def data_received(self, data: bytes) -> None:
+        if self._ignoring:
+            return
         if self._upgraded:
             self._rest += data
+            if len(self._rest) > _JOIN_BELOW and self._transport is not None:
+                self._transport.pause_reading()
             return
+        if self._state == _IN_HEAD:
+            # The parser keeps a header until it is whole: count what it is given.
+            self._header_bytes += len(data)
+            if self._header_bytes > MAX_HEADERS:
+                self._refuse(431, "431 Request Header Fields Too Large")
+                return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -134,26 +140,68 @@ class Connection(asyncio.Protocol):
             self._upgraded = True
             self._advance()
         except httptools.HttpParserError as error:
-            self._refuse(400, f"400 Bad Request: {error}\n")
+            self._refuse(400, f"400 Bad Request: {error}")
+        if self._state == _IN_HEAD and not self._header_bytes:
+            self._header_bytes = len(data)
+        if self._state != self._timed:
+            self._time()
 
     def pause_writing(self) -> None:
         self.paused = True
         if self._writable is not None:
             self._writable.clear()
+        if self._unread is None:
+            self._unread = asyncio.get_running_loop().call_later(UNREAD_S, self._not_read)
 
     def resume_writing(self) -> None:
         self.paused = False
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
         if self._writable is not None:
             self._writable.set()
         if self._source is not None:
             self._source.resumed()
+        self._advance()
+
+    # --- time limits
+
+    def _time(self) -> None:
+        """Limits how long the client may stay in the state it is in now."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timed, self._counted = self._state, self._count
+        if self._transport is not None:
+            self._timer = asyncio.get_running_loop().call_later(_LIMITS[self._state], self._late)
+
+    def _late(self) -> None:
+        """The client took too long, unless it is us who made it wait or it came back in the meantime."""
+        if self._busy or self._held or self._upgraded or self._counted != self._count:
+            self._time()
+        elif self._timed == _IN_BODY and not self._ignoring:
+            self._refuse(408, "408 Request Timeout: the body did not come in time")
+        elif self._transport is not None:
+            self._transport.close()
+
+    def _not_read(self) -> None:
+        """What was sent is still not read. Streams and pieces wait for their reader; a whole answer does not."""
+        self._unread = None
+        if self._transport is None or self._upgraded:
+            return
+        if self._source is not None or self.task is not None:
+            self._unread = asyncio.get_running_loop().call_later(UNREAD_S, self._not_read)
+        else:
+            self._transport.abort()
 
     # --- from the parser
 
     def on_message_begin(self) -> None:
         """A request begins."""
+        self._state = _IN_HEAD
         self._url = b""
         self._headers = {}
+        if self._repeated:
+            self._repeated = {}
         self._header_bytes = 0
         self._body = b""
         self._too_large = False
@@ -161,31 +209,47 @@ class Connection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         """A piece of the request's target."""
         self._url += url
-        self._header_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
-        self._header_bytes += len(name) + len(value)
-        if self._header_bytes > MAX_HEADERS:
-            return
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         headers = self._headers
-        headers[key] = f"{headers[key]},{text}" if key in headers else text
+        if key not in headers:
+            headers[key] = text
+        else:
+            self._repeated.setdefault(key, [headers[key]]).append(text)
 
     def on_headers_complete(self) -> None:
         """All headers are there: those who wait for leave to send the body get it."""
+        self._state = _IN_BODY
         headers = self._headers
-        if self._header_bytes > MAX_HEADERS:
-            self._refuse(431, "431 Request Header Fields Too Large\n")
-            return
-        if int(headers.get("content-length") or 0) > MAX_BODY:
-            self._too_large = True
-        if headers.get("expect", "").lower() == "100-continue" and not self._too_large and self._transport:
+        for name, values in self._repeated.items():
+            headers[name] = ",".join(values)
+        version = self._parser.get_http_version()
+        if version != "1.1":
+            self._old = True
+            if version != "1.0":
+                self._refuse(505, "505 HTTP Version Not Supported: unsupported protocol version")
+        host = headers.get("host")
+        if host is None and not self._old:
+            self._refuse(400, "400 Bad Request: missing required Host header")
+        elif host is not None and "," in host:
+            self._refuse(400, "400 Bad Request: too many Host headers")
+        length = headers.get("content-length")
+        if length is not None and int(length) > MAX_BODY:
+            self._body_too_large()
+        elif "expect" in headers and not self._ignoring:
+            self._expected(headers["expect"])
+
+    def _expected(self, what: str) -> None:
+        if what.lower() != "100-continue":
+            self._refuse(417, "")
+        elif not self._old and self._transport is not None and not self._busy and not self._waiting:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
-        if self._too_large:
+        if self._ignoring:
             return
         if not self._body:
             self._body = data
@@ -194,14 +258,25 @@ class Connection(asyncio.Protocol):
             self._body = bytearray(self._body)
         self._body += data
         if len(self._body) > MAX_BODY:
-            self._too_large = True
-            self._body = b""
+            self._body_too_large()
+
+    def _body_too_large(self) -> None:
+        """Answers without waiting for the rest: whoever is answered may refuse for a better reason than the size."""
+        if not self._ignoring:
+            self._body, self._too_large = b"", True
+            self.on_message_complete()
+            self._ignoring = True
+            self._advance()
 
     def on_message_complete(self) -> None:
         """The request is whole."""
-        self._settle()
+        if self._ignoring:
+            return
+        self._state = _BETWEEN
+        self._count += 1
+        parser = self._parser
         request = Request(
-            self._parser.get_method().decode("latin-1"),
+            parser.get_method().decode("latin-1"),
             self._url.decode("latin-1"),
             self._headers,
             bytes(self._body),
@@ -209,31 +284,51 @@ class Connection(asyncio.Protocol):
             too_large=self._too_large,
         )
         # After a request to upgrade, what follows is no HTTP: an answer that declines it is the last one.
-        again = self._parser.should_keep_alive() and not self._too_large and not self._parser.should_upgrade()
+        again = parser.should_keep_alive() and not self._too_large and not parser.should_upgrade() and not self._old
+        self._ignoring = self._old
         self._waiting.append((request, again))
-        if len(self._waiting) >= _AHEAD and self._transport is not None:
+        self._ahead += len(request.body)
+        if (len(self._waiting) >= _AHEAD or self._ahead > _AHEAD_BYTES) and self._transport is not None:
+            self._held = True
             self._transport.pause_reading()
-        if not self._parser.should_upgrade():
+        if not parser.should_upgrade() and not self._too_large:
             self._advance()
 
     # --- answering
 
     def _advance(self) -> None:
-        """Works on what waits, one after the other, until one of them takes time."""
-        while self._waiting and not self._busy and self._transport is not None:
-            if len(self._waiting) == _AHEAD:
-                self._transport.resume_reading()
+        """Works on what waits, one after the other, until one of them takes time or the client does not read."""
+        while self._waiting and not self._busy and not self.paused and self._transport is not None:
             request, self._keep_alive = self._waiting.popleft()
-            self._head_only = request.method == "HEAD"
             self._busy = True
+            if isinstance(request, Response):
+                self._asked = {}
+                self._head_only = False
+                self._send(request)
+                continue
+            self._ahead -= len(request.body)
+            if self._held and len(self._waiting) < _AHEAD and self._ahead <= _AHEAD_BYTES:
+                self._held = False
+                self._transport.resume_reading()
+            self._asked = request.headers
+            self._head_only = request.method == "HEAD"
             result = self._server.app(request)
-            if isinstance(result, Response):
-                self._send(result)
-            else:
+            if not isinstance(result, Response):
                 self.task = self._server.tasks.spawn(self._answer(result), "request")
+            elif len(result.body) > _JOIN_BELOW and self._compressed(result):
+                self.task = self._server.tasks.spawn(self._answer(result), "compress")
+            else:
+                self._send(result)
+
+    def _compressed(self, answer: Response) -> bool:
+        compression = self._server.compression
+        return compression is not None and compression.wanted(self._asked, answer) and not self._head_only
 
     async def _answer(self, result: Answer | Awaitable[Answer]) -> None:
         answer = result if isinstance(result, (Response, Stream, Chunks, Upgrade)) else await result
+        compression = self._server.compression
+        if compression is not None and isinstance(answer, Response) and self._compressed(answer):
+            answer = await compression.apply(answer)
         self.task = None
         if self._transport is None:
             if isinstance(answer, Stream):
@@ -253,12 +348,16 @@ class Connection(asyncio.Protocol):
             await self._pieces(answer)
         self._advance()
 
+    def _head(self, answer: Response | Stream | Chunks) -> bytes:
+        audit = self._asked.get("audit-id")
+        return self._server.heads.get(answer.status, answer.content_type, answer.headers, audit)
+
     def _send(self, answer: Response) -> None:
         transport = self._transport
         assert transport is not None
-        head = self._server.heads.get(answer.status, answer.content_type, answer.headers)
-        body = answer.body
-        end = b"Content-Length: %d\r\n\r\n" if self._keep_alive else b"Connection: close\r\nContent-Length: %d\r\n\r\n"
+        head, body = self._head(answer), answer.body
+        again = self._keep_alive and not self._server.stopping
+        end = b"Content-Length: %d\r\n\r\n" if again else b"Connection: close\r\nContent-Length: %d\r\n\r\n"
         if self._head_only:
             transport.write(head + end % len(body))
         elif len(body) < _JOIN_BELOW:
@@ -271,13 +370,17 @@ class Connection(asyncio.Protocol):
     def _finished(self) -> None:
         self._busy = False
         if (not self._keep_alive or self._server.stopping) and self._transport is not None:
-            self._transport.close()
+            if self._ignoring and not self._old:
+                self._waiting.clear()
+                asyncio.get_running_loop().call_later(_LINGER_S, self._transport.close)
+            else:
+                self._transport.close()
 
     def _begin(self, answer: Stream | Chunks) -> None:
         assert self._transport is not None
-        head = self._server.heads.get(answer.status, answer.content_type, answer.headers)
         end = b"" if self._keep_alive else b"Connection: close\r\n"
-        self._transport.write(head + end + b"Transfer-Encoding: chunked\r\n\r\n")
+        framing = b"\r\n" if self._old else b"Transfer-Encoding: chunked\r\n\r\n"
+        self._transport.write(self._head(answer) + end + framing)
 
     def _stream(self, answer: Stream) -> None:
         self._begin(answer)
@@ -289,12 +392,13 @@ class Connection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Sends one chunk of a stream."""
         if self._transport is not None and data:
-            self._transport.write(chunk(data))
+            self._transport.write(data if self._old else chunk(data))
 
     def write_chunk(self, framed: bytes) -> None:
         """Sends what `chunk` has framed."""
         if self._transport is not None:
-            self._transport.write(framed)
+            # HTTP/1.0 knows no chunks: what it is sent ends with the connection.
+            self._transport.write(framed[framed.index(b"\n") + 1 : -2] if self._old else framed)
 
     def end(self) -> None:
         """Ends a stream; the connection can be used again."""
@@ -302,9 +406,13 @@ class Connection(asyncio.Protocol):
         if source is not None:
             source.stop()
         if self._transport is not None and self._busy:
-            self._transport.write(b"0\r\n\r\n")
+            self._last_chunk(self._transport)
             self._finished()
             self._advance()
+
+    def _last_chunk(self, transport: asyncio.Transport) -> None:
+        if not self._old:
+            transport.write(b"0\r\n\r\n")
 
     async def _pieces(self, answer: Chunks) -> None:
         """Writes what an iterator gives, as fast as the client reads."""
@@ -320,7 +428,7 @@ class Connection(asyncio.Protocol):
                 self.write(piece)
                 await self._writable.wait()
             if self._transport is not None:
-                self._transport.write(b"0\r\n\r\n")
+                self._last_chunk(self._transport)
                 self._finished()
         except (OSError, asyncio.IncompleteReadError) as error:
             # The head is out already, so that the broken chunking is the only way left to tell the client.
@@ -345,15 +453,12 @@ class Connection(asyncio.Protocol):
                 transport.close()
 
     def _refuse(self, status: int, text: str) -> None:
-        if self._transport is not None:
-            self._keep_alive = False
-            self._send(Response(status, text.encode(), TEXT))
-            self._transport = None
-
-    def _settle(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        """Answers, after what came before, what is no request to work on; nothing more is read."""
+        if not self._ignoring:
+            self._ignoring = True
+            self._state = _BETWEEN
+            self._waiting.append((Response(status, text.encode(), TEXT), False))
+            self._advance()
 
     # --- stopping
 
@@ -368,12 +473,16 @@ class Connection(asyncio.Protocol):
 class HttpServer:
     """Listens, and hands every request to `app`.
 
-    `app` answers at once, or with an awaitable when the answer takes time. It never raises.
+    `app` answers at once, or with an awaitable when the answer takes time. It never raises. With `entropy`, answers
+    have an Audit-Id; with `compression`, large ones are compressed for clients that ask for it.
     """
 
-    def __init__(self, app: App, clock: Clock) -> None:
+    def __init__(
+        self, app: App, clock: Clock, entropy: Entropy | None = None, compression: Compression | None = None
+    ) -> None:
         self.app = app
-        self.heads = Heads(clock)
+        self.heads = Heads(clock, entropy)
+        self.compression = compression
         self.tasks = Tasks("http")
         self.connections: set[Connection] = set()
         self.handed_over: set[Any] = set()
