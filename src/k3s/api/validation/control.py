@@ -10,7 +10,7 @@ from typing import Any
 
 from k3s.api import names
 from k3s.api.object import Object
-from k3s.api.validation import certificates, devices, flowcontrol, hooks
+from k3s.api.validation import certificates, devices, flowcontrol, hooks, policies
 from k3s.api.validation.causes import Causes, duplicate, each, invalid, joined, one_of, required, selector
 
 Spec = Mapping[str, Any]
@@ -58,16 +58,7 @@ def _webhook(at: str, hook: Spec) -> Causes:
     if hook.get("reinvocationPolicy") is not None:
         yield from one_of(f"{at}.reinvocationPolicy", hook["reinvocationPolicy"], ("IfNeeded", "Never"))
     yield from hooks.client(f"{at}.clientConfig", hook.get("clientConfig") or {})
-    conditions: set[str] = set()
-    for i, condition in enumerate(hook.get("matchConditions") or ()):
-        here, title = f"{at}.matchConditions[{i}]", condition.get("name", "")
-        if not title:
-            yield required(f"{here}.name")
-        if not condition.get("expression", "").strip():
-            yield required(f"{here}.expression")
-        if title in conditions:
-            yield duplicate(f"{here}.name", title)
-        conditions.add(title)
+    yield from policies.conditions(f"{at}.matchConditions", hook.get("matchConditions") or [], policy=False)
     yield from _reviews(f"{at}.admissionReviewVersions", hook.get("admissionReviewVersions") or [])
 
 
@@ -136,16 +127,7 @@ def validating_policy(obj: Object) -> Causes:
     spec = _spec(obj)
     yield from one_of("spec.failurePolicy", spec.get("failurePolicy", "Fail"), _FAILURE)
     yield from _policy(spec)
-    if not spec.get("validations") and not spec.get("auditAnnotations"):
-        why = "validations or auditAnnotations must contain at least one item"
-        yield required("spec.validations", why)
-        yield required("spec.auditAnnotations", why)
-    for i, rule in enumerate(spec.get("validations") or ()):
-        at = f"spec.validations[{i}]"
-        if not rule.get("expression", "").strip():
-            yield required(f"{at}.expression", "expression is not specified")
-        if rule.get("reason") is not None:
-            yield from one_of(f"{at}.reason", rule["reason"], ("Forbidden", "Invalid", "RequestEntityTooLarge"))
+    yield from policies.validating(obj)
 
 
 def mutating_policy(obj: Object) -> Causes:
@@ -153,11 +135,7 @@ def mutating_policy(obj: Object) -> Causes:
     spec = _spec(obj)
     yield from one_of("spec.failurePolicy", spec.get("failurePolicy", "Fail"), _FAILURE)
     yield from _policy(spec)
-    if not spec.get("mutations"):
-        yield required("spec.mutations", "mutations must contain at least one item")
-    for i, rule in enumerate(spec.get("mutations") or ()):
-        kinds = ("ApplyConfiguration", "JSONPatch")
-        yield from one_of(f"spec.mutations[{i}].patchType", rule.get("patchType", ""), kinds)
+    yield from policies.mutating(obj)
     again = spec.get("reinvocationPolicy", "")
     if not again:
         yield required("spec.reinvocationPolicy")

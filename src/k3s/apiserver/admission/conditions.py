@@ -1,4 +1,4 @@
-"""matchConditions of webhooks and policies: expressions that all have to be true for a write to be looked at."""
+"""matchConditions of webhooks: expressions that all have to be true for a write to be told of."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
+from k3s.apiserver.admission import policies
 from k3s.apiserver.admits import AdmissionRequest
 from k3s.apiserver.authz import Authorizes
 
@@ -20,27 +21,23 @@ class Conditions:
     def __init__(self, conditions: Sequence[Object], authorizer: Authorizes) -> None:
         self._conditions = conditions
         self._authorizer = authorizer
-        self._programs: list[Program] | None = None
+        self._programs: list[tuple[str, Program]] | None = None
 
     def match(
         self, request: AdmissionRequest, kind: Kind, obj: Object | None, old: Object | None
     ) -> tuple[bool, str | None]:
         """Whether all are true; and why it cannot be told, if so. One that is false decides, whatever others say."""
-        from k3s.api.cel import CompileError, EvaluationError
+        from k3s.api.cel import CompileError, admission
         from k3s.apiserver.admission import expressions
 
         try:
             if self._programs is None:
-                self._programs = [expressions.condition(one.get("expression", "")) for one in self._conditions]
+                sources = [str(one.get("expression", "")) for one in self._conditions]
+                self._programs = [(source, admission.condition(source)) for source in sources]
         except CompileError as error:
             return False, str(error)
-        bindings = expressions.bindings(request, kind, obj, old, self._authorizer)
-        problems = []
-        for condition, program in zip(self._conditions, self._programs, strict=True):
-            try:
-                if program.evaluate(bindings) is not True:
-                    return False, None
-            except EvaluationError as error:
-                source = condition.get("expression", "")
-                problems.append(f"expression '{source}' resulted in error: {error}")
-        return not problems, (problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]") if problems else None
+        try:
+            bindings = expressions.bindings(request, kind, obj, old, self._authorizer)
+            return policies.passes(self._programs, bindings), None
+        except policies.Refusal as refusal:
+            return False, str(refusal)

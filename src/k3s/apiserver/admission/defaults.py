@@ -11,11 +11,13 @@ from k3s.apiserver.admission import certificates, classes, pods
 from k3s.apiserver.admission.chain import Chain
 from k3s.apiserver.admission.escalation import Escalation
 from k3s.apiserver.admission.limits import LimitRanger
+from k3s.apiserver.admission.mutatingpolicies import MutatingPolicy
 from k3s.apiserver.admission.namespaces import NamespaceLifecycle
 from k3s.apiserver.admission.noderestriction import NodeRestriction
 from k3s.apiserver.admission.podsecurity import PodSecurity
 from k3s.apiserver.admission.quota import ResourceQuota
 from k3s.apiserver.admission.serviceaccounts import ServiceAccount
+from k3s.apiserver.admission.validatingpolicies import ValidatingPolicy
 from k3s.apiserver.admission.webhookclient import WebhookClient
 from k3s.apiserver.admission.webhooks import MutatingWebhook, ValidatingWebhook
 from k3s.apiserver.authz import Authorizer
@@ -35,7 +37,8 @@ def chain(
     convert: Callable[[Object, Kind], Object] = lambda obj, kind: obj,
 ) -> Chain:
     """The chain that k3s runs: upstream's default plugins and NodeRestriction."""
-    hooks = (reader, registry, convert, authorizer, entropy, WebhookClient(reader))
+    policies = (reader, registry, convert, authorizer)
+    hooks = (*policies, entropy, WebhookClient(reader))
     return Chain(
         [
             NamespaceLifecycle(),
@@ -55,7 +58,9 @@ def chain(
             certificates.CertificateSubjectRestriction(),
             classes.DefaultIngressClass(reader),
             Escalation(authorizer),
+            MutatingPolicy(*policies),
             MutatingWebhook(*hooks),
+            ValidatingPolicy(*policies),
             ValidatingWebhook(*hooks),
             ResourceQuota(reader, clock),
         ]
