@@ -17,6 +17,7 @@ from k3s.api.validation.cron import problems
 DATA = Path(__file__).parents[2] / "data"
 # Objects and the causes that upstream names: recorded, and by kind read off its rules.
 CASES = [case for file in sorted(DATA.glob("invalid*.json")) for case in json.loads(file.read_text())]
+CHANGES = json.loads((DATA / "changes.json").read_text())
 
 
 def _ready(obj: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -29,6 +30,14 @@ def test_new_objects_have_the_causes_of_upstream(case: dict[str, Any]) -> None:
     """Reason, field and message of each cause, in order; none for the objects that upstream takes."""
     kind, obj = _ready(case["object"])
     found = [[c["reason"], c["field"], c["message"]] for c in validate_create(kind, obj)]
+    assert found == case["causes"]
+
+
+@pytest.mark.parametrize("case", CHANGES, ids=[f"{i}-{c['old']['kind']}" for i, c in enumerate(CHANGES)])
+def test_changes_have_the_causes_of_upstream(case: dict[str, Any]) -> None:
+    """What may not change, of the content and of the status, in upstream's order."""
+    (kind, old), (_, new) = _ready(case["old"]), _ready(case["new"])
+    found = [[c["reason"], c["field"], c["message"]] for c in validate_update(kind, old, new)]
     assert found == case["causes"]
 
 

@@ -82,14 +82,64 @@ def test_a_service_drops_what_its_new_type_has_no_use_for(run: Run) -> None:
     run(scene())
 
 
-def test_a_service_gets_no_family_that_the_cluster_lacks(run: Run) -> None:
-    """The refusal names the family."""
+# Of a cluster with addresses of one family: what a service asks for, and why it is refused before it gets any.
+_FAMILIES: list[tuple[dict[str, Any], list[str]]] = [
+    ({"ipFamilies": ["IPv6"]}, ['spec.ipFamilies[0]: Invalid value: "IPv6": not configured on this cluster']),
+    (
+        {"ipFamilyPolicy": "RequireDualStack"},
+        [
+            'spec.ipFamilyPolicy: Invalid value: "RequireDualStack": '
+            "this cluster is not configured for dual-stack services"
+        ],
+    ),
+    (
+        {"ipFamilies": ["IPv4", "IPv6"]},
+        [
+            'spec.ipFamilyPolicy: Invalid value: "SingleStack": '
+            "must be RequireDualStack or PreferDualStack when multiple 'ipFamilies' are specified"
+        ],
+    ),
+    (
+        {"clusterIP": "fd00::1"},
+        ['spec.clusterIPs[0]: Invalid value: ["fd00::1"]: IPv6 is not configured on this cluster'],
+    ),
+    (
+        {"clusterIP": "x", "type": "Odd"},
+        ['spec.clusterIPs[0]: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)'],
+    ),
+]
+
+
+@pytest.mark.parametrize(("spec", "causes"), _FAMILIES)
+def test_a_service_gets_no_family_that_the_cluster_lacks(run: Run, spec: dict[str, Any], causes: list[str]) -> None:
+    """The refusal names the field and the family, and nothing that is looked at later."""
 
     async def scene() -> None:
         async with serving() as server:
             path = "/api/v1" + await _space(server) + "/services"
-            with pytest.raises(Invalid, match="not configured on this cluster"):
-                await _send(server, "POST", path, _service(ipFamilies=["IPv6"]))
+            with pytest.raises(Invalid) as refused:
+                await _send(server, "POST", path, _service(**spec))
+            found = refused.value.details["causes"]
+            assert [f"{cause['field']}: {cause['message']}" for cause in found] == causes
+
+    run(scene())
+
+
+def test_a_headless_service_without_pods_of_its_own_has_both_families(run: Run) -> None:
+    """Whoever makes its endpoints may have addresses of either; with a selector it has the cluster's."""
+
+    async def scene() -> None:
+        async with serving() as server:
+            path = "/api/v1" + await _space(server) + "/services"
+            free = await _send(server, "POST", path, _service(clusterIP="None"))
+            assert free["spec"]["ipFamilyPolicy"] == "RequireDualStack"
+            assert free["spec"]["ipFamilies"] == ["IPv4", "IPv6"]
+            named = {**_service(clusterIP="None", selector={"a": "b"}), "metadata": {"name": "t"}}
+            chosen = (await _send(server, "POST", path, named))["spec"]
+            assert (chosen["ipFamilyPolicy"], chosen["ipFamilies"]) == ("SingleStack", ["IPv4"])
+            merge = "application/merge-patch+json"
+            single = {"spec": {"ipFamilyPolicy": "SingleStack"}}
+            assert (await _send(server, "PATCH", path + "/s", single, merge))["spec"]["ipFamilies"] == ["IPv4"]
 
     run(scene())
 

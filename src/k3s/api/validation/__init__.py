@@ -10,6 +10,7 @@ recorded from upstream 1.36.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from k3s.api import custom, schema
 from k3s.api.kinds import Kind
@@ -137,10 +138,6 @@ _STATUS: dict[str, Create] = {
     "resourcequotas": quotas.quota_status,
     "ingresses.networking.k8s.io": networking.balancer_status,
     "services": services.status,
-    "deployments.apps": workloads.replica_status(("updatedReplicas", "readyReplicas", "availableReplicas")),
-    "replicasets.apps": workloads.replica_status(("fullyLabeledReplicas", "readyReplicas", "availableReplicas")),
-    "replicationcontrollers": workloads.replica_status(("fullyLabeledReplicas", "readyReplicas", "availableReplicas")),
-    "statefulsets.apps": workloads.replica_status(("readyReplicas", "currentReplicas", "updatedReplicas")),
 }
 
 
@@ -148,6 +145,11 @@ _STATUS: dict[str, Create] = {
 _STATUS_UPDATE: dict[str, Update] = {
     "pods": podchanges.status,
     "jobs.batch": jobs.status,
+    "deployments.apps": partial(workloads.status, "Deployment"),
+    "replicasets.apps": partial(workloads.status, "ReplicaSet"),
+    "statefulsets.apps": partial(workloads.status, "StatefulSet"),
+    "daemonsets.apps": partial(workloads.status, "DaemonSet"),
+    "replicationcontrollers": partial(workloads.status, "ReplicationController"),
 }
 
 

@@ -19,6 +19,7 @@ from k3s.api.validation.causes import (
     internal,
     invalid,
     ip,
+    is_ip,
     one_of,
     required,
     unchanged,
@@ -265,7 +266,11 @@ def _families(at: str, entries: Sequence[Spec], *, repeats_last: bool) -> Causes
         return
     more = [invalid(at, [internal(e) for e in entries], "may specify no more than one IP for each IP family")]
     twice = [duplicate(f"{at}[{i}]", internal(entries[i])) for i, t in enumerate(texts) if t in texts[:i]]
-    if len(texts) == 2 and len({":" in text for text in texts}) == 2:
+    bad = next((f"[{i}]: {text}" for i, text in enumerate(texts) if not is_ip(text)), None)
+    if bad is not None:
+        why = f"failed to check for dual stack with error:invalid IP{bad}"
+        more.insert(0, invalid(at, [internal(e) for e in entries], why))
+    elif len(texts) == 2 and len({":" in text for text in texts}) == 2:
         more = []
     yield from (*more, *twice) if repeats_last else (*twice, *more)
 

@@ -298,18 +298,48 @@ def scale(obj: Object) -> Causes:
     yield from not_negative("spec", _spec(obj), "replicas")
 
 
-def replica_status(names_: Sequence[str]) -> Any:
-    """Counts in a status: none negative, none greater than the whole, available no more than ready."""
+# Counts in a status: those that are never negative, in upstream's order, and those that never exceed the whole.
+_COUNTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "Deployment": (
+        (
+            *("observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas"),
+            *("unavailableReplicas", "collisionCount", "terminatingReplicas"),
+        ),
+        ("updatedReplicas", "readyReplicas", "availableReplicas"),
+    ),
+    "StatefulSet": (
+        (
+            *("replicas", "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"),
+            *("observedGeneration", "collisionCount"),
+        ),
+        ("readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"),
+    ),
+    "DaemonSet": (
+        (
+            *("currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady"),
+            *("observedGeneration", "updatedNumberScheduled", "numberAvailable", "numberUnavailable"),
+            "collisionCount",
+        ),
+        (),
+    ),
+    "ReplicaSet": (
+        ("replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"),
+        ("fullyLabeledReplicas", "readyReplicas", "availableReplicas"),
+    ),
+}
+_COUNTS["ReplicationController"] = _COUNTS["ReplicaSet"]
 
-    def check(obj: Object) -> Causes:
-        status = obj.get("status") or {}
-        yield from not_negative("status", status, "replicas", *names_, "observedGeneration")
-        whole = status.get("replicas", 0)
-        for name in names_:
-            if status.get(name, 0) > whole:
-                yield invalid(f"status.{name}", status.get(name, 0), "cannot be greater than status.replicas")
-        if status.get("availableReplicas", 0) > status.get("readyReplicas", 0):
-            why = "cannot be greater than readyReplicas"
-            yield invalid("status.availableReplicas", status.get("availableReplicas", 0), why)
 
-    return check
+def status(kind: str, old: Object, new: Object) -> Causes:
+    """The status of a set: no count negative, none greater than the whole, available no more than ready."""
+    found, (counts, parts) = new.get("status") or {}, _COUNTS[kind]
+    yield from not_negative("status", found, *counts)
+    for name in parts:
+        if found.get(name, 0) > found.get("replicas", 0):
+            yield invalid(f"status.{name}", found.get(name, 0), "cannot be greater than status.replicas")
+    if parts and found.get("availableReplicas", 0) > found.get("readyReplicas", 0):
+        ready = "status.readyReplicas" if kind == "StatefulSet" else "readyReplicas"
+        yield invalid("status.availableReplicas", found.get("availableReplicas", 0), f"cannot be greater than {ready}")
+    was, now = (old.get("status") or {}).get("collisionCount"), found.get("collisionCount")
+    if was is not None and (now is None or now < was):
+        yield invalid("status.collisionCount", now or 0, "cannot be decremented")

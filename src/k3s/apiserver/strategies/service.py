@@ -6,12 +6,13 @@ chosen; so there is no allocator's state to repair. Source: Service API referenc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from k3s.api.errors import InternalError, invalid
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
+from k3s.api.validation import causes, services
 from k3s.apiserver.cache import Cache
 from k3s.apiserver.strategy import Cause, Context, Strategy
 from k3s.base.entropy import Entropy
@@ -36,7 +37,7 @@ class ServiceStrategy(Strategy):
         self._chosen: set[str] = set()
 
     def prepare_create(self, context: Context, obj: Object) -> Object:
-        spec = self._families(obj.get("spec") or {})
+        spec = self._families(context, obj.get("spec") or {}, {})
         spec = self._with_address(context, spec, None)
         spec = self._with_ports(context, spec, None)
         return {**obj, "spec": spec, "status": {"loadBalancer": {}}}
@@ -46,7 +47,7 @@ class ServiceStrategy(Strategy):
             return new
         before, spec = old.get("spec") or {}, new.get("spec") or {}
         spec = self._carried(before, spec)
-        spec = self._families(spec)
+        spec = self._families(context, spec, before)
         if not _moved(before, spec):
             spec = self._with_address(context, spec, before)
         spec = self._with_ports(context, spec, before)
@@ -81,39 +82,33 @@ class ServiceStrategy(Strategy):
             spec = {**spec, "healthCheckNodePort": before["healthCheckNodePort"]}
         return {**spec, "ports": ports} if ports else spec
 
-    def _families(self, spec: Object) -> Object:
+    def _families(self, context: Context, spec: Object, before: Object) -> Object:
+        """The policy and the families, as asked for or as the cluster has them; refused before anything is given."""
         if spec.get("type") == "ExternalName":
             return spec
-        if not spec.get("ipFamilyPolicy"):
-            spec = {**spec, "ipFamilyPolicy": "SingleStack"}
-        if not spec.get("ipFamilies"):
-            address = spec.get("clusterIP")
-            if address and address != "None":
-                families = [_family(a) for a in spec.get("clusterIPs") or [address]]
-            else:
-                families = [f"IPv{self._networks[0].version}"]
-                if spec["ipFamilyPolicy"] != "SingleStack" and len(self._networks) > 1:
-                    families = [f"IPv{network.version}" for network in self._networks]
-                elif address == "None" and not spec.get("selector") and spec["ipFamilyPolicy"] == "RequireDualStack":
-                    families = ["IPv4", "IPv6"]
-            spec = {**spec, "ipFamilies": families}
-        return spec
+        free = spec.get("clusterIP") == "None" and not spec.get("selector")
+        policy = spec.get("ipFamilyPolicy") or before.get("ipFamilyPolicy")
+        policy = policy or ("RequireDualStack" if free else "SingleStack")
+        spec = {**spec, "ipFamilyPolicy": policy}
+        self._judge(context, list(services.addresses(spec)))
+        if policy == "SingleStack" and before.get("ipFamilyPolicy") not in (None, policy):
+            both = [key for key in _PAIRS if spec.get(key) == before.get(key) and len(spec.get(key) or ()) > 1]
+            spec |= {key: spec[key][:1] for key in both}
+        has = [f"IPv{network.version}" for network in self._networks]
+        families = list(spec.get("ipFamilies") or ())
+        given = [address for address in spec.get("clusterIPs") or (spec.get("clusterIP"),) if address]
+        self._judge(context, [*_single(spec), *_foreign(given, families, has)])
+        families += [_family(address) for address in given[len(families) :] if address != "None"]
+        if not free:
+            self._judge(context, list(_unable(policy, families, has)))
+        families = families or has[:1]
+        if policy != "SingleStack" and len(families) < 2 and (free or len(has) > 1):
+            families.append("IPv6" if families == ["IPv4"] else "IPv4")
+        return {**spec, "ipFamilies": families}
 
-    def validate(self, context: Context, old: Object | None, new: Object) -> list[Cause]:
-        """Only families that the cluster has addresses of; a headless service without a selector may have any."""
-        spec = new.get("spec") or {}
-        if spec.get("type") == "ExternalName" or (spec.get("clusterIP") == "None" and not spec.get("selector")):
-            return []
-        has = {f"IPv{network.version}" for network in self._networks}
-        return [
-            {
-                "reason": "FieldValueInvalid",
-                "message": f'Invalid value: "{family}": not configured on this cluster',
-                "field": f"spec.ipFamilies[{i}]",
-            }
-            for i, family in enumerate(spec.get("ipFamilies") or ())
-            if family in ("IPv4", "IPv6") and family not in has
-        ]
+    def _judge(self, context: Context, found: list[Cause]) -> None:
+        if found:
+            raise invalid("", "Service", context.name, found)
 
     # --- addresses
 
@@ -266,6 +261,35 @@ def _without_outgrown(before: Object, spec: Object) -> Object:
         plain = [{k: v for k, v in p.items() if k != "nodePort" or v not in had} for p in ports]
         out = {**out, "ports": plain}
     return out
+
+
+_PAIRS = ("clusterIPs", "ipFamilies")
+_WITH_TWO = "must be RequireDualStack or PreferDualStack when multiple '{}' are specified"
+
+
+def _single(spec: Object) -> Iterator[Cause]:
+    """A service of one family has one of each."""
+    if spec.get("ipFamilyPolicy") == "SingleStack":
+        for key in _PAIRS:
+            if len(spec.get(key) or ()) == 2:
+                yield causes.invalid("spec.ipFamilyPolicy", "SingleStack", _WITH_TWO.format(key))
+
+
+def _foreign(given: list[str], families: list[str], has: list[str]) -> Iterator[Cause]:
+    """Addresses that no network has, where no family says so already."""
+    for i, address in enumerate(given):
+        if address != "None" and i >= len(families) and _family(address) not in has:
+            why = f"{_family(address)} is not configured on this cluster"
+            yield causes.invalid(f"spec.clusterIPs[{i}]", given, why)
+
+
+def _unable(policy: str, families: list[str], has: list[str]) -> Iterator[Cause]:
+    """What the networks of the cluster cannot give."""
+    if policy == "RequireDualStack" and len(has) < 2:
+        yield causes.invalid("spec.ipFamilyPolicy", policy, "this cluster is not configured for dual-stack services")
+    for i, family in enumerate(families):
+        if family not in has:
+            yield causes.invalid(f"spec.ipFamilies[{i}]", family, "not configured on this cluster")
 
 
 def _moved(before: Object, spec: Object) -> bool:
