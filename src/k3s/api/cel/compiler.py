@@ -13,7 +13,7 @@ from k3s.api.cel import charges, loops
 from k3s.api.cel.environment import Environment
 from k3s.api.cel.errors import CostExceeded, Fault
 from k3s.api.cel.library.optional import select as optional_select
-from k3s.api.cel.library.standard import index_list, index_map
+from k3s.api.cel.library.standard import index_list, index_map, shown
 from k3s.api.cel.overloads import Overload, dispatcher
 from k3s.api.cel.syntax import Call, Comprehension, Ident, ListNode, Literal, MapNode, Node, Select, Struct
 from k3s.api.cel.values import NOTHING, Object, Optional, equal, size, to_key
@@ -403,7 +403,7 @@ def _index(left: Run, right: Run) -> Run:
             return index_map(value, key)
         if value.__class__ is Optional:
             return optional_select(value, key)
-        raise Fault(f"no such key: {key}")
+        raise Fault(f"no such key: {shown(key)}")
 
     return run
 

@@ -29,6 +29,22 @@ class CostExceeded(EvaluationError):
         super().__init__("operation cancelled: actual cost limit exceeded")
 
 
+# Longer values are not made: no request has them, and what makes them is not in every case paid for by its length.
+_MOST_CHARACTERS, _MOST_ELEMENTS = 1 << 24, 1 << 20
+
+
+def bounded_text(length: int) -> None:
+    """Raises CostExceeded for a text that would be longer than any that makes sense."""
+    if length > _MOST_CHARACTERS:
+        raise CostExceeded
+
+
+def bounded_list(length: int) -> None:
+    """Raises CostExceeded for a list that would be longer than any that makes sense."""
+    if length > _MOST_ELEMENTS:
+        raise CostExceeded
+
+
 @dataclass(frozen=True, slots=True)
 class Issue:
     """One error of an expression: the offset in code points (-1 when it has no place), and what is wrong."""

@@ -51,6 +51,28 @@ def test_a_limit_is_not_forgotten() -> None:
         compile(loops, DYNAMIC).evaluate({"object": list(range(200))})
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "object.replace('', object).replace('', object)",
+        "object.split('').join(object)",
+        "".join(f"cel.bind(v{i}, v{i - 1} + v{i - 1}, " if i else "cel.bind(v0, [1, 1], " for i in range(30))
+        + "v29.size()"
+        + ")" * 30,
+        "".join(
+            f"cel.bind(v{i}, '%s%s'.format([v{i - 1}, v{i - 1}]), " if i else "cel.bind(v0, 'ab', " for i in range(30)
+        )
+        + "v29.size()"
+        + ")" * 30,
+    ],
+    ids=("replace", "join", "lists", "format"),
+)
+def test_no_expression_makes_values_without_end(text: str) -> None:
+    """What grows faster than it costs stops at a limit."""
+    with pytest.raises(CostExceeded):
+        compile(text, DYNAMIC).evaluate({"object": "x" * 10_000})
+
+
 def test_lazy_values_are_made_once_and_only_when_asked_for() -> None:
     """Variables of policies."""
     made: list[str] = []

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from k3s.api.cel import times
-from k3s.api.cel.errors import Fault
+from k3s.api.cel.errors import Fault, bounded_text
 from k3s.api.cel.values import Duration, Timestamp, TypeValue, Uint, keys, type_name
 
 _CLAUSE = re.compile(r"%(?:(%)|(?:\.([0-9]*))?(.)|)", re.DOTALL)
@@ -24,10 +24,10 @@ def quote(text: str) -> str:
 
 def format(text: str, args: list[Any]) -> str:
     """The text with its clauses replaced by the values; raises Fault."""
-    taken = 0
+    taken = length = 0
 
     def replace(match: re.Match[str]) -> str:
-        nonlocal taken
+        nonlocal taken, length
         if match[1]:
             return "%"
         clause = _CLAUSES.get(match[3] or "")
@@ -39,7 +39,10 @@ def format(text: str, args: list[Any]) -> str:
         precision = _DEFAULT_PRECISION if match[2] is None else int(match[2] or 0)
         if precision > _MOST_PRECISION:
             raise Fault(f"could not parse formatting string: precision {precision} exceeds the limit {_MOST_PRECISION}")
-        return str(clause(args[taken - 1], precision))
+        made = clause(args[taken - 1], precision)
+        length += len(made)
+        bounded_text(length)
+        return made
 
     return _CLAUSE.sub(replace, text)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from k3s.api.cel import numbers, times
-from k3s.api.cel.errors import Fault
+from k3s.api.cel.errors import Fault, bounded_list
 from k3s.api.cel.library import regex
 from k3s.api.cel.overloads import Overload, declare
 from k3s.api.cel.types import Type
@@ -72,6 +72,7 @@ def _type_of(value: Any) -> TypeValue:
 
 
 def _add_lists(a: list[Any], b: list[Any]) -> list[Any]:
+    bounded_list(len(a) + len(b))
     if a.__class__ is SetList:
         return SetList([*a, *(x for x in b if not contains(a, x))])
     if a.__class__ is MapList:

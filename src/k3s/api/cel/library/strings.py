@@ -5,7 +5,7 @@ Source: CEL's strings extension in the version that Kubernetes has, and `reverse
 
 from __future__ import annotations
 
-from k3s.api.cel.errors import Fault
+from k3s.api.cel.errors import Fault, bounded_list, bounded_text
 from k3s.api.cel.library.formatting import format, quote
 from k3s.api.cel.overloads import declare
 
@@ -39,16 +39,20 @@ def _join(parts: list[str], separator: str = "") -> str:
     for part in parts:
         if part.__class__ is not str:
             raise Fault("no such overload")
+    bounded_text(sum(map(len, parts)) + len(separator) * len(parts))
     return separator.join(parts)
 
 
 def _replace(text: str, old: str, new: str, count: int = -1) -> str:
+    places = text.count(old) if count < 0 else min(count, text.count(old))
+    bounded_text(len(text) + places * len(new))
     return text.replace(old, new, count)
 
 
 def _split(text: str, separator: str, count: int = -1) -> list[str]:
     if count == 0:
         return []
+    bounded_list(len(text) if not separator else text.count(separator))
     if not separator:
         return list(text) if count < 0 or count >= len(text) else [*text[: count - 1], text[count - 1 :]]
     return text.split(separator, count - 1 if count > 0 else -1)
