@@ -1,6 +1,6 @@
 """YAML as the API's clients know it: the types that Go's package gives to plain words, and no document that grows.
 
-Differences from PyYAML: `y` and `n` are booleans, times and sexagesimal numbers stay text, numbers are read as Go reads
+Differences from PyYAML: times and sexagesimal numbers stay text, numbers are read as Go reads
 them (`0x1F`, `0o17`, `017`, `0b1`, `1_000`), keys become text, a document's size is bounded however often it refers to
 its own parts. Source: the resolver of go-yaml version 2, whose document is then turned into JSON.
 """
@@ -21,8 +21,8 @@ _WHOLE_BELOW = 1e21
 _INT = re.compile(r"[-+]?(?:0[xX][0-9a-fA-F]+|0[oO]?[0-7]+|0[bB][01]+|[1-9][0-9]*|0)\Z")
 _FLOAT = re.compile(r"[-+]?(?:[0-9]*\.?[0-9]+|[0-9]+\.)(?:[eE][-+]?[0-9]+)?\Z")
 _WORDS: dict[str, Any] = {
-    **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True),
-    **dict.fromkeys(("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"), False),
+    **dict.fromkeys(("yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True),
+    **dict.fromkeys(("no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"), False),
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
 }
 _TAG = "tag:yaml.org,2002:"

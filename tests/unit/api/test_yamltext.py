@@ -12,7 +12,9 @@ from k3s.api.yamltext import BadYaml, load
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("y", True),
+        ("y", "y"),
+        ("N", "N"),
+        ("yes", True),
         ("off", False),
         ("~", None),
         ("", None),
