@@ -210,3 +210,17 @@ def test_apparmor_is_said_by_field_and_annotation(run: Run) -> None:
             assert (await _send(server, "POST", path, new))["metadata"]["annotations"] == {note: "runtime/default"}
 
     run(scene())
+
+
+def test_a_lease_without_election(run: Run) -> None:
+    """The server elects no holder, so what says how is not kept, neither at first nor later."""
+
+    async def go() -> None:
+        async with serving() as server:
+            path = f"/apis/coordination.k8s.io/v1{await _space(server)}/leases"
+            spec = {"holderIdentity": "a", "strategy": "X", "preferredHolder": "b"}
+            lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"}, "spec": spec}
+            assert (await _send(server, "POST", path, lease))["spec"] == {"holderIdentity": "a"}
+            assert (await _send(server, "PUT", f"{path}/l", lease))["spec"] == {"holderIdentity": "a"}
+
+    run(go())

@@ -21,6 +21,7 @@ from k3s.api.validation import (
     control,
     definitions,
     devices,
+    events,
     flowcontrol,
     jobs,
     meta,
@@ -66,8 +67,8 @@ _CREATE: dict[str, Create] = {
     "nodes": config.node,
     "limitranges": quotas.limit_range,
     "resourcequotas": quotas.quota,
-    "events": config.event,
-    "events.events.k8s.io": config.event_new,
+    "events": events.event,
+    "events.events.k8s.io": events.event_new,
     "roles.rbac.authorization.k8s.io": config.role,
     "clusterroles.rbac.authorization.k8s.io": config.cluster_role,
     "rolebindings.rbac.authorization.k8s.io": config.role_binding,
@@ -110,6 +111,7 @@ _UPDATE: dict[str, Update] = {
     "resourcequotas": quotas.quota_update,
     "rolebindings.rbac.authorization.k8s.io": config.role_binding_update,
     "clusterrolebindings.rbac.authorization.k8s.io": config.cluster_role_binding_update,
+    "events.events.k8s.io": events.event_new_update,
     "priorityclasses.scheduling.k8s.io": config.priority_class_update,
     "runtimeclasses.node.k8s.io": config.runtime_class_update,
     "persistentvolumes": persistent.volume_update,
@@ -129,6 +131,8 @@ _UPDATE: dict[str, Update] = {
 }
 
 _STATUS: dict[str, Create] = {
+    "apiservices.apiregistration.k8s.io": control.api_service_status,
+    "poddisruptionbudgets.policy": workloads.disruption_budget_status,
     "resourceclaims.resource.k8s.io": devices.claim_status,
     "flowschemas.flowcontrol.apiserver.k8s.io": flowcontrol.status,
     "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io": flowcontrol.status,

@@ -1,4 +1,4 @@
-"""Rules for configuration, namespaces, nodes, limits, roles, leases, events and priorities.
+"""Rules for configuration, namespaces, nodes, limits, roles, leases and priorities.
 
 Source: the API documentation of each kind; order and wording as recorded from upstream 1.36.
 """
@@ -20,6 +20,7 @@ from k3s.api.validation.causes import (
     forbidden,
     internal,
     invalid,
+    labels,
     not_negative,
     one_of,
     required,
@@ -316,43 +317,18 @@ def priority_class_update(old: Object, new: Object) -> Causes:
     yield from unchanged("preemptionPolicy", old.get("preemptionPolicy"), new.get("preemptionPolicy"))
 
 
-def event(obj: Object) -> Causes:
-    """An event of either version, in the stored form: it lies in the namespace of what it is about."""
-    about = (obj.get("involvedObject") or obj.get("regarding") or {}).get("namespace", "")
-    own = (obj.get("metadata") or {}).get("namespace", "")
-    field = "regarding" if "regarding" in obj else "involvedObject"
-    if about != own and not (not about and own == "default"):
-        yield invalid(f"{field}.namespace", about, "does not match event.namespace")
-
-
-def event_new(obj: Object) -> Causes:
-    """An event of events.k8s.io/v1: who saw it, and what was done."""
-    if not obj.get("eventTime"):
-        yield required("eventTime")
-    else:
-        name = obj.get("reportingController", "")
-        if not name:
-            yield required("reportingController")
-        yield from each("reportingController", name, names.qualified_name(name)) if name else ()
-        for part in ("reportingInstance", "action", "reason"):
-            if not obj.get(part):
-                yield required(part)
-            elif len(obj[part]) > 128:
-                yield invalid(part, "", "can have at most 128 characters")
-    if obj.get("type", "") not in ("Normal", "Warning"):
-        yield invalid("type", "", f"has invalid value: {obj.get('type', '')}")
-    if len(obj.get("note", "")) > 1024:
-        yield invalid("note", "", "can have at most 1024 characters")
-    yield from event(obj)
-
-
 def runtime_class(obj: Object) -> Causes:
     """A runtime class."""
     handler = obj.get("handler", "")
     yield from each("handler", handler, names.dns_label(handler))
+    overhead, where = obj.get("overhead"), obj.get("scheduling")
+    if overhead is not None:
+        yield from resources.requirements("overhead", {"limits": overhead.get("podFixed")})
+    if where is not None:
+        yield from labels("scheduling.nodeSelector", where.get("nodeSelector"))
+        yield from scheduling.tolerations("scheduling.tolerations", where.get("tolerations") or ())
 
 
 def runtime_class_update(old: Object, new: Object) -> Causes:
-    """The handler stays."""
-    yield from runtime_class(new)
+    """The handler stays; what else changes is not looked at."""
     yield from unchanged("handler", old.get("handler"), new.get("handler"))

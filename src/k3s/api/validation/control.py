@@ -5,6 +5,7 @@ Expressions are looked at by whoever evaluates them, not here. Source: the API d
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -197,15 +198,23 @@ def api_service(obj: Object) -> Causes:
             yield invalid(f"spec.{part}", value, f"must be positive and less than {limit}")
     service = spec.get("service")
     if service is None:
-        for part in ("caBundle", "insecureSkipTLSVerify"):
-            if spec.get(part):
-                yield invalid(f"spec.{part}", spec[part], f"local APIServices may not have {part}")
+        if spec.get("caBundle"):
+            size = f"{len(base64.b64decode(spec['caBundle']))} bytes"
+            yield invalid("spec.caBundle", size, "local APIServices may not have a caBundle")
+        if spec.get("insecureSkipTLSVerify"):
+            yield invalid("spec.insecureSkipTLSVerify", True, "local APIServices may not have insecureSkipTLSVerify")
         return
     for part in ("namespace", "name"):
         if not service.get(part):
             yield required(f"spec.service.{part}")
     if spec.get("insecureSkipTLSVerify") and spec.get("caBundle"):
         yield invalid("spec.insecureSkipTLSVerify", True, "may not be true if caBundle is present")
+
+
+def api_service_status(obj: Object) -> Causes:
+    """The conditions of a group version served by somebody else."""
+    for i, value in enumerate((obj.get("status") or {}).get("conditions") or ()):
+        yield from one_of(f"status.conditions[{i}].status", value.get("status", ""), ("False", "True", "Unknown"))
 
 
 CREATE: dict[str, Callable[[Object], Causes]] = {

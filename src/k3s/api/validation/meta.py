@@ -35,7 +35,6 @@ _NAME_RULES: dict[str, Callable[[str], list[str]]] = {
     "certificatesigningrequests.certificates.k8s.io": names.path_segment,
     "ipaddresses.networking.k8s.io": lambda name: _details(canonical_ip("", name)),
     "events": names.path_segment,
-    "events.events.k8s.io": names.path_segment,
 }
 
 

@@ -26,6 +26,7 @@ from k3s.api.validation.causes import (
     unchanged,
     unsupported,
 )
+from k3s.api.validation.events import conditions
 
 Spec = Mapping[str, Any]
 _MISMATCH = "`selector` does not match template `labels`"
@@ -291,6 +292,13 @@ def disruption_budget(obj: Object) -> Causes:
     policy = spec.get("unhealthyPodEvictionPolicy")
     if policy is not None:
         yield from one_of("spec.unhealthyPodEvictionPolicy", policy, ("AlwaysAllow", "IfHealthyBudget"))
+
+
+def disruption_budget_status(obj: Object) -> Causes:
+    """The conditions and counts of a disruption budget."""
+    status = obj.get("status") or {}
+    yield from conditions("status.conditions", status.get("conditions"))
+    yield from not_negative("status", status, "disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods")
 
 
 def scale(obj: Object) -> Causes:

@@ -140,6 +140,26 @@ def _named(obj: Object) -> Object:
     return {**obj, "spec": {**spec, "names": {**names, **missing}}} if missing else obj
 
 
+class LeaseStrategy(Strategy):
+    """A lease whose holder is not elected by the server: that choice is off."""
+
+    def reset_create(self, obj: Object) -> Object:
+        return _without_election(super().reset_create(obj))
+
+    def reset_update(self, context: Context, old: Object, new: Object) -> Object:
+        return _without_election(super().reset_update(context, old, new))
+
+
+def _without_election(obj: Object) -> Object:
+    spec = obj.get("spec") or {}
+    if spec.keys().isdisjoint(_ELECTION):
+        return obj
+    return {**obj, "spec": {name: value for name, value in spec.items() if name not in _ELECTION}}
+
+
+_ELECTION = ("strategy", "preferredHolder")
+
+
 class PriorityClassStrategy(Strategy):
     """A value that never changes; the system's own classes stay."""
 

@@ -8,6 +8,7 @@ from k3s.apiserver.strategies.others import (
     DaemonSetStrategy,
     DefinitionStrategy,
     JobStrategy,
+    LeaseStrategy,
     PriorityClassStrategy,
     SigningRequestStrategy,
     SliceStrategy,
@@ -26,6 +27,7 @@ ROWS: dict[tuple[str, str], type[Strategy]] = {
     ("autoscaling", "HorizontalPodAutoscaler"): AutoscalerStrategy,
     ("batch", "Job"): JobStrategy,
     ("certificates.k8s.io", "CertificateSigningRequest"): SigningRequestStrategy,
+    ("coordination.k8s.io", "Lease"): LeaseStrategy,
     ("discovery.k8s.io", "EndpointSlice"): SliceStrategy,
     ("scheduling.k8s.io", "PriorityClass"): PriorityClassStrategy,
 }
