@@ -18,6 +18,8 @@ from k3s.api.kinds import REGISTRY, Registry, builtin
 from k3s.api.object import Object, encode
 from k3s.apiserver import identity, rbac_bootstrap
 from k3s.apiserver.admission import defaults as admission
+from k3s.apiserver.admission.settings import UNSAID
+from k3s.apiserver.admission.settings import Settings as AdmissionSettings
 from k3s.apiserver.authn import Authenticator, Credentials, parse_token_file
 from k3s.apiserver.authz import Authorizer
 from k3s.apiserver.cache import Cache
@@ -96,6 +98,7 @@ class ServerConfig:
     anonymous_auth: bool = False
     event_ttl_s: float = 3600.0
     compaction_s: float = 300.0
+    admission: AdmissionSettings = UNSAID
     api_audiences: tuple[str, ...] = ()  # empty: the issuer and k3s
     disabled: frozenset[str] = frozenset()
     scheduler: bool = True
@@ -198,7 +201,9 @@ class ControlPlane:
             ),
             self.authenticator,
             self.authorizer,
-            admission.chain(cache, self.authorizer, self.clock, self.entropy, registry, cache.convert),
+            admission.chain(
+                cache, self.authorizer, self.clock, self.entropy, registry, cache.convert, config.admission
+            ),
             self.clock,
             self.entropy,
             registry=registry,

@@ -15,6 +15,7 @@ from k3s.run.config import ConfigError, Settings, component_args, default_data_d
 
 # The agent does without the server's parts, which are half of its start.
 if TYPE_CHECKING:
+    from k3s.apiserver.admission.settings import Settings as AdmissionSettings
     from k3s.run.server import ServerConfig
 
 # Pass-through flags that are honoured, by option.
@@ -24,6 +25,9 @@ API_SERVER_ARGS = {
     "event-ttl": "a duration",
     "etcd-compaction-interval": "a duration",
     "api-audiences": "audiences, separated by commas",
+    "enable-admission-plugins": "names, separated by commas",
+    "disable-admission-plugins": "names, separated by commas",
+    "admission-control-config-file": "a file",
 }
 KUBELET_ARGS = {"max-pods": "a number"}
 _DNS_POSITION = 10
@@ -122,6 +126,7 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
         event_ttl_s=_duration(api, "event-ttl", "1h"),
         compaction_s=_duration(api, "etcd-compaction-interval", "5m"),
         api_audiences=_listed(api, "api-audiences"),
+        admission=_admission(api),
         disabled=frozenset(settings.items("disable")),
         scheduler=not settings.switch("disable-scheduler"),
         controllers=not settings.switch("disable-controller-manager"),
@@ -168,6 +173,17 @@ def _duration(args: Mapping[str, str], name: str, otherwise: str) -> float:
     if seconds < 0 or 0 < seconds < 1:
         raise ConfigError(f"Wrong value {text!r} for --kube-apiserver-arg={name}: use 0, or at least 1s")
     return seconds
+
+
+def _admission(args: Mapping[str, str]) -> AdmissionSettings:
+    """Which admission plugins run and how. Raises ConfigError."""
+    from k3s.apiserver.admission.settings import SettingsError, settings
+
+    enable, disable = (_listed(args, f"{word}-admission-plugins") for word in ("enable", "disable"))
+    try:
+        return settings(enable, disable, args.get("admission-control-config-file", ""))
+    except SettingsError as error:
+        raise ConfigError(f"Cannot use what --kube-apiserver-arg says of admission: {error}") from error
 
 
 def _listed(args: Mapping[str, str], name: str) -> tuple[str, ...]:

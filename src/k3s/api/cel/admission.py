@@ -133,7 +133,7 @@ class Variables:
             known[name] = program.type
         self.environment = _with_variables(base, known)
 
-    def bind(self, bindings: dict[str, Any], budget: Budget) -> dict[str, Any]:
+    def bind(self, bindings: Mapping[str, Any], budget: Budget) -> Mapping[str, Any]:
         """The bindings with `variables`, whose values are made when they are asked for."""
         if not self.programs:
             return bindings

@@ -45,6 +45,10 @@ class Match:
         self._policy = given.get("matchPolicy") or "Equivalent"
         self._selectors = matching.Selectors.of(given)
         self._named = any(rule.get("resourceNames") for rule in (*self._rules, *self._excluded))
+        selects = not (self._selectors.namespace.is_everything and self._selectors.object.is_everything)
+        #: Whether rules, beyond the names of resources, say all: most policies and bindings.
+        self.is_plain = not (self._named or self._excluded or selects)
+        self.has_rules = bool(self._rules)
 
     def about(self, registry: Registry, kind: Kind, operation: str, subresource: str) -> Kind | None:
         """The version in which a kind is matched, whatever the names of its objects."""
@@ -54,6 +58,8 @@ class Match:
 
     def match(self, request: AdmissionRequest, kind: Kind, reader: Reader) -> bool:
         """Whether a write of a kind that this is about is matched. Raises NotFound for an absent namespace."""
+        if self.is_plain:
+            return True
         if not self._selectors.match(request, reader):
             return False
         if self._named and self._rules and not self._covered(self._rules, request, kind):
@@ -151,7 +157,10 @@ class Policies(Generic[P]):
         return [
             binding
             for binding in policy.bindings
-            if binding.match.about(self._registry, kind, request.operation, request.subresource)
+            if (
+                not binding.match.has_rules
+                or binding.match.about(self._registry, kind, request.operation, request.subresource)
+            )
             and binding.match.match(request, kind, self.reader)
         ]
 

@@ -2,70 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-from k3s.api.errors import ApiError
-from k3s.api.kinds import Kind, Registry, builtin
-from k3s.api.object import Object, encode
+from k3s.api.kinds import Registry, builtin
+from k3s.api.object import Object
 from k3s.apiserver.admission import policies
-from k3s.apiserver.admission.chain import CONNECT, CREATE, DELETE, UPDATE, Plugin, refuse
-from k3s.apiserver.admission.policies import Binding, Compiled, Misconfigured, Refusal
+from k3s.apiserver.admission.chain import CONNECT, CREATE, DELETE, UPDATE, Plugin
 from k3s.apiserver.admits import AdmissionRequest
 from k3s.apiserver.authz import Authorizes
 
 if TYPE_CHECKING:
-    from k3s.api.cel import Budget, Program
-    from k3s.api.cel.admission import Variables
+    from k3s.apiserver.admission.validations import Validator
     from k3s.apiserver.cache import Reader
 
 POLICY = builtin("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy")
 BINDING = builtin("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding")
-_CODES = {"Forbidden": 403, "Invalid": 422, "RequestEntityTooLarge": 413, "Unauthorized": 401}
-_FAILURES = "validation.policy.admission.k8s.io/validation_failure"
-_LONGEST_MESSAGE = 5 * 1024
 
 
-class Denial(NamedTuple):
-    """A validation that does not hold: its number, why, and the reason of the answer."""
+def _compiled(policy: Object) -> Validator:
+    from k3s.apiserver.admission import validations
 
-    number: int
-    message: str
-    reason: str = "Invalid"
-
-
-@dataclass(frozen=True, slots=True)
-class Validator:
-    """The compiled expressions of a policy."""
-
-    conditions: list[tuple[str, Program]]
-    variables: Variables
-    rules: list[tuple[Object, Program, Program | None]]
-    notes: list[tuple[str, str, Program]]
-
-    @classmethod
-    def of(cls, policy: Object) -> Validator:
-        """Compiles a policy. Raises CompileError."""
-        from k3s.api.cel import CompileError, admission, compile
-        from k3s.api.cel.types import BOOL
-
-        spec = policy.get("spec") or {}
-        base = admission.environment(params=spec.get("paramKind") is not None)
-        variables = admission.Variables(spec.get("variables") or (), base)
-        for problem in variables.faults.values():
-            raise CompileError(problem)
-        where = variables.environment
-        rules = []
-        for rule in spec.get("validations") or ():
-            message = rule.get("messageExpression")
-            told = compile(message, where, admission.MESSAGES) if message else None
-            rules.append((rule, compile(rule["expression"], where, (BOOL,)), told))
-        notes = [
-            (note["key"], note["valueExpression"], compile(note["valueExpression"], where, admission.ANNOTATIONS))
-            for note in spec.get("auditAnnotations") or ()
-        ]
-        return cls(policies.conditions_of(spec), variables, rules, notes)
+    return validations.Validator.of(policy)
 
 
 class ValidatingPolicy(Plugin):
@@ -76,147 +33,11 @@ class ValidatingPolicy(Plugin):
     validates = frozenset({CREATE, UPDATE, DELETE, CONNECT})
 
     def __init__(self, reader: Reader, registry: Registry, convert: policies.Convert, authorizer: Authorizes) -> None:
-        kinds = (POLICY, BINDING)
-        self._policies = policies.Policies(kinds, reader, registry, convert, authorizer, Validator.of)
+        self._policies = policies.Policies((POLICY, BINDING), reader, registry, convert, authorizer, _compiled)
 
     def validate(self, request: AdmissionRequest) -> None:
         found = self._policies.about(request)
-        if not found:
-            return
-        outcome = _Outcome(request)
-        values: dict[Kind, dict[str, Any]] = {}
-        for policy, kind in found:
-            try:
-                bound = self._policies.bindings_of(policy, kind, request)
-                if bound and kind not in values:
-                    values[kind] = self._policies.values(request, kind, request.obj)
-            except ApiError as error:
-                outcome.misconfigured(policy, None, error)
-                continue
-            for binding in bound:
-                self._evaluate(policy, binding, values[kind], outcome)
-        outcome.settle()
+        if found:
+            from k3s.apiserver.admission import validations
 
-    def _evaluate(
-        self, policy: Compiled[Validator], binding: Binding, values: Mapping[str, Any], outcome: _Outcome
-    ) -> None:
-        try:
-            params = self._policies.params(policy, binding, outcome.request)
-            program = policy.program
-        except Misconfigured as error:
-            outcome.misconfigured(policy, binding, error)
-            return
-        from k3s.api.cel import Budget
-
-        budget = Budget()
-        for param in params:
-            bindings = program.variables.bind({**values, "params": param}, budget)
-            try:
-                if not policies.passes(program.conditions, bindings):
-                    continue
-            except Refusal as refusal:
-                if policy.fails:
-                    outcome.add(policy, binding, Denial(0, str(refusal)))
-                continue
-            for denial in denials(program, bindings, budget, fails=policy.fails):
-                outcome.add(policy, binding, denial)
-            outcome.annotate(policy, binding, program, bindings, budget)
-
-
-def denials(program: Validator, bindings: Mapping[str, Any], budget: Budget, *, fails: bool) -> list[Denial]:
-    """The validations that do not hold."""
-    from k3s.api.cel import EvaluationError
-
-    found = []
-    for number, (rule, expression, told) in enumerate(program.rules):
-        try:
-            if expression.evaluate(bindings, budget) is True:
-                continue
-        except EvaluationError as error:
-            if fails:
-                found.append(Denial(number, f"expression '{expression.source}' resulted in error: {error}"))
-            continue
-        message = _told(told, bindings, budget) or str(rule.get("message") or "").strip()
-        message = message or f"failed expression: {expression.source.strip()}"
-        found.append(Denial(number, message, rule.get("reason") or "Invalid"))
-    return found
-
-
-def _told(program: Program | None, bindings: Mapping[str, Any], budget: Budget) -> str:
-    """What a message expression says; empty for what is no line of text."""
-    from k3s.api.cel import EvaluationError
-
-    if program is None:
-        return ""
-    try:
-        value = program.evaluate(bindings, budget)
-    except EvaluationError:
-        return ""
-    text = value.strip() if isinstance(value, str) else ""
-    return "" if len(text.encode()) > _LONGEST_MESSAGE or "\n" in text else text
-
-
-class _Outcome:
-    """What all policies together say of one write."""
-
-    def __init__(self, request: AdmissionRequest) -> None:
-        self.request = request
-        self._denied: list[tuple[str, str]] = []
-        self._failures: list[Object] = []
-
-    def misconfigured(self, policy: Compiled[Any], binding: Binding | None, error: ApiError | Misconfigured) -> None:
-        """A policy that cannot be evaluated."""
-        if policy.fails:
-            text = policies.text_of(error, binding=binding is not None)
-            self._deny(policy, binding, Denial(0, text))
-
-    def _deny(self, policy: Compiled[Any], binding: Binding | None, denial: Denial) -> None:
-        by = f" with binding '{binding.name}'" if binding else ""
-        text = f"ValidatingAdmissionPolicy '{policy.name}'{by} denied request: {denial.message}"
-        self._denied.append((text, denial.reason))
-
-    def add(self, policy: Compiled[Any], binding: Binding, denial: Denial) -> None:
-        """A validation that does not hold: what the binding says about it is done."""
-        actions = binding.spec.get("validationActions") or ["Deny"]
-        if "Deny" in actions:
-            self._deny(policy, binding, denial)
-        if "Warn" in actions:
-            by = f"ValidatingAdmissionPolicy '{policy.name}' with binding '{binding.name}'"
-            self.request.warnings.append(f"Validation failed for {by}: {denial.message}")
-        if "Audit" in actions:
-            failure = {"message": denial.message, "policy": policy.name, "binding": binding.name}
-            self._failures.append({**failure, "expressionIndex": denial.number, "validationActions": list(actions)})
-
-    def annotate(
-        self,
-        policy: Compiled[Any],
-        binding: Binding,
-        program: Validator,
-        bindings: Mapping[str, Any],
-        budget: Budget,
-    ) -> None:
-        """Notes the values of a policy's audit annotations."""
-        from k3s.api.cel import EvaluationError
-
-        for key, source, expression in program.notes:
-            try:
-                value = expression.evaluate(bindings, budget)
-            except EvaluationError as error:
-                if policy.fails:
-                    self._deny(policy, binding, Denial(0, f"expression '{source}' resulted in error: {error}"))
-                continue
-            if isinstance(value, str) and value.strip():
-                name, audit = f"{policy.name}/{key}", self.request.audit
-                audit[name] = f"{audit[name]}, {value.strip()}" if name in audit else value.strip()
-
-    def settle(self) -> None:
-        """Raises the first denial, if any."""
-        if self._failures:
-            self.request.audit[_FAILURES] = encode(self._failures).decode()
-        if not self._denied:
-            return
-        text, reason = self._denied[0]
-        error = refuse(self.request, text)
-        error.reason, error.code = reason, _CODES.get(reason, 422)
-        error.details = {**(error.details or {}), "causes": [{"message": text}]}
-        raise error
+            validations.evaluate(self._policies, found, request)
