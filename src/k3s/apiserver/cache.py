@@ -145,6 +145,7 @@ class Bucket:
         # A dict for its order: who is told first must not depend on addresses of memory.
         self.watchers: dict[Any, None] = {}
         self._order: dict[str, list[str]] = {}
+        self._listed: dict[str, list[Item]] = {}
         self._spaces_order: list[str] | None = None
         self._indexes: dict[str, Index] = {}
 
@@ -175,6 +176,16 @@ class Bucket:
                 for name in self.names(space):
                     yield items[name]
 
+    def listed(self, namespace: str) -> list[Item]:
+        """The objects of one namespace in order, made again only when one has changed; not to be changed."""
+        listed = self._listed.get(namespace)
+        if listed is None:
+            items = self.spaces.get(namespace, {})
+            listed = [items[name] for name in self.names(namespace)]
+            if items:
+                self._listed[namespace] = listed
+        return listed
+
     def after(self, namespace: str, last: str, *, everywhere: bool) -> Iterator[Item]:
         """Like `items`, but only those whose key relative to the prefix is greater than `last`."""
         start_space, _, start_name = last.rpartition("/")
@@ -195,6 +206,8 @@ class Bucket:
             self._spaces_order = None
         old = space.get(item.name)
         space[item.name] = item
+        if self._listed:
+            self._listed.pop(item.namespace, None)
         if old is None:
             self.count += 1
             self._order.pop(item.namespace, None)
@@ -212,6 +225,7 @@ class Bucket:
             return None
         self.count -= 1
         self._order.pop(namespace, None)
+        self._listed.pop(namespace, None)
         if not space:
             del self.spaces[namespace]
             self._spaces_order = None

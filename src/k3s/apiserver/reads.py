@@ -207,7 +207,8 @@ class Reads:
         """A page of objects, or all."""
         if not query:
             bucket = self._cache.bucket(kind)
-            items = list(bucket.items(namespace, everywhere=not namespace and kind.namespaced))
+            everywhere = not namespace and kind.namespaced
+            items = list(bucket.items(everywhere=True)) if everywhere else bucket.listed(namespace)
             return Many(kind, items, self._cache.revision)
         limit, _ = max(number(query.get("limit") or "0"), 0), number(query.get("timeoutSeconds") or "0")
         _check_match(query, False)

@@ -102,7 +102,10 @@ class Renderer:
         start = encode({"kind": kind.list_kind, "apiVersion": kind.api_version})[:-1]
         if not tails:
             return b'%b,"metadata":%b,"items":[]}\n' % (start, meta)
-        return b'%b,"metadata":%b,"items":[%b%b]}\n' % (start, meta, joiner[1:], joiner.join(tails))
+        # One join makes the whole text: to put it into another one would copy megabytes once or twice more.
+        tails[0] = b'%b,"metadata":%b,"items":[%b%b' % (start, meta, joiner[1:], tails[0])
+        tails[-1] += b"]}\n"
+        return joiner.join(tails)
 
     def value(self, status: int, obj: Any, media: Media) -> Response:
         """Any object in the wanted format."""

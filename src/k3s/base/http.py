@@ -55,6 +55,8 @@ _BETWEEN, _IN_HEAD, _IN_BODY = range(3)
 _LIMITS = (IDLE_S, HEADER_S, BODY_S)
 # Below this size one write of head and body together is cheaper than two.
 _JOIN_BELOW = 64 * 1024
+# What is written of a large body at once.
+_PIECE = 48 * 1024
 
 App = Callable[[Request], "Answer | Awaitable[Answer]"]
 
@@ -364,7 +366,10 @@ class Connection(asyncio.Protocol):
             transport.write(head + end % len(body) + body)
         else:
             transport.write(head + end % len(body))
-            transport.write(body)
+            # In pieces that stay in the processor's cache while they are encrypted.
+            view = memoryview(body)
+            for at in range(0, len(body), _PIECE):
+                transport.write(view[at : at + _PIECE])
         self._finished()
 
     def _finished(self) -> None:

@@ -60,6 +60,26 @@ def test_order_is_that_of_keys(run) -> None:  # type: ignore[no-untyped-def]
     run(body())
 
 
+def test_a_listing_is_made_again_when_something_changed(run) -> None:  # type: ignore[no-untyped-def]
+    """The list of one namespace is the same object until an object of it comes, changes or goes."""
+
+    async def body() -> None:
+        store, cache = await filled("a/y", "b/x")
+        bucket = cache.bucket(MAP)
+        first, other = bucket.listed("a"), bucket.listed("b")
+        assert bucket.listed("a") is first
+        revision = await store.put(MAP.key("a", "x"), config_map("x", "a"), 0)
+        assert [i.name for i in bucket.listed("a")] == ["x", "y"]
+        revision = await store.put(MAP.key("a", "x"), config_map("x", "a", k="v"), revision)
+        assert bucket.listed("a")[0].obj["data"] == {"k": "v"}
+        await store.delete(MAP.key("a", "x"), revision)
+        assert [i.name for i in bucket.listed("a")] == ["y"]
+        assert bucket.listed("b") is other
+        assert bucket.listed("none") == []
+
+    run(body())
+
+
 def test_what_was_there_before_is_loaded(run) -> None:  # type: ignore[no-untyped-def]
     """A cache that starts later has the same objects and the newest revision."""
 
