@@ -116,6 +116,9 @@ class _Checker:
 
         kind = declared(schema, "selfType", root=root)
         if kind is None:
+            why = "internal error: failed to retrieve type information for x-kubernetes-validations"
+            where = f"{at}.x-kubernetes-validations"
+            yield {"reason": "InternalError", "message": f"Internal error: {why}", "field": where}
             return
         often = count if count is not None else REQUEST_BYTES // (kind.least_bytes + 1)
         for i, rule in enumerate(rules.compiled(schema, kind)):

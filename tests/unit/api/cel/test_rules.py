@@ -211,6 +211,47 @@ def test_rules_are_checked_against_the_schema() -> None:
     ]
 
 
+def test_rules_need_a_type() -> None:
+    """What is kept without a schema has no type that an expression could have."""
+    free: Raw = {"x-kubernetes-preserve-unknown-fields": True}
+    assert refused(ruled(free, "self.a == 1"))[0] == (
+        "s.properties[spec].x-kubernetes-validations",
+        "Internal error: internal error: failed to retrieve type information for x-kubernetes-validations",
+    )
+    kept: Raw = {"type": "object", "x-kubernetes-preserve-unknown-fields": True, "properties": {"a": NUMBER}}
+    assert refused(ruled(kept, "self.a == 1")) == []
+    assert "undefined field 'b'" in refused(ruled(kept, "self.b == 1"))[0][1]
+
+
+def test_the_whole_resource_has_a_name() -> None:
+    """Rules at the root see names, kind and version, and a resource inside another does, too."""
+    root = ruled(schema(NUMBER), "self.metadata.name == self.kind && self.apiVersion == 'v1'")
+    obj = {"apiVersion": "v1", "kind": "k", "metadata": {"name": "k", "uid": "u"}, "spec": 1}
+    assert Validator(root, root=True).check(obj) == []
+    assert Validator(root, root=True).check({**obj, "kind": "other"}) != []
+    assert list(rules.check("s", ruled(schema(NUMBER), "self.metadata.uid == ''"))) != []
+    inside: Raw = {
+        "type": "object",
+        "x-kubernetes-embedded-resource": True,
+        "x-kubernetes-preserve-unknown-fields": True,
+    }
+    assert broken(ruled(inside, "self.metadata.name == 'n'"), {"metadata": {"name": "n"}}) == []
+
+
+def test_an_object_at_the_end_of_its_budget_is_refused() -> None:
+    """A rule over its limit says so, and no other runs."""
+    many = {"type": "array", "items": NUMBER}
+    rule = "self.all(a, self.all(b, self.all(c, a + b + c >= 0)))"
+    two = {**many, "x-kubernetes-validations": [{"rule": rule}, {"rule": "false"}]}
+    assert broken(two, list(range(120))) == [
+        (
+            "spec",
+            "Invalid value: \"array\": 'operation cancelled: actual cost limit exceeded': no further validation rules "
+            f"will be run due to call cost exceeds limit for rule: {rule}",
+        )
+    ]
+
+
 def test_who_has_no_rules_does_not_load_the_engine() -> None:
     """The modules of every request, and a definition without rules, in a process of their own."""
     script = (
