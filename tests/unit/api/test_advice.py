@@ -70,6 +70,33 @@ def test_bytes_come_whole() -> None:
     ]
 
 
+# Ports of two containers, and what is said of the second.
+_PORTS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({}, {}, "duplicate port definition with spec.containers[0].ports[0]"),
+    ({"hostPort": 1}, {}, "overlapping port definition with spec.containers[0].ports[0]"),
+    (
+        {"hostPort": 1, "hostIP": "1.1.1.1"},
+        {"hostPort": 1},
+        "dangerously ambiguous port definition with spec.containers[0].ports[0]",
+    ),
+    (
+        {"containerPort": 81},
+        {"hostIP": "1.1.1.1"},
+        "hostIP set without hostPort: {Name: HostPort:0 ContainerPort:80 Protocol:TCP HostIP:1.1.1.1}",
+    ),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "text"), _PORTS)
+def test_ports_that_get_in_each_others_way(first: dict[str, Any], second: dict[str, Any], text: str) -> None:
+    """Also those of different containers; not the same number with different protocols."""
+    ports = [{"containerPort": 80, "protocol": "TCP", **more} for more in (first, second)]
+    pod = _pod(containers=[{"name": "a", "ports": ports[:1]}, {"name": "b", "ports": ports[1:]}])
+    assert advise(POD, pod) == [f"spec.containers[1].ports[0]: {text}"]
+    ports[1] = {**ports[1], "protocol": "UDP", "hostIP": ""}
+    assert not advise(POD, pod | {"spec": {"containers": [{"name": "a", "ports": ports}]}})
+
+
 def test_only_what_changed_is_told_of() -> None:
     """An update of the metadata repeats no warning about the spec."""
     pod = _pod(nodeSelector=ARCH)
@@ -88,6 +115,28 @@ def test_names_that_are_no_labels() -> None:
     [
         (("v1", "Service"), {"spec": {"type": "ClusterIP", "externalName": "a.b"}}, "spec.externalName is ignored"),
         (("v1", "Service"), {"spec": {"clusterIP": "None", "externalIPs": ["1.1.1.1"]}}, "spec.externalIPs is ignored"),
+        (
+            ("v1", "Service"),
+            {"spec": {"type": "ExternalName", "externalName": "a", "externalIPs": ["1.1.1.1"]}},
+            'spec.externalIPs is ignored when spec.type is "ExternalName"',
+        ),
+        (
+            ("v1", "Service"),
+            {"spec": {"externalIPs": ["fd00::0"]}},
+            'spec.externalIPs[0]: IPv6 address "fd00::0" should be in RFC 5952 canonical format ("fd00::")',
+        ),
+        (
+            ("v1", "Service"),
+            {"spec": {"loadBalancerSourceRanges": ["10.0.0.1/8"]}},
+            'spec.loadBalancerSourceRanges[0]: CIDR value "10.0.0.1/8" is ambiguous in this context '
+            '(should be "10.0.0.0/8" or "10.0.0.1/32"?)',
+        ),
+        (("apps/v1", "StatefulSet"), {"spec": {"revisionHistoryLimit": -1}}, "spec.revisionHistoryLimit: a negative"),
+        (
+            ("batch/v1", "Job"),
+            {"spec": {"completionMode": "Indexed", "completions": 100001, "parallelism": 10001}},
+            "spec: In Indexed Jobs with",
+        ),
         (("v1", "PersistentVolume"), {"spec": {"persistentVolumeReclaimPolicy": "Recycle"}}, "Recycle"),
         (("v1", "PersistentVolume"), {"spec": {"glusterfs": {}}}, "spec.glusterfs: deprecated"),
         (("v1", "PersistentVolumeClaim"), {"spec": {"resources": {"requests": {"storage": "1m"}}}}, "[storage]"),

@@ -109,7 +109,8 @@ def _external(obj: Object) -> str:
 
 
 def _addresses(balancer: Mapping[str, Any] | None) -> list[str]:
-    return [i.get("ip") or i.get("hostname") or "" for i in (balancer or {}).get("ingress") or ()]
+    found = {i.get("ip") or i.get("hostname") for i in (balancer or {}).get("ingress") or ()}
+    return sorted(text for text in found if text)
 
 
 def endpoints(obj: Object, age: Age) -> list[Any]:
@@ -241,7 +242,7 @@ def event(obj: Object, age: Age) -> list[Any]:
         last, count = age(series.get("lastObservedTime")), series.get("count", 0)
     kind = about.get("kind", "").lower()
     component = source.get("component") or obj.get("reportingComponent") or ""
-    host = source.get("host") or ("" if source.get("component") else obj.get("reportingInstance")) or ""
+    host = source.get("host") or obj.get("reportingInstance") or ""
     return [
         last,
         obj.get("type", ""),

@@ -142,6 +142,7 @@ _STATUS: dict[str, Create] = {
     "resourcequotas": quotas.quota_status,
     "ingresses.networking.k8s.io": networking.balancer_status,
     "services": services.status,
+    "horizontalpodautoscalers.autoscaling": autoscaling.status,
 }
 
 

@@ -8,11 +8,13 @@ Source: the API documentation of each field and the warnings that upstream 1.36 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from ipaddress import ip_network
 from typing import Any
 
 from k3s.api import names, quantity
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
+from k3s.api.validation.causes import address_of
 
 Spec = Mapping[str, Any]
 Warnings = Iterator[str]
@@ -112,7 +114,8 @@ def _container(at: str, container: Spec) -> Warnings:
     variables = container.get("env") or ()
     for i, variable in enumerate(variables) if len(variables) > 1 else ():
         name = variable.get("name", "")
-        if name in seen and f"$({name})" not in variable.get("value", ""):
+        value, reference = variable.get("value", ""), f"$({name})"
+        if name in seen and (reference not in value or value == reference):
             yield f'{at}.env[{i}]: hides previous definition of "{name}", which may be dropped when using apply'
         seen.add(name)
     resources = container.get("resources") or {}
@@ -122,17 +125,57 @@ def _container(at: str, container: Spec) -> Warnings:
 
 
 def _ports(at: str, spec: Spec) -> Warnings:
-    """Ports of one container that are opened twice."""
-    for part in ("initContainers", "containers"):
+    """Ports of the pod that are opened twice."""
+    known: dict[tuple[Any, Any], list[tuple[str, Any, Any]]] = {}
+    for part in ("initContainers", "containers", "ephemeralContainers"):
         for i, container in enumerate(spec.get(part) or ()):
-            seen: dict[tuple[Any, ...], str] = {}
-            ports = container.get("ports") or ()
-            for j, port in enumerate(ports) if len(ports) > 1 else ():
+            for j, port in enumerate(container.get("ports") or ()):
                 here = f"{at}.{part}[{i}].ports[{j}]"
-                same = tuple(port.get(name) for name in ("containerPort", "protocol", "hostPort", "hostIP"))
-                if same in seen:
-                    yield f"{here}: duplicate port definition with {seen[same]}"
-                seen.setdefault(same, here)
+                ip, number = port.get("hostIP", ""), port.get("hostPort", 0)
+                if ip and not number:
+                    yield f"{here}: hostIP set without hostPort: {_shown(port)}"
+                others = known.setdefault((port.get("containerPort"), port.get("protocol", "TCP")), [])
+                for other, other_ip, other_number in others:
+                    found = _overlap(ip, number, other_ip, other_number)
+                    if found:
+                        yield f"{here}: {found} port definition with {other}"
+                others.append((here, ip, number))
+
+
+def _overlap(ip: str, number: int, other_ip: str, other_number: int) -> str:
+    if (ip, number) == (other_ip, other_number):
+        return "duplicate"
+    if not number or not other_number:
+        return "overlapping"
+    return "dangerously ambiguous" if number == other_number and bool(ip) != bool(other_ip) else ""
+
+
+def _shown(port: Spec) -> str:
+    return (
+        f"{{Name:{port.get('name', '')} HostPort:0 ContainerPort:{port.get('containerPort', 0)} "
+        f"Protocol:{port.get('protocol', 'TCP')} HostIP:{port.get('hostIP', '')}}}"
+    )
+
+
+def _address(at: str, text: str) -> Warnings:
+    """An address of the sixth version has one way to be written."""
+    found = address_of(text) if ":" in text else None
+    if found is not None and getattr(found, "ipv4_mapped", None) is None and str(found) != text:
+        yield f'{at}: IPv6 address "{text}" should be in RFC 5952 canonical format ("{found}")'
+
+
+def _range(at: str, text: str) -> Warnings:
+    """A range of addresses says nothing about what is within it."""
+    address, _, size = text.partition("/")
+    found = address_of(address)
+    if found is None or not size.isdecimal() or int(size) > found.max_prefixlen:
+        return
+    network = ip_network(f"{found}/{size}", strict=False)
+    if network.network_address != found:
+        whole = f"{found}/{found.max_prefixlen}"
+        yield f'{at}: CIDR value "{text}" is ambiguous in this context (should be "{network}" or "{whole}"?)'
+    if found.version == 6 and f"{found}/{size}" != text:
+        yield f'{at}: IPv6 CIDR value "{text}" should be in RFC 5952 canonical format ("{found}/{size}")'
 
 
 def _apparmor(prefix: str, notes: Spec) -> Warnings:
@@ -178,6 +221,10 @@ def pod_spec(prefix: str, meta: Spec, spec: Spec, *, template: bool) -> Warnings
     if spec.get("terminationGracePeriodSeconds", 0) < 0:
         why = "must be >= 0; negative values are invalid and will be treated as 1"
         yield f"{at}.terminationGracePeriodSeconds: {why}"
+    for i, server in enumerate((spec.get("dnsConfig") or {}).get("nameservers") or ()):
+        yield from _address(f"{at}.dnsConfig.nameservers[{i}]", server)
+    for i, alias in enumerate(spec.get("hostAliases") or ()):
+        yield from _address(f"{at}.hostAliases[{i}].ip", alias.get("ip", ""))
 
 
 def _pod(obj: Object, old: Object | None) -> Warnings:
@@ -195,8 +242,8 @@ def _label_name(obj: Object, used: str) -> Warnings:
         yield f"metadata.name: this is used in {used}, {_LABEL_BETTER}: [{' '.join(problems)}]"
 
 
-def _template(path: str, *, named: bool) -> Callable[[Object, Object | None], Warnings]:
-    """The rule of a kind with a pod template at `path`; `named`: pods are named after the object."""
+def _template(path: str, *, named: bool, job: str = "") -> Callable[[Object, Object | None], Warnings]:
+    """The rule of a kind with a pod template at `path`, of a job at `job`; `named`: pods are named after the object."""
     steps = path.split(".")
 
     def of(obj: Object) -> Object:
@@ -207,6 +254,8 @@ def _template(path: str, *, named: bool) -> Callable[[Object, Object | None], Wa
     def check(obj: Object, old: Object | None) -> Warnings:
         if named and old is None:
             yield from _label_name(obj, "Pod names and hostnames")
+        if job:
+            yield from _job(job, obj)
         template = of(obj)
         if old is None or of(old) != template:
             meta, spec = template.get("metadata") or {}, template.get("spec") or {}
@@ -217,14 +266,46 @@ def _template(path: str, *, named: bool) -> Callable[[Object, Object | None], Wa
 
 def _service(obj: Object, old: Object | None) -> Warnings:
     spec = obj.get("spec") or {}
+    for i, address in enumerate(spec.get("clusterIPs") or ()):
+        yield from _address(f"spec.clusterIPs[{i}]", address)
     if spec.get("clusterIP") == "None":
         for field in ("loadBalancerIP", "externalIPs"):
             if spec.get(field):
                 yield f"spec.{field} is ignored for headless services"
         if spec.get("sessionAffinity", "None") != "None":
             yield "spec.SessionAffinity is ignored for headless services"
+    for i, address in enumerate(spec.get("externalIPs") or ()):
+        yield from _address(f"spec.externalIPs[{i}]", address)
+    yield from _address("spec.loadBalancerIP", spec.get("loadBalancerIP", ""))
+    for i, text in enumerate(spec.get("loadBalancerSourceRanges") or ()):
+        yield from _range(f"spec.loadBalancerSourceRanges[{i}]", text)
+    if spec.get("externalIPs") and spec.get("type") == "ExternalName":
+        yield 'spec.externalIPs is ignored when spec.type is "ExternalName"'
     if spec.get("externalName") and spec.get("type") != "ExternalName":
         yield 'spec.externalName is ignored when spec.type is not "ExternalName"'
+
+
+def _stateful_set(obj: Object, old: Object | None) -> Warnings:
+    yield from _template("spec.template", named=False)(obj, old)
+    if (obj.get("spec") or {}).get("revisionHistoryLimit", 0) < 0:
+        why = "a negative value retains all historical revisions; a value >= 0 is recommended"
+        yield f"spec.revisionHistoryLimit: {why}"
+
+
+def _job(path: str, obj: Object) -> Warnings:
+    """A job at `path`, without its template."""
+    spec: Spec = obj
+    for step in path.split("."):
+        spec = spec.get(step) or {}
+    many = spec.get("completions", 0) > 100_000 and spec.get("parallelism", 0) > 10_000
+    if many and spec.get("completionMode") == "Indexed":
+        yield f"{path}: {_TOO_MANY}"
+
+
+_TOO_MANY = (
+    "In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, "
+    "Kubernetes might not be able to track completedIndexes when a big number of indexes fail"
+)
 
 
 def _ingress(obj: Object, old: Object | None) -> Warnings:
@@ -274,10 +355,10 @@ _RULES: dict[str, Callable[[Object, Object | None], Warnings]] = {
     "replicationcontrollers": _template("spec.template", named=True),
     "deployments.apps": _template("spec.template", named=True),
     "replicasets.apps": _template("spec.template", named=True),
-    "statefulsets.apps": _template("spec.template", named=False),
+    "statefulsets.apps": _stateful_set,
     "daemonsets.apps": _template("spec.template", named=False),
-    "jobs.batch": _template("spec.template", named=True),
-    "cronjobs.batch": _template("spec.jobTemplate.spec.template", named=True),
+    "jobs.batch": _template("spec.template", named=True, job="spec"),
+    "cronjobs.batch": _template("spec.jobTemplate.spec.template", named=True, job="spec.jobTemplate.spec"),
     "services": _service,
     "ingresses.networking.k8s.io": _ingress,
     "csidrivers.storage.k8s.io": _csi_driver,

@@ -140,20 +140,27 @@ def _with(old: Object, new: Object, field: str) -> Object:
 
 
 def _resized(old: Object, new: Object) -> Object:
-    """The old spec with the resources (and resize policies) of the new one's containers."""
+    """The old spec with the resources (and resize policies) of the new one's containers.
+
+    Other containers than there were stay as asked for: that is refused later.
+    """
     spec = dict(old)
     for field in ("containers", "initContainers"):
-        given = {c.get("name"): c for c in new.get(field) or ()}
-        if field in old:
-            spec[field] = [_one_resized(c, given.get(c.get("name"))) for c in old[field]]
-    if "resources" in new or "resources" in old:
-        spec["resources"] = new.get("resources", old.get("resources"))
+        was, now = old.get(field) or (), new.get(field) or ()
+        if len(was) != len(now):
+            return new
+        if was and [c.get("name") for c in was] == [c.get("name") for c in now]:
+            spec[field] = [_one_resized(c, other) for c, other in zip(was, now, strict=True)]
+        elif was:
+            spec[field] = now
+    if "resources" in new:
+        spec["resources"] = new["resources"]
+    else:
+        spec.pop("resources", None)
     return spec
 
 
-def _one_resized(old: Object, new: Object | None) -> Object:
-    if new is None:
-        return old
+def _one_resized(old: Object, new: Object) -> Object:
     changed = {**old, "resources": new.get("resources") or {}}
     if "resizePolicy" in new:
         changed["resizePolicy"] = new["resizePolicy"]
