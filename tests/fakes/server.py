@@ -36,7 +36,7 @@ def build(store: MemoryStore, **more: Any) -> ApiServer:
     authorizer = Authorizer(Rbac(cache), NodeAuthorizer(cache, rbac_bootstrap.node_rules()))
     return ApiServer(
         store,
-        ApiServerConfig(addresses=(("127.0.0.1", 0),)),
+        ApiServerConfig(addresses=(("127.0.0.1", 0),), **more.pop("config", {})),
         authenticator,
         authorizer,
         chain(cache, authorizer, clock, entropy, registry, cache.convert),

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote
 
 from k3s.api import times
 from k3s.api.errors import BadRequest, Unauthorized
@@ -50,18 +51,22 @@ class Credentials:
     """What an authenticator accepts.
 
     `authorities`: common names of the client CA (`cluster.certs.authority_names`); certificates of other authorities
-    that TLS verifies (the request-header CA) are no identity. `static`: users by token (see `parse_token_file`).
+    that TLS verifies are no identity. `proxies`: common names of the request-header CA: its certificates for one of
+    `proxy_names` make a front proxy, whose X-Remote headers say who asks. `static`: users by token (see
+    `parse_token_file`).
     `passwords`: k3s users by name with the secrets that are good for them and their groups, for supervisor routes only.
     """
 
     authorities: frozenset[str] = frozenset()
+    proxies: frozenset[str] = frozenset()
+    proxy_names: frozenset[str] = frozenset({"system:auth-proxy"})
     static: Mapping[str, User] = field(default_factory=dict)
     passwords: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=dict)
     anonymous: bool = False
 
 
 class Authenticator:
-    """All ways to say who one is, in upstream's order: certificate, then bearer token."""
+    """All ways to say who one is, in upstream's order: front proxy, certificate, then bearer token."""
 
     def __init__(
         self, credentials: Credentials, reader: Reader, clock: Clock, verifier: Verifier | None = None
@@ -76,7 +81,7 @@ class Authenticator:
     def authenticate(self, headers: Mapping[str, str], peer: PeerCertificate | None) -> User | None:
         """The sender of an API request; None without credentials; raises Unauthorized for bad ones."""
         if peer is not None:
-            user = self._of_certificate(peer)
+            user = self._of_proxy(peer, headers) or self._of_certificate(peer)
             if user is not None:
                 return user
         authorization = headers.get("authorization")
@@ -139,6 +144,23 @@ class Authenticator:
             user = self._certificates[peer] = User(peer.common_name, groups)
         return user
 
+    def _of_proxy(self, peer: PeerCertificate, headers: Mapping[str, str]) -> User | None:
+        """The user that a front proxy speaks for; None when the peer is none or names nobody."""
+        credentials = self.credentials
+        if peer.issuer not in credentials.proxies or peer.common_name not in credentials.proxy_names:
+            return None
+        name = headers.get("x-remote-user", "").partition("\n")[0]
+        if not name:
+            return None
+        groups = tuple(group for group in headers.get("x-remote-group", "").split("\n") if group)
+        extra = {
+            unquote(key.removeprefix(_REMOTE_EXTRA)): tuple(value.split("\n"))
+            for key, value in headers.items()
+            if key.startswith(_REMOTE_EXTRA)
+        }
+        uid = headers.get("x-remote-uid", "").partition("\n")[0]
+        return User(name, identity.with_authenticated(groups), uid, extra)
+
     def _of_basic(self, text: str) -> User:
         try:
             name, _, password = base64.b64decode(text, validate=True).decode().partition(":")
@@ -192,20 +214,20 @@ def parse_token_file(text: str) -> dict[str, User]:
     return users
 
 
-_EXTRA = "impersonate-extra-"
+_EXTRA, _REMOTE_EXTRA = "impersonate-extra-", "x-remote-extra-"
 
 
 def impersonated(headers: Mapping[str, str], user: User, demand: Callable[[Attributes], None]) -> User:
     """The user that a request acts as: `user` itself, or the one of the Impersonate headers.
 
     `demand` raises Forbidden unless `user` may impersonate each part (`Authorizer.demand`). Header names are lower
-    case, repeated headers joined by commas. Raises BadRequest when there is no user name among them.
+    case, repeated headers joined by line feeds. Raises BadRequest when there is no user name among them.
     """
     name = headers.get("impersonate-user", "")
-    groups = tuple(group.strip() for group in headers.get("impersonate-group", "").split(",") if group.strip())
+    groups = tuple(group.strip() for group in headers.get("impersonate-group", "").split("\n") if group.strip())
     uid = headers.get("impersonate-uid", "")
     extra = {
-        key.removeprefix(_EXTRA): tuple(part.strip() for part in value.split(","))
+        key.removeprefix(_EXTRA): tuple(part.strip() for part in value.split("\n"))
         for key, value in headers.items()
         if key.startswith(_EXTRA)
     }

@@ -6,8 +6,9 @@ Law: no step knows a kind; what is special about one is in its strategy or its s
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from urllib.parse import urlencode
 
 from k3s.api.errors import ApiError, InternalError, MethodNotAllowed, NotFound, not_found
@@ -15,7 +16,9 @@ from k3s.api.kinds import Kind, Registry
 from k3s.apiserver.authn import Authenticates, impersonated
 from k3s.apiserver.authz import Attributes, Authorizes, refusal
 from k3s.apiserver.call import Call
+from k3s.apiserver.flows import Flows
 from k3s.apiserver.identity import User
+from k3s.apiserver.limits import Limits, lasting, late, too_many
 from k3s.apiserver.media import PLAIN, Media, Negotiation
 from k3s.apiserver.reads import Reads
 from k3s.apiserver.render import Renderer
@@ -54,7 +57,11 @@ class Pipeline:
         observe: Callable[[Target, int, float], None],
         under_way: Callable[[Target, int], None],
         now: Callable[[], float],
+        limits: Limits,
+        flows: Flows,
     ) -> None:
+        self._flows = flows
+        self._limits = limits
         self._registry = registry
         self._authenticator = authenticator
         self._authorizer = authorizer
@@ -78,10 +85,15 @@ class Pipeline:
         target = self._targets.get(request.method, request.target)
         media = PLAIN
         try:
+            if "timeout" in target.query:
+                self._limits.seconds(target)
             route = self._route(target.path) if self._routes else None
             if route is not None:
-                return self._guard(route(request, target), target, media, began)
+                return self._guard(route(request, target), target, media, began, None)
             user = self._authenticate(request, target)
+            flow = self._flows.of(user, target.info)
+            if flow is not None:
+                request.lines = flow.lines
             self._authorize(user, target)
             headers = request.headers
             if not target.info.is_resource:
@@ -90,7 +102,7 @@ class Pipeline:
                     return _NOT_FOUND_TEXT
                 if isinstance(answer, _STREAMING):
                     return self._seen(answer, target, began)
-                return self._guard(answer, target, media, began)
+                return self._guard(answer, target, media, began, user)
             if self._unknown(target):
                 return self._seen(_NOT_FOUND_TEXT, target, began)
             media = self._negotiation.choose(
@@ -106,7 +118,7 @@ class Pipeline:
                 return self._seen(self._failed(error, call), target, began)
             if isinstance(result, (One, Many, Watching, *_STREAMING)):
                 return self._seen(self._form(call, result), target, began)
-            return self._guard(self._later(call, result), target, media, began)
+            return self._guard(self._later(call, result), target, media, began, user)
         except ApiError as error:
             return self._seen(self._renderer.error(error, media), target, began)
         except Exception:
@@ -124,8 +136,25 @@ class Pipeline:
             _warn(answer, call.warnings)
         return answer
 
-    async def _guard(self, work: Awaitable[Answer], target: Target, media: Media, began: float) -> Answer:
-        """The boundary for what takes time: every error becomes an answer."""
+    async def _guard(
+        self, work: Awaitable[Answer], target: Target, media: Media, began: float, user: User | None
+    ) -> Answer:
+        """The boundary for what takes time: it is counted and limited, and every error becomes an answer."""
+        if lasting(target):
+            return await self._caught(work, target, media, began)
+        if not self._limits.enter(target, user):
+            if isinstance(work, Coroutine):
+                work.close()
+            return self._seen(too_many(), target, began)
+        try:
+            async with asyncio.timeout(self._limits.seconds(target)):
+                return await self._caught(work, target, media, began)
+        except TimeoutError:
+            return self._seen(self._renderer.error(late(), media), target, began)
+        finally:
+            self._limits.leave(target)
+
+    async def _caught(self, work: Awaitable[Answer], target: Target, media: Media, began: float) -> Answer:
         self._under_way(target, 1)
         try:
             return self._seen(await work, target, began)

@@ -83,7 +83,7 @@ class Plain:
         return Response(status, body, content_type, pairs)
 
     def _health(self, path: str, kind: str, target: Target) -> Response:
-        names = [name for name in self._checks if kind != "livez" or name in self._live]
+        names = [name for name in self._checks if kind == "readyz" or name in self._live]
         single = path[len(kind) + 2 :]
         if single:
             if single not in names:

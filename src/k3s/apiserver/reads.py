@@ -30,8 +30,8 @@ _MATCH = "resourceVersionMatch"
 _NUMBER = re.compile("[+-]?[0-9]+")
 # How long a read waits for a revision that has not been seen yet.
 _WAIT_S = 3.0
-# A watch without timeoutSeconds ends after half an hour to an hour, so that not all clients come back at once.
-_WATCH_S = 1800
+# A watch without timeoutSeconds ends after this time to twice as much, so that not all clients come back at once.
+WATCH_S = 1800.0
 _TOO_OLD = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
     "the continue parameter, or use the continue token in this response to retrieve the remainder of the results. "
@@ -161,7 +161,8 @@ def _revision(text: str, prefix: str = "invalid resource version: ") -> int:
 class Reads:
     """The reading verbs."""
 
-    def __init__(self, cache: Cache, store: Store, hub: Hub, entropy: Entropy) -> None:
+    def __init__(self, cache: Cache, store: Store, hub: Hub, entropy: Entropy, watch_s: float = WATCH_S) -> None:
+        self._watch_s = watch_s
         self._cache = cache
         self._store = store
         self._hub = hub
@@ -331,7 +332,7 @@ class Reads:
         scope = scope_of(kind, namespace, query, name)
         timeout = float(max(number(query.get("timeoutSeconds") or "0"), 0))
         if not timeout:
-            timeout = _WATCH_S * (1 + self._entropy.fraction())
+            timeout = self._watch_s * (1 + self._entropy.fraction())
         bookmarks = truth(query.get("allowWatchBookmarks"))
         revision = _revision(query.get("resourceVersion", ""))
         wants_initial = truth(query.get("sendInitialEvents")) and query.get("sendInitialEvents") is not None

@@ -18,11 +18,13 @@ from k3s.apiserver.cache import Cache
 from k3s.apiserver.crud import Crud
 from k3s.apiserver.datastore import Datastore
 from k3s.apiserver.definitions import Definitions
+from k3s.apiserver.flows import Flows
 from k3s.apiserver.identity import APISERVER, MASTERS, User, authenticated
+from k3s.apiserver.limits import Limits
 from k3s.apiserver.meters import Meters
 from k3s.apiserver.pipeline import Pipeline, Route
 from k3s.apiserver.plain import Check, Debug, Documents, Plain
-from k3s.apiserver.reads import Reads
+from k3s.apiserver.reads import WATCH_S, Reads
 from k3s.apiserver.render import Renderer
 from k3s.apiserver.strategies import Strategies
 from k3s.apiserver.subresources import table
@@ -54,6 +56,12 @@ class ApiServerConfig:
         default_factory=lambda: {"major": "1", "minor": "36", "gitVersion": "v1.36.2+k3s1"}
     )
     stop_within_s: float = 5.0
+    #: How long a request may take that is not meant to last, and how many may be under way (0: any number).
+    request_s: float = 60.0
+    reading_at_once: int = 400
+    writing_at_once: int = 200
+    #: How long a watch stays at least when its client does not say.
+    watch_s: float = WATCH_S
 
 
 def conversion(registry: Registry) -> Callable[[Object, Kind], Object]:
@@ -123,24 +131,17 @@ class ApiServer:
         )
         admission.attach(self.crud.commit)
         self._definitions = Definitions(self.registry, self.cache, self.crud, clock, self.strategies.forget)
-        reads = Reads(self.cache, store, self._hub, entropy)
+        reads = Reads(self.cache, store, self._hub, entropy, config.watch_s)
         renderer = Renderer(self.cache, clock)
         writes = Writes(self.crud, self.registry, clock, reviews)
         writes.serve(table(reads, writes, admission, issuer, nodes))
         self._meters = Meters(self.metrics, self.registry, self.cache, self._hub)
         self._checks = {"ping": _well, "log": _well, "etcd": self._store_check, **(checks or {})}
+        live = frozenset(self._checks)
+        self._stopping = False
+        self._checks["shutdown"] = lambda: "process is shutting down" if self._stopping else None
         self._documents: Documents | None = None
-        host, port = config.advertise
-        at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        plain = Plain(
-            config.version,
-            self._checks,
-            frozenset(self._checks),
-            self._meters.text,
-            self._discovery,
-            debug or {},
-            issuer.published(f"https://{at}/openid/v1/jwks") if issuer is not None else {},
-        )
+        plain = self._plain(live, debug or {}, issuer)
         self.pipeline = Pipeline(
             self.registry,
             authenticator,
@@ -154,10 +155,26 @@ class ApiServer:
             self._meters.seen,
             self._meters.under_way,
             clock.monotonic,
+            Limits(config.request_s, config.reading_at_once, config.writing_at_once),
+            Flows(self.cache),
         )
         self._http = HttpServer(self.pipeline.start, clock, entropy, Compression())
         #: Where it listens, known once it does.
         self.ports: list[int] = []
+
+    def _plain(self, live: frozenset[str], debug: Mapping[str, Debug], issuer: Issuer | None) -> Plain:
+        """What is no object; `live` are the checks that /livez asks."""
+        host, port = self._config.advertise
+        at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return Plain(
+            self._config.version,
+            self._checks,
+            live,
+            self._meters.text,
+            self._discovery,
+            debug,
+            issuer.published(f"https://{at}/openid/v1/jwks") if issuer is not None else {},
+        )
 
     @property
     def reader(self) -> Cache:
@@ -178,7 +195,8 @@ class ApiServer:
             self.ports.append(await self._http.listen(host, port, self._config.tls))
 
     async def stop(self) -> None:
-        """Ends watches, finishes what is being answered, closes."""
+        """Ends watches, finishes what is being answered, closes; from now on /readyz says no."""
+        self._stopping = True
         self._hub.close()
         await self._definitions.stop()
         await self._http.stop(self._config.stop_within_s)

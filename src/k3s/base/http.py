@@ -14,7 +14,7 @@ import asyncio
 import logging
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httptools
@@ -25,6 +25,7 @@ from k3s.base.compress import Compression
 from k3s.base.entropy import Entropy
 from k3s.base.heads import Heads
 from k3s.base.message import (
+    IDENTITY_HEADERS,
     TEXT,
     Answer,
     Chunks,
@@ -58,6 +59,7 @@ _JOIN_BELOW = 64 * 1024
 # What is written of a large body at once.
 _PIECE = 48 * 1024
 
+_NOTHING = Request("", "", {})
 App = Callable[[Request], "Answer | Awaitable[Answer]"]
 
 
@@ -83,7 +85,7 @@ class Connection(asyncio.Protocol):
         self._count = self._counted = 0
         self._ignoring = False
         self._old = False
-        self._asked: Mapping[str, str] = {}
+        self._asked = _NOTHING
         self._busy = False
         self._keep_alive = True
         self._source: Any = None
@@ -107,10 +109,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.connections.discard(self)
-        for timer in (self._timer, self._unread):
-            if timer is not None:
-                timer.cancel()
-        self._transport = self._timer = self._unread = None
+        self._untimed()
+        self._transport = None
         self._waiting.clear()
         if self._source is not None:
             self._source.stop()
@@ -176,6 +176,12 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._timer = asyncio.get_running_loop().call_later(_LIMITS[self._state], self._late)
 
+    def _untimed(self) -> None:
+        for timer in (self._timer, self._unread):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._unread = None
+
     def _late(self) -> None:
         """The client took too long, unless it is us who made it wait or it came back in the meantime."""
         if self._busy or self._held or self._upgraded or self._counted != self._count:
@@ -226,7 +232,7 @@ class Connection(asyncio.Protocol):
         self._state = _IN_BODY
         headers = self._headers
         for name, values in self._repeated.items():
-            headers[name] = ",".join(values)
+            headers[name] = ("\n" if name.startswith(IDENTITY_HEADERS) else ",").join(values)
         version = self._parser.get_http_version()
         if version != "1.1":
             self._old = True
@@ -304,7 +310,7 @@ class Connection(asyncio.Protocol):
             request, self._keep_alive = self._waiting.popleft()
             self._busy = True
             if isinstance(request, Response):
-                self._asked = {}
+                self._asked = _NOTHING
                 self._head_only = False
                 self._send(request)
                 continue
@@ -312,7 +318,7 @@ class Connection(asyncio.Protocol):
             if self._held and len(self._waiting) < _AHEAD and self._ahead <= _AHEAD_BYTES:
                 self._held = False
                 self._transport.resume_reading()
-            self._asked = request.headers
+            self._asked = request
             self._head_only = request.method == "HEAD"
             result = self._server.app(request)
             if not isinstance(result, Response):
@@ -324,7 +330,7 @@ class Connection(asyncio.Protocol):
 
     def _compressed(self, answer: Response) -> bool:
         compression = self._server.compression
-        return compression is not None and compression.wanted(self._asked, answer) and not self._head_only
+        return compression is not None and compression.wanted(self._asked.headers, answer) and not self._head_only
 
     async def _answer(self, result: Answer | Awaitable[Answer]) -> None:
         answer = result if isinstance(result, (Response, Stream, Chunks, Upgrade)) else await result
@@ -351,8 +357,9 @@ class Connection(asyncio.Protocol):
         self._advance()
 
     def _head(self, answer: Response | Stream | Chunks) -> bytes:
-        audit = self._asked.get("audit-id")
-        return self._server.heads.get(answer.status, answer.content_type, answer.headers, audit)
+        asked = self._asked
+        head = self._server.heads.get(answer.status, answer.content_type, answer.headers, asked.headers.get("audit-id"))
+        return head + asked.lines if asked.lines else head
 
     def _send(self, answer: Response) -> None:
         transport = self._transport
@@ -374,6 +381,7 @@ class Connection(asyncio.Protocol):
 
     def _finished(self) -> None:
         self._busy = False
+        self._asked = _NOTHING
         if (not self._keep_alive or self._server.stopping) and self._transport is not None:
             if self._ignoring and not self._old:
                 self._waiting.clear()
@@ -448,6 +456,7 @@ class Connection(asyncio.Protocol):
 
     async def _hand_over(self, answer: Upgrade) -> None:
         transport, rest = self._transport, self._rest
+        self._untimed()
         self._server.connections.discard(self)
         self._server.handed_over.add(transport)
         try:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Protocol
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 Header = tuple[str, str]
+#: Begins the names of headers that tell as whom a client acts, one value a header.
+IDENTITY_HEADERS = ("x-remote-", "impersonate-")
 
 
 class PeerCertificate(NamedTuple):
@@ -34,12 +36,14 @@ def peer_certificate(parsed: Mapping[str, Any] | None) -> PeerCertificate | None
 
 
 class Request:
-    """One request as it came in. Header names are lower case; repeated headers are joined with a comma.
+    """One request as it came in. Header names are lower case; repeated headers are joined with a comma, but those that
+    tell of a user with a line feed, because a comma may be part of a group's name.
 
-    `value` is the decoded body when the sender is in this process, so that nothing is encoded in between.
+    `value` is the decoded body when the sender is in this process, so that nothing is encoded in between. `lines` are
+    header lines, each with its end, that whoever answers adds to any answer of this request.
     """
 
-    __slots__ = ("body", "headers", "method", "peer", "target", "too_large", "value")
+    __slots__ = ("body", "headers", "lines", "method", "peer", "target", "too_large", "value")
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class Request:
         self.peer = peer
         self.value = value
         self.too_large = too_large
+        self.lines = b""
 
 
 class Response:

@@ -43,6 +43,7 @@ from k3s.client.recorder import Recorder
 from k3s.client.transport import Transport
 from k3s.cluster.certs import (
     CLIENT_CA,
+    REQUEST_HEADER_CA,
     SERVER_CA,
     SERVICE_KEY,
     Certificates,
@@ -97,6 +98,10 @@ class ServerConfig:
     token_auth_file: str = ""
     anonymous_auth: bool = False
     event_ttl_s: float = 3600.0
+    request_s: float = 60.0
+    reading_at_once: int = 400
+    writing_at_once: int = 200
+    watch_s: float = 1800.0
     compaction_s: float = 300.0
     admission: AdmissionSettings = UNSAID
     api_audiences: tuple[str, ...] = ()  # empty: the issuer and k3s
@@ -173,6 +178,7 @@ class ControlPlane:
         static = parse_token_file(Path(config.token_auth_file).read_text()) if config.token_auth_file else {}
         credentials = Credentials(
             authorities=authority_names(self.certificates.path(CLIENT_CA)),
+            proxies=authority_names(self.certificates.path(REQUEST_HEADER_CA)),
             static=static,
             passwords=secrets.passwords(),
             anonymous=config.anonymous_auth,
@@ -198,6 +204,10 @@ class ControlPlane:
                 node_ports=config.node_ports,
                 advertise=(config.advertise_address, config.advertise_port),
                 version=version_document(),
+                request_s=config.request_s,
+                reading_at_once=config.reading_at_once,
+                writing_at_once=config.writing_at_once,
+                watch_s=config.watch_s,
             ),
             self.authenticator,
             self.authorizer,

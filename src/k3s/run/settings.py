@@ -23,6 +23,10 @@ API_SERVER_ARGS = {
     "token-auth-file": "a file",
     "anonymous-auth": "true or false",
     "event-ttl": "a duration",
+    "request-timeout": "a duration",
+    "max-requests-inflight": "a number",
+    "max-mutating-requests-inflight": "a number",
+    "min-request-timeout": "a number of seconds",
     "etcd-compaction-interval": "a duration",
     "api-audiences": "audiences, separated by commas",
     "enable-admission-plugins": "names, separated by commas",
@@ -125,6 +129,10 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
         anonymous_auth=_switch(api, "anonymous-auth"),
         event_ttl_s=_duration(api, "event-ttl", "1h"),
         compaction_s=_duration(api, "etcd-compaction-interval", "5m"),
+        request_s=_duration(api, "request-timeout", "1m"),
+        reading_at_once=_count(api, "max-requests-inflight", 400),
+        writing_at_once=_count(api, "max-mutating-requests-inflight", 200),
+        watch_s=float(_count(api, "min-request-timeout", 1800)),
         api_audiences=_listed(api, "api-audiences"),
         admission=_admission(api),
         disabled=frozenset(settings.items("disable")),
@@ -152,6 +160,13 @@ def _check_honoured(settings: Settings) -> None:
         )
     for option in ("kube-scheduler-arg", "kube-controller-manager-arg", "kube-cloud-controller-manager-arg"):
         component_args(settings, option, {})
+
+
+def _count(args: Mapping[str, str], name: str, default: int) -> int:
+    value = args.get(name, str(default))
+    if not value.isascii() or not value.isdecimal():
+        raise ConfigError(f"Wrong value {value!r} for --kube-apiserver-arg={name}: use a number; 0 means no limit")
+    return int(value)
 
 
 def _switch(args: Mapping[str, str], name: str) -> bool:

@@ -311,6 +311,26 @@ def test_certificates() -> None:
     assert world.authenticator.authenticate({}, None) is None
 
 
+def test_a_front_proxy_says_who_asks() -> None:
+    """Only with a certificate of the request-header authority for the proxy's own name; from anyone else the headers
+    are nothing. A group is one header's value, whole."""
+    world = World(Credentials(authorities=frozenset({OURS}), proxies=frozenset({"front"}), anonymous=True))
+    headers = {
+        "x-remote-user": "carol",
+        "x-remote-group": "devs\nx,system:masters",
+        "x-remote-uid": "u-1",
+        "x-remote-extra-acme.com%2fscopes": "read\nwrite",
+    }
+    user = world.authenticator.authenticate(headers, certificate("system:auth-proxy", issuer="front"))
+    assert user == User("carol", ("devs", "x,system:masters", "system:authenticated"), "u-1")
+    assert user is not None and user.extra == {"acme.com/scopes": ("read", "write")}
+    assert world.authenticator.authenticate({}, certificate("system:auth-proxy", issuer="front")) is None
+    assert world.authenticator.authenticate(headers, certificate("somebody", issuer="front")) is None
+    assert world.authenticator.authenticate(headers, None) is None
+    own = world.authenticator.authenticate(headers, certificate("system:auth-proxy"))
+    assert own is not None and own.name == "system:auth-proxy"
+
+
 def test_token_file() -> None:
     """The static token file: quoted groups, comments, and lines that are wrong."""
     users = parse_token_file('t1,alice,1\n# note\nt2,bob,2,"devs, ops"\n')
@@ -402,7 +422,7 @@ def test_impersonation() -> None:
     asked: list[Attributes] = []
     headers = {
         "impersonate-user": "carol",
-        "impersonate-group": "g1, g2",
+        "impersonate-group": "g1\ng2",
         "impersonate-uid": "u-1",
         "impersonate-extra-scopes": "s",
     }

@@ -15,9 +15,10 @@ import uvloop
 from k3s.base import http
 from k3s.base.clock import SystemClock
 from k3s.base.compress import Compression, accepts_gzip
+from k3s.base.duplex import Duplex
 from k3s.base.entropy import SystemEntropy
 from k3s.base.http import MAX_BODY, HttpServer
-from k3s.base.message import TEXT, Answer, Chunks, Request, Response, Sink, Stream
+from k3s.base.message import TEXT, Answer, Chunks, Request, Response, Sink, Stream, Upgrade
 
 LARGE = b'{"name":"some text that repeats"}' * 10_000
 Talk = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -54,6 +55,8 @@ class App:
                 return Response(200, LARGE)
             case "/gate":
                 return self._waiting()
+            case "/upgrade":
+                return Upgrade(self._taken)
             case "/stream":
                 return Stream(Endless())
             case "/pieces":
@@ -65,6 +68,13 @@ class App:
     async def _waiting(self) -> Answer:
         await self.gate.wait()
         return Response(200, b"gate", TEXT)
+
+    async def _taken(self, transport: Any, rest: bytes) -> None:
+        client = Duplex.take_over(transport, rest)
+        await client.write(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+        while data := await client.read():
+            await client.write(data)
+        client.close()
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         yield b"one\n"
@@ -227,6 +237,18 @@ def test_leave_to_send_is_given_when_asked_for() -> None:
     run(body)
 
 
+def test_what_follows_a_declined_upgrade_is_no_request() -> None:
+    """The client may already speak another protocol, and a proxy before us pass on what someone else sends."""
+
+    async def body(app: App, server: Any, connect: Any) -> None:
+        asks = b"GET /exec HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n"
+        found = await everything(connect, asks + b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert found.startswith(b"HTTP/1.1 200 ") and b"Connection: close\r\n" in found
+        assert [request.target for request in app.requests] == ["/exec"]
+
+    run(body)
+
+
 def test_requests_sent_ahead_are_answered_in_order() -> None:
     """Also those after one that takes time, and a broken one is refused only after them."""
 
@@ -271,6 +293,20 @@ def test_every_answer_has_an_audit_id_of_its_own_or_the_clients() -> None:
         assert len(ids) == 3
         writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nAudit-ID: mine\r\n\r\n")
         assert (await answer(reader))[1]["audit-id"] == "mine"
+
+    run(body)
+
+
+def test_repeated_headers_are_joined_and_those_of_identity_stay_apart() -> None:
+    """A comma in a group's name makes no second group."""
+
+    async def body(app: App, server: Any, connect: Any) -> None:
+        reader, writer = await connect()
+        more = b"Accept: a\r\nAccept: b\r\nImpersonate-Group: a,b\r\nImpersonate-Group: c\r\n"
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n" + more + b"\r\n")
+        await answer(reader)
+        headers = app.requests[0].headers
+        assert headers["accept"] == "a,b" and headers["impersonate-group"] == "a,b\nc"
 
     run(body)
 
@@ -329,6 +365,28 @@ def test_who_says_nothing_more_is_let_go(sent: bytes, status: int, monkeypatch: 
         found = await everything(connect, sent)
         assert found[9:12] == (b"%d" % status if status else b"")
         assert not server.connections
+
+    run(body)
+
+
+def test_an_upgraded_connection_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It belongs to who took it over, and the front keeps nothing of it."""
+    monkeypatch.setattr(http, "_LIMITS", (0.01, 0.01, 0.01))
+    late: list[Any] = []
+    monkeypatch.setattr(http.Connection, "_late", lambda self: late.append(self))
+
+    async def body(app: App, server: Any, connect: Any) -> None:
+        reader, writer = await connect()
+        writer.write(b"GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nfirst")
+        await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readexactly(5) == b"first"
+        passed = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.05, passed.set)
+        await passed.wait()
+        writer.write(b"last")
+        assert await reader.readexactly(4) == b"last"
+        assert not server.connections and not late
+        writer.close()
 
     run(body)
 
