@@ -313,3 +313,29 @@ def test_where_a_service_is_asked() -> None:
         client.address(where)
     reader.put({**service, "spec": {"ports": ports, "clusterIP": "10.43.0.9"}})
     assert client.address(where) == ("10.43.0.9", 443)
+
+
+def test_bindings_and_evictions_are_asked_about(run: Any, tmp_path: Path) -> None:
+    """Each is a CREATE of its own, with the body that was posted."""
+
+    async def steps(hooks: Hooks, caller: Caller) -> None:
+        rule = {"operations": ["*"], "resources": ["pods/binding", "pods/eviction"]}
+        await configured(caller, hooks.configuration("ValidatingWebhookConfiguration", {}, rule=rule))
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+        assert (await caller.call("POST", "/api/v1/namespaces/default/serviceaccounts", account))[0] == 201
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}}
+        body["spec"] = {"containers": [{"name": "c", "image": "i"}]}
+        pods = "/api/v1/namespaces/default/pods"
+        assert (await caller.call("POST", pods, body))[0] == 201
+        bound = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"name": "n"}}
+        assert (await caller.call("POST", f"{pods}/p/binding", bound))[0] == 201
+        evicted = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}}
+        status, answer = await caller.call("POST", f"{pods}/p/eviction", evicted)
+        assert (status, answer["message"]) == (400, 'admission webhook "h0.example.com" denied the request: stays')
+
+    def answers(path: str, asked: Object) -> Object:
+        return {"allowed": asked["subResource"] != "eviction", "status": {"message": "stays"}}
+
+    hooks = played(run, tmp_path, answers, steps)
+    seen = [(a["operation"], a["subResource"], a["kind"]["kind"], a["object"]["kind"]) for _, a in hooks.asked]
+    assert seen == [("CREATE", "binding", "Binding", "Binding"), ("CREATE", "eviction", "Eviction", "Eviction")]

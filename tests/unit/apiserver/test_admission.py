@@ -638,7 +638,7 @@ def test_signers() -> None:
 
 @pytest.mark.slow
 def test_cost_without_plugins() -> None:
-    """A ConfigMap passes the chain in under 3 µs (doubled for a busy machine)."""
+    """A ConfigMap passes the chain in under 5 µs (doubled for a busy machine), though five plugins look for rules."""
     world = World()
     request = world.request("CREATE", obj("v1", "ConfigMap", "c", "a"))
 
@@ -648,5 +648,5 @@ def test_cost_without_plugins() -> None:
 
     cost = min(timeit.repeat(through, number=5000, repeat=5)) / 5000
     print(f"{cost * 1e6:.2f} µs")
-    assert cost < 6e-6
+    assert cost < 10e-6
     assert issubclass(NotYet, Forbidden)

@@ -145,38 +145,46 @@ def mutating_policy(obj: Object) -> Causes:
 
 
 def _policy(spec: Spec) -> Causes:
-    kind = spec.get("paramKind")
-    if kind is not None:
-        for part in ("apiVersion", "kind"):
-            if not kind.get(part):
-                yield required(f"spec.paramKind.{part}")
+    if spec.get("paramKind") is not None:
+        yield from policies.param_kind("spec.paramKind", spec["paramKind"])
     match = spec.get("matchConstraints")
     if match is None:
         yield required("spec.matchConstraints")
         return
+    yield from _matched("spec.matchConstraints", match)
     if not match.get("resourceRules"):
         yield required("spec.matchConstraints.resourceRules")
-    for i, rule in enumerate(match.get("resourceRules") or ()):
-        yield from _rule(f"spec.matchConstraints.resourceRules[{i}]", rule)
+
+
+def _matched(at: str, match: Spec) -> Causes:
+    """Which writes a policy or a binding is about."""
+    yield from one_of(f"{at}.matchPolicy", match.get("matchPolicy", "Equivalent"), _MATCH)
     for part in ("namespaceSelector", "objectSelector"):
-        yield from selector(f"spec.matchConstraints.{part}", match.get(part))
+        yield from selector(f"{at}.{part}", match.get(part))
+    for part in ("resourceRules", "excludeResourceRules"):
+        for i, rule in enumerate(match.get(part) or ()):
+            here, seen = f"{at}.{part}[{i}]", set()
+            for j, name in enumerate(rule.get("resourceNames") or ()):
+                yield from each(f"{here}.resourceNames[{j}]", name, names.path_segment(name))
+                if name in seen:
+                    yield duplicate(f"{here}.resourceNames[{j}]", name)
+                seen.add(name)
+            yield from _rule(here, rule)
 
 
 def policy_binding(obj: Object) -> Causes:
     """What a policy applies to."""
     spec = _spec(obj)
-    if not spec.get("policyName"):
+    name = spec.get("policyName", "")
+    if not name:
         yield required("spec.policyName")
+    else:
+        yield from each("spec.policyName", name, names.dns_subdomain(name))
+    yield from policies.param_ref("spec.paramRef", spec.get("paramRef"))
+    # The reference server misspells this field.
+    yield from _matched("spec.matchResouces", spec.get("matchResources") or {})
     if obj.get("kind") == "ValidatingAdmissionPolicyBinding":
-        actions = spec.get("validationActions") or ()
-        if not actions:
-            yield required("spec.validationActions", "at least one validation action is required")
-        for i, action in enumerate(actions):
-            yield from one_of(f"spec.validationActions[{i}]", action, ("Audit", "Deny", "Warn"))
-        if "Deny" in actions and "Warn" in actions:
-            why = "must not contain both Deny and Warn (repeating the same validation failure information"
-            more = "in the API response and headers serves no purpose)"
-            yield invalid("spec.validationActions", list(actions), f"{why} {more}")
+        yield from policies.actions("spec.validationActions", spec.get("validationActions") or [])
 
 
 def api_service(obj: Object) -> Causes:

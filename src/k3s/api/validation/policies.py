@@ -10,7 +10,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from k3s.api import names
-from k3s.api.validation.causes import Causes, duplicate, each, invalid, one_of, required
+from k3s.api.kinds import split_api_version
+from k3s.api.validation.causes import (
+    Causes,
+    duplicate,
+    each,
+    forbidden,
+    invalid,
+    joined,
+    one_of,
+    required,
+    selector,
+    too_many,
+)
 
 Spec = Mapping[str, Any]
 _IDENTIFIER = re.compile(r"[_a-zA-Z][_a-zA-Z0-9]*")
@@ -22,16 +34,76 @@ _RESERVED = frozenset(
 )
 _REASONS = ("Forbidden", "Invalid", "RequestEntityTooLarge")
 _LONGEST_ANNOTATION = 5 * 1024
+_MOST_CONDITIONS = 64
 _UNSAID = "expression is not specified"
+
+
+def param_kind(at: str, kind: Spec) -> Causes:
+    """The kind of a policy's parameters."""
+    text, name = kind.get("apiVersion", ""), kind.get("kind", "")
+    if not text:
+        yield required(f"{at}.apiVersion")
+    elif text.count("/") > 1:
+        yield invalid(f"{at}.apiVersion", text, f"unexpected GroupVersion string: {text}")
+    else:
+        group, version = split_api_version(text)
+        if group:
+            yield from joined(f"{at}.apiVersion", group, names.dns_subdomain(group))
+        if not version:
+            yield invalid(f"{at}.apiVersion", text, "version must be specified")
+        else:
+            yield from joined(f"{at}.apiVersion", version, names.dns1035_label(version))
+    if not name:
+        yield required(f"{at}.kind")
+    elif problems := names.dns1035_label(name.lower()):
+        why = "may have mixed case, but should otherwise match: " + ",".join(problems)
+        yield invalid(f"{at}.kind", name, why)
+
+
+def param_ref(at: str, ref: Spec | None) -> Causes:
+    """Where a binding finds parameters."""
+    if ref is None:
+        return
+    name, chosen, both = ref.get("name") or "", ref.get("selector"), "name and selector are mutually exclusive"
+    if name:
+        yield from each(f"{at}.name", name, names.path_segment(name))
+        if chosen is not None:
+            yield forbidden(f"{at}.name", both)
+    if chosen is not None:
+        yield from selector(f"{at}.selector", chosen)
+        if name:
+            yield forbidden(f"{at}.selector", both)
+    elif not name:
+        yield required(at, "one of name or selector must be specified")
+    absent = ref.get("parameterNotFoundAction")
+    if not absent:
+        yield required(f"{at}.parameterNotFoundAction")
+    else:
+        yield from one_of(f"{at}.parameterNotFoundAction", absent, ("Deny", "Allow"))
+
+
+def actions(at: str, given: list[str]) -> Causes:
+    """What a binding does with a validation that does not hold."""
+    for number, action in enumerate(given):
+        yield from one_of(f"{at}[{number}]", action, ("Audit", "Deny", "Warn"))
+        if action in given[:number]:
+            yield duplicate(f"{at}[{number}]", action)
+    if "Deny" in given and "Warn" in given:
+        why = "must not contain both Deny and Warn (repeating the same validation failure information in the API"
+        yield invalid(at, given, f"{why} response and headers serves no purpose)")
+    if not given:
+        yield required(at, "at least one validation action is required")
 
 
 def conditions(at: str, given: list[Spec], *, policy: bool, params: bool = False) -> Causes:
     """The matchConditions of a webhook or a policy."""
     seen: set[str] = set()
+    if len(given) > _MOST_CONDITIONS:
+        yield too_many(at, len(given), _MOST_CONDITIONS)
     for number, one in enumerate(given):
         here, name = f"{at}[{number}]", str(one.get("name", ""))
-        source = str(one.get("expression", ""))
-        if not source.strip():
+        source = str(one.get("expression", "")).strip()
+        if not source:
             yield required(f"{here}.expression")
         else:
             yield from _compiled(f"{here}.expression", source, _condition(policy, params))
@@ -142,7 +214,9 @@ def _annotations(policy: str, given: list[Spec], made: Any) -> Causes:
             yield required(f"{at}.valueExpression", f"must not exceed {_LONGEST_ANNOTATION} bytes in length")
         else:
             yield from _compiled(
-                f"{at}.valueExpression", source, lambda text: compile(text, made.environment, admission.ANNOTATIONS)
+                f"{at}.valueExpression",
+                source,
+                lambda text: compile(text.strip(), made.environment, admission.ANNOTATIONS),
             )
         if key in seen:
             yield duplicate(f"{at}.key", key)

@@ -26,6 +26,8 @@ EXEMPT = frozenset(
     for side in ("mutating", "validating")
     for what in ("webhookconfigurations", "admissionpolicies", "admissionpolicybindings")
 )
+# A part of a write that was told of already: the pod that a Binding was posted for.
+_WITHIN = ("UPDATE", "binding")
 T = TypeVar("T")
 
 
@@ -141,7 +143,7 @@ class Index(Generic[T]):
 
     def about(self, kind: Kind, operation: str, subresource: str) -> list[tuple[T, Kind]]:
         """Those that are about such a write, each with the version of the kind that it wants to see."""
-        if not self.all() or kind.qualified in EXEMPT:
+        if not self.all() or kind.qualified in EXEMPT or (operation, subresource) == _WITHIN:
             return []
         key = (kind, operation, subresource)
         found = self._found.get(key)
