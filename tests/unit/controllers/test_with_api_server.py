@@ -44,6 +44,7 @@ from k3s.controllers.known import (
     SERVICE_ACCOUNT,
     STATEFUL_SET,
 )
+from k3s.controllers.policystatus import POLICY
 from k3s.controllers.service import Controllers
 from k3s.sim import loop
 from k3s.store.memory import MemoryStore
@@ -255,6 +256,43 @@ def test_quotas_hold_under_concurrency_and_fill_up_again(quiet: Callable[[], Non
             assert await make(100) == ""
 
     loop.run(5, main())
+
+
+def test_policies_are_told_what_does_not_fit(quiet: Callable[[], None]) -> None:
+    """An expression that asks for a field that a kind lacks is warned of in the status, in the reference's words."""
+
+    async def main() -> None:
+        async with Plane(6) as plane:
+            rule = {
+                "apiGroups": ["apps"],
+                "apiVersions": ["v1"],
+                "operations": ["CREATE"],
+                "resources": ["deployments"],
+            }
+            rules = [
+                {"expression": "object.replicas > 1"},
+                {"expression": "object.spec.template.spec.containers.all(c, c.name != '')"},
+            ]
+            kind = "ValidatingAdmissionPolicy"
+            meta = {"name": "p"}
+            spec = {"matchConstraints": {"resourceRules": [rule]}, "validations": rules}
+            body = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": meta, "spec": spec}
+            await plane.root.create(POLICY, body)
+
+            def status() -> Object:
+                found: Object = (plane.cache.get(POLICY, "", "p") or {}).get("status") or {}
+                return found
+
+            await plane.until(lambda: "observedGeneration" in status())
+            (warning,) = status()["typeChecking"]["expressionWarnings"]
+            assert warning["fieldRef"] == "spec.validations[0].expression"
+            assert warning["warning"] == (
+                "apps/v1, Kind=Deployment: ERROR: <input>:1:7: undefined field 'replicas'\n"
+                " | object.replicas > 1\n | ......^"
+            )
+            quiet()
+
+    loop.run(6, main())
 
 
 def test_nodes_get_networks_and_jobs_end(quiet: Callable[[], None]) -> None:
