@@ -90,7 +90,7 @@ def micros(work: Any) -> float:
 
 def admitted(plugins: Chain, kind: Kind, body: Object, user: User) -> None:
     """What the write path does with a create."""
-    plugins.waits(kind, "CREATE", "a")
+    plugins.waits(kind, "CREATE", "", "a")
     request = AdmissionRequest("CREATE", kind, "", "a", "x", None, body, user)
     at_once(plugins.validate(request.with_object(at_once(plugins.admit(request)))))
 

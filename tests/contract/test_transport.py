@@ -67,7 +67,7 @@ class Everyone:
     def attach(self, commit: Commit) -> None:
         pass
 
-    def waits(self, kind: Kind, operation: str, namespace: str) -> bool:
+    def waits(self, kind: Kind, operation: str, subresource: str, namespace: str) -> bool:
         return False
 
     async def admit(self, request: AdmissionRequest) -> Object:

@@ -289,7 +289,9 @@ class Crud:
                     raise _Absent
                 raise not_found(kind.group, kind.plural, context.name)
             work = changed(old)
-            return work if self._admission.waits(kind, "UPDATE", context.namespace) else at_once(work)
+            return (
+                work if self._admission.waits(kind, "UPDATE", context.subresource, context.namespace) else at_once(work)
+            )
 
         try:
             outcome = await self.commit(kind, context.namespace, context.name, mutate, dry_run=context.dry_run)
@@ -383,7 +385,7 @@ class Crud:
             if old is None:
                 raise not_found(kind.group, kind.plural, context.name)
             work = decided(old)
-            return work if self._admission.waits(kind, "DELETE", context.namespace) else at_once(work)
+            return work if self._admission.waits(kind, "DELETE", "", context.namespace) else at_once(work)
 
         outcome = await self.commit(kind, context.namespace, context.name, mutate, dry_run=context.dry_run)
         if outcome.deleted:

@@ -20,7 +20,7 @@ AGAIN, SECOND = "again", "second"
 
 Admit = Callable[[AdmissionRequest], "Object | Awaitable[Object]"]
 Validate = Callable[[AdmissionRequest], "Awaitable[None] | None"]
-Waits = Callable[[Kind, str, str], bool]
+Waits = Callable[[Kind, str, str, str], bool]
 _Plan = tuple[tuple[Admit, ...], tuple[Validate, ...], "tuple[Waits, ...]"]
 
 
@@ -42,7 +42,7 @@ class Plugin:
     def attach(self, commit: Commit) -> None:
         """Takes the write path, once it is there."""
 
-    def waits(self, kind: Kind, operation: str, namespace: str) -> bool:
+    def waits(self, kind: Kind, operation: str, subresource: str, namespace: str) -> bool:
         """Of a remote plugin: whether it may have to wait for somebody to answer about such a write."""
         return False
 
@@ -67,12 +67,12 @@ class Chain:
         for plugin in self.plugins:
             plugin.attach(commit)
 
-    def waits(self, kind: Kind, operation: str, namespace: str) -> bool:
+    def waits(self, kind: Kind, operation: str, subresource: str, namespace: str) -> bool:
         """Whether a plugin may have to wait about such a write; if not, `admit` and `validate` never suspend."""
         plan = self._plans.get((kind, operation)) or self._plan(kind, operation)
         found = False
         for waits in plan[2]:
-            found = found or waits(kind, operation, namespace)
+            found = found or waits(kind, operation, subresource, namespace)
         return found
 
     async def admit(self, request: AdmissionRequest) -> Object:

@@ -61,14 +61,14 @@ class ResourceQuota(Plugin):
     def attach(self, commit: Commit) -> None:
         self._commit = commit
 
-    def waits(self, kind: Kind, operation: str, namespace: str) -> bool:
-        return bool(namespace) and bool(self._reader.list(RESOURCE_QUOTA, namespace))
+    def waits(self, kind: Kind, operation: str, subresource: str, namespace: str) -> bool:
+        if not namespace or not quota.handles(kind, operation, subresource):
+            return False
+        return bool(self._reader.list(RESOURCE_QUOTA, namespace))
 
     def validate(self, request: AdmissionRequest) -> Awaitable[None] | None:
         kind, namespace = request.kind, request.namespace
-        if request.obj is None or not quota.handles(kind, request.operation, request.subresource):
-            return None
-        if not self.waits(kind, request.operation, namespace):
+        if request.obj is None or not self.waits(kind, request.operation, request.subresource, namespace):
             return None
         write = quota.Write(kind, request.subresource, request.old, request.obj, self._clock.now())
         quotas = self._quotas(namespace)

@@ -80,10 +80,8 @@ class _Webhooks(Plugin):
         self._client = client
         self._index = matching.Index(reader, (self.configurations,), self._compiled, self._about)
 
-    def waits(self, kind: Kind, operation: str, namespace: str) -> bool:
-        if not self._index.all():
-            return False
-        return any(self._index.about(kind, operation, sub) for sub in ("", *kind.subresources))
+    def waits(self, kind: Kind, operation: str, subresource: str, namespace: str) -> bool:
+        return bool(self._index.about(kind, operation, subresource))
 
     def _compiled(self) -> list[Hook]:
         found = sorted(self._reader.list(self.configurations), key=lambda config: str(config["metadata"]["name"]))
