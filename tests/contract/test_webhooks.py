@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from k3s.apiserver.admission.webhookclient import CallFailed, WebhookClient
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 GROUP = "/apis/admissionregistration.k8s.io/v1"
-Answers = Callable[[str, Object], Object]
+Answers = Callable[[str, Object], Object | Awaitable[Object]]
 
 
 class Hooks:
@@ -51,6 +51,7 @@ class Hooks:
                 path = head.split(" ")[1].partition("?")[0]
                 self.asked.append((path, review["request"]))
                 said = self.answers(path, review["request"])
+                said = await said if isinstance(said, Awaitable) else said
                 if said.get("wait"):
                     await asyncio.sleep(said["wait"])
                 response = {"uid": review["request"]["uid"], "allowed": True, **said}
@@ -339,3 +340,28 @@ def test_bindings_and_evictions_are_asked_about(run: Any, tmp_path: Path) -> Non
     hooks = played(run, tmp_path, answers, steps)
     seen = [(a["operation"], a["subResource"], a["kind"]["kind"], a["object"]["kind"]) for _, a in hooks.asked]
     assert seen == [("CREATE", "binding", "Binding", "Binding"), ("CREATE", "eviction", "Eviction", "Eviction")]
+
+
+def test_who_is_asked_may_write_the_object(run: Any, tmp_path: Path) -> None:
+    """Nobody holds an object while a webhook thinks about it: what it writes itself is kept, and the write goes on."""
+    ports: list[int] = []
+
+    async def steps(hooks: Hooks, caller: Caller) -> None:
+        ports.append(caller.port)
+        assert (await caller.call("POST", MAPS, config()))[0] == 201
+        await configured(caller, hooks.configuration("ValidatingWebhookConfiguration", {}))
+        change = {"data": {"from": "client"}}
+        merge = {"Content_Type": "application/merge-patch+json"}
+        status, made = await caller.call("PATCH", f"{MAPS}/a", change, **merge)
+        assert (status, made["data"]) == (200, {"from": "client", "hook": "too"})
+
+    async def answer(asked: Object) -> Object:
+        if "hook" not in (asked["object"].get("data") or {}):
+            merge = {"Content_Type": "application/merge-patch+json"}
+            other = Caller(ports[0])
+            assert (await other.call("PATCH", f"{MAPS}/a", {"data": {"hook": "too"}}, **merge))[0] == 200
+            other.close()
+        return {}
+
+    hooks = played(run, tmp_path, lambda path, asked: answer(asked), steps)
+    assert len(hooks.asked) == 3, "about the client's change, about the webhook's own, about both together"

@@ -67,14 +67,14 @@ class Caller:
     """A bare HTTP/1.1 client on one connection, so that tests see exactly what is on the wire."""
 
     def __init__(self, port: int, token: str = "adm") -> None:
-        self._port = port
+        self.port = port
         self._token = token
         self.reader: asyncio.StreamReader | None = None
         self.writer: asyncio.StreamWriter | None = None
 
     async def open(self) -> Caller:
         """Connects."""
-        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
         return self
 
     def head(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
