@@ -8,6 +8,7 @@ its own parts. Source: the resolver of go-yaml version 2, whose document is then
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -155,6 +156,46 @@ def _check(data: str) -> None:
                 sizes[anchor] = total - began + 1
         elif isinstance(event, yaml.DocumentEndEvent):
             return
+
+
+_TWICE = "yaml: unmarshal errors:\n"
+
+
+def repeated(data: bytes | str) -> str:
+    """What Go's package says of keys that the first document has twice, all in one text; "" when there are none."""
+    import yaml
+
+    try:
+        root = next(iter(yaml.compose_all(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))), None)
+    except yaml.YAMLError:
+        return ""
+    lines = [f"  line {line}: key {key} already set in map" for line, key in _repeated(root, set())]
+    return _TWICE + "\n".join(lines) if lines else ""
+
+
+def _repeated(node: Any, seen: set[int]) -> Iterator[tuple[int, str]]:
+    if node is None or id(node) in seen or not isinstance(node.value, list):
+        return
+    seen.add(id(node))
+    keys: set[str] = set()
+    for part in node.value:
+        if not isinstance(part, tuple):
+            yield from _repeated(part, seen)
+            continue
+        key, value = part
+        yield from _repeated(value, seen)
+        word = None if key.style else key.value
+        if isinstance(key.value, str) and word != "<<":
+            text = key.value if word is None else plain(word)
+            shown = json.dumps(text, ensure_ascii=False) if isinstance(text, str) else _key(text)
+            if shown in keys:
+                yield value.start_mark.line + 1, shown
+            keys.add(shown)
+
+
+def sentences(text: str) -> list[str]:
+    """The single lines of what `repeated` says, as warnings have them; any other text as it is."""
+    return [line.strip() for line in text.removeprefix(_TWICE).split("\n")] if text.startswith(_TWICE) else [text]
 
 
 def _bounded(total: int, repeated: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from k3s.api import apply as fields
-from k3s.api import jsontext
+from k3s.api import jsontext, yamltext
 from k3s.api.errors import BadRequest, invalid
 from k3s.api.kinds import Kind
 from k3s.api.object import Object, remove
@@ -46,6 +46,7 @@ async def apply(crud: Crud, call: Call, context: Context) -> tuple[Outcome, bool
         raise BadRequest(f"the name of the object ({given}) does not match the name on the URL ({context.name})")
     node = definition_of(kind)
     context.applied = True
+    twice = bodies.repeated(call.request, config) if context.field_validation != "Ignore" else ""
 
     def produce(old: Object | None) -> Object:
         merged = fields.apply(
@@ -57,8 +58,12 @@ async def apply(crud: Crud, call: Call, context: Context) -> tuple[Outcome, bool
             subresource=context.subresource,
             now=context.now,
         )
+        if twice and context.field_validation == "Strict":
+            raise BadRequest(f"error strict decoding YAML: error converting YAML to JSON: {twice}")
         return bodies.shaped(kind, merged, "Ignore", context.warnings, old=old)
 
+    if twice and context.field_validation != "Strict":
+        context.warnings.extend(yamltext.sentences(twice))
     if crud.cache.get(kind, context.namespace, context.name) is None and not context.subresource:
         made = remove(produce(None), ("metadata", "resourceVersion"))
         made = {**made, "metadata": {**made["metadata"], "name": context.name}}

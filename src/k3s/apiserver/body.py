@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from k3s.api import jsontext, schema
+from k3s.api import jsontext, schema, yamltext
 from k3s.api.errors import ApiError, BadRequest, TooLarge, UnsupportedMediaType, invalid
 from k3s.api.kinds import Kind, Registry, split_api_version
 from k3s.api.object import Object
@@ -68,8 +68,6 @@ def _json(data: bytes, expected: str) -> Any:
 
 def yaml(data: bytes, expected: str) -> Any:
     """The value of a YAML text (its first document). Raises BadRequest."""
-    from k3s.api import yamltext
-
     try:
         return yamltext.load(data)
     except yamltext.BadYaml as error:
@@ -92,8 +90,6 @@ def apply_value(data: bytes) -> Any:
             return jsontext.value(data)
         except jsontext.Malformed:
             pass  # flow mappings of YAML look like JSON, too
-    from k3s.api import yamltext
-
     try:
         return yamltext.load(data)
     except yamltext.BadYaml as error:
@@ -101,14 +97,25 @@ def apply_value(data: bytes) -> Any:
 
 
 def duplicates(request: Request, value: Any) -> list[str]:
-    """The paths of keys that a JSON body has twice; `value` is what its decoder made of it (the last one wins)."""
-    data = request.body
-    if not data or media_type(request) in (YAML, PROTOBUF):
+    """What is said of keys that a body has twice; `value` is what its decoder made of it (the last one wins)."""
+    data, media = request.body, media_type(request)
+    if not data or media == PROTOBUF:
         return []
+    if media == YAML:
+        text = yamltext.repeated(data)
+        return [text] if text else []
     # A key that was dropped took its quotes with it: cheaper to count than to look for.
     if data.count(b'"') == msgspec.json.encode(value).count(b'"'):
         return []
-    return jsontext.duplicates(data)
+    return [f'duplicate field "{path}"' for path in jsontext.duplicates(data)]
+
+
+def repeated(request: Request, value: Any) -> str:
+    """What is said of keys that an apply configuration has twice; `value` is what its decoder made of it."""
+    data = request.body
+    if not data or (data.lstrip()[:1] == b"{" and data.count(b'"') == msgspec.json.encode(value).count(b'"')):
+        return ""
+    return yamltext.repeated(data)
 
 
 def rounded(value: Any) -> Any:
@@ -202,8 +209,8 @@ def shaped(
 ) -> Object:
     """The object as its schema has it; unknown fields are refused (Strict), told of (Warn) or dropped (Ignore).
 
-    What is the same as in the stored `old` went through this before. `twice` are the paths of keys that the body had
-    twice. For what a patch made (`patch` is its type) the errors are about the patch.
+    What is the same as in the stored `old` went through this before. `twice` is what is said of keys that the body
+    had twice. For what a patch made (`patch` is its type) the errors are about the patch.
     """
     try:
         obj, unknown = schema.prune(kind, obj, settled(kind, old))
@@ -212,15 +219,15 @@ def shaped(
             raise
         raise bad_patch(obj, error.restored if patch == "strategic" else error.problem) from None
     if (unknown or twice) and validation != "Ignore":
-        texts = [f'duplicate field "{path}"' for path in twice] + [f'unknown field "{path}"' for path in unknown]
+        texts = [*twice, *(f'unknown field "{path}"' for path in unknown)]
         if kind.custom:
-            texts.sort()
+            texts.sort(key=lambda text: (not text.startswith("yaml: "), text))
         if validation == "Strict":
             why = "strict decoding error: " + ", ".join(texts)
             if patch:
                 raise bad_patch(obj, why)
             raise BadRequest(f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {why}')
-        warnings.extend(texts)
+        warnings.extend(line for text in texts for line in yamltext.sentences(text))
     if "metadata" not in obj:
         obj = {**obj, "metadata": {}}
     return obj

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from k3s.api.yamltext import BadYaml, load
+from k3s.api.yamltext import BadYaml, load, repeated, sentences
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,26 @@ def test_a_document_does_not_grow_by_its_own_parts() -> None:
     with pytest.raises(BadYaml, match="excessive aliasing"):
         load("\n".join(lines))
     assert load("a: &a {x: 1}\nb: [*a, *a, *a]") == {"a": {"x": 1}, "b": [{"x": 1}] * 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("a: 1\nb: 2\n", []),
+        ("a: 1\na: 2\n", ['line 2: key "a" already set in map']),
+        ('a: 1\n"a":\n  b: 1\n  b: 2\n', ['line 4: key "b" already set in map', 'line 3: key "a" already set in map']),
+        (
+            "- {x: 1, x: 2}\n- 1: a\n  1: b\n",
+            ['line 1: key "x" already set in map', "line 3: key 1 already set in map"],
+        ),
+        ('1: a\n"1": b\n<<: {a: 1}\n<<: {a: 2}\n', []),
+        ("a: &x {k: 1, k: 2}\nb: *x\n", ['line 1: key "k" already set in map']),
+        ("a: [", []),
+        ("", []),
+    ],
+)
+def test_keys_that_are_there_twice(text: str, lines: list[str]) -> None:
+    """Each is told with the line of its value, what is inside first; keys of different types are different."""
+    said = repeated(text)
+    assert said == ("yaml: unmarshal errors:\n" + "\n".join(f"  {line}" for line in lines) if lines else "")
+    assert sentences(said) == (lines or [""])
