@@ -9,6 +9,7 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
+from k3s.api import quantity
 from k3s.api.object import Object, evolve
 
 Rule = Callable[[Object], Object]
@@ -63,9 +64,46 @@ def _pod(obj: Object) -> Object:
             if any(a is not b for a, b in zip(filled, containers, strict=True)):
                 changed = {**changed, field: filled}
     resources = spec.get("resources") or {}
-    if resources.get("limits") and (full := _with_requests(resources)) is not resources:
+    if resources.get("limits") and (full := _whole(changed)) is not resources:
         changed = {**changed, "resources": full}
     return {**obj, "spec": changed} if changed is not spec else obj
+
+
+def _whole(spec: Object) -> Object:
+    """The resources of a pod with limits of its own: it requests what its containers do together, or its limits."""
+    resources = spec["resources"]
+    filled = {name: text for name, text in {**resources["limits"], **_together(spec)}.items() if _for_a_whole(name)}
+    own = resources.get("requests") or {}
+    return resources if filled.keys() <= own.keys() else {**resources, "requests": {**filled, **own}}
+
+
+def _for_a_whole(name: str) -> bool:
+    return name in ("cpu", "memory") or name.startswith("hugepages-")
+
+
+def _together(spec: Object) -> dict[str, str]:
+    """What the containers request: all that run at once, and no less than what runs before them."""
+    total: dict[str, str] = {}
+    for container in spec.get("containers") or ():
+        total = _summed(total, container)
+    beside: dict[str, str] = {}
+    most: dict[str, str] = {}
+    for container in spec.get("initContainers") or ():
+        at_once = _summed(beside, container)
+        if container.get("restartPolicy") == "Always":
+            total, beside = _summed(total, container), at_once
+        most = _greatest(most, at_once)
+    return _greatest(total, most)
+
+
+def _summed(total: dict[str, str], container: Object) -> dict[str, str]:
+    asked = (container.get("resources") or {}).get("requests") or {}
+    return total | {name: quantity.add(total[name], text) if name in total else text for name, text in asked.items()}
+
+
+def _greatest(one: dict[str, str], other: dict[str, str]) -> dict[str, str]:
+    more = {name: text for name, text in other.items() if name not in one or quantity.compare(text, one[name]) > 0}
+    return one | more
 
 
 def _requests_from_limits(container: Object) -> Object:

@@ -51,6 +51,28 @@ def test_defaulting_twice_changes_nothing(case: dict[str, Any]) -> None:
     assert json.dumps(case["object"]) == before
 
 
+def test_a_pod_requests_what_its_containers_do_together_or_its_limits() -> None:
+    """All that run at once, and no less than what one needs that runs before them; only for a pod with limits."""
+
+    def container(name: str, cpu: str, **more: Any) -> dict[str, Any]:
+        return {"name": name, "image": "i:1", "resources": {"requests": {"cpu": cpu}}, **more}
+
+    kind, pod = builtin("v1", "Pod"), {"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "x"}}
+    spec: dict[str, Any] = {
+        "initContainers": [container("i", "600m", restartPolicy="Always"), container("j", "1")],
+        "containers": [container("c", "300m"), container("d", "200m")],
+        "resources": {"limits": {"cpu": "2", "memory": "1Gi"}},
+    }
+    assert schema.defaults(kind, {**pod, "spec": spec})["spec"]["resources"]["requests"] == {
+        "cpu": "1600m",
+        "memory": "1Gi",
+    }
+    spec["initContainers"] = spec["initContainers"][:1]
+    assert schema.defaults(kind, {**pod, "spec": spec})["spec"]["resources"]["requests"]["cpu"] == "1100m"
+    spec["resources"] = {"requests": {"memory": "1Gi"}}
+    assert schema.defaults(kind, {**pod, "spec": spec})["spec"]["resources"] == spec["resources"]
+
+
 def test_a_pod_with_its_defaults_stays_the_same_object() -> None:
     """Rules that find nothing to do make no new objects, so that later steps see that nothing changed."""
     container = {"name": "c", "image": "i:1", "resources": {"limits": {"cpu": "1"}, "requests": {"memory": "1Mi"}}}
@@ -58,7 +80,7 @@ def test_a_pod_with_its_defaults_stays_the_same_object() -> None:
     kind = builtin("v1", "Pod")
     once = schema.defaults(kind, {"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "x"}, "spec": spec})
     assert once["spec"]["serviceAccount"] == "sa"
-    assert once["spec"]["resources"]["requests"] == {"cpu": "1"}
+    assert once["spec"]["resources"]["requests"] == {"cpu": "1", "memory": "1Mi"}
     assert schema.defaults(kind, once) is once
 
 
