@@ -38,6 +38,7 @@ from k3s.api.wiretables import (
 )
 
 _MASK64 = (1 << 64) - 1
+_GROUP, _GROUP_END = 3, 4
 _ZEROS: tuple[Any, ...] = (0, "")
 
 
@@ -100,28 +101,62 @@ def _tokens(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, Any]]:
                 raise Malformed("unexpected EOF")
             yield number, wire, data[at : at + size]
             at += size
+        elif wire == _GROUP:
+            # Nothing of the API is one; what later versions may add is passed over, as Go does.
+            at = _after_group(data, at, end)
         else:
             raise Malformed(f"illegal wireType {wire}")
 
 
-def _message(message: str, data: bytes, start: int, end: int, depth: int) -> Any:
-    """The JSON form of one message."""
+def _after_group(data: bytes, at: int, end: int) -> int:
+    """Where an unknown group ends, with all groups inside."""
+    depth = 1
+    while depth:
+        tag, at = _varint(data, at, end)
+        wire = tag & 7
+        if wire == _GROUP:
+            depth += 1
+        elif wire == _GROUP_END:
+            depth -= 1
+        elif wire == VARINT:
+            _, at = _varint(data, at, end)
+        elif wire == BYTES:
+            length, at = _varint(data, at, end)
+            at += length
+        elif wire in (FIXED64, FIXED32):
+            at += 8 if wire == FIXED64 else 4
+        else:
+            raise Malformed(f"illegal wireType {wire}")
+        if at > end:
+            raise Malformed("unexpected EOF")
+    return at
+
+
+def _message(message: str, data: bytes, start: int, end: int, depth: int, into: dict[str, Any] | None = None) -> Any:
+    """The JSON form of one message; `into` is what an earlier part of the same field gave, which it adds to."""
     if depth > MAX_DEPTH:
         raise Malformed("messages are nested too deeply")
     special = _READERS.get(message)
     if special is not None:
         return special(data, start, end, depth)
     fields = by_number(message)
-    out: dict[str, Any] = {}
+    out: dict[str, Any] = into if into is not None else {}
     for number, wire, value in _tokens(data, start, end):
         field = fields.get(number)
         if field is None:
             continue
         _, name, kind, flags = field
+        if flags & REPEATED and wire == BYTES and SCALARS.get(kind, BYTES) != BYTES:
+            out.setdefault(name, []).extend(_packed(kind, data, value[0], value[1], depth, name))
+            continue
         if kind.startswith("map:"):
             _expect(wire, BYTES, name)
             key, inner = _entry(kind[4:], data, value[0], value[1], depth)
             out.setdefault(name, {})[key] = inner
+            continue
+        if wire == BYTES and not flags and name in out and kind not in SCALARS and kind not in _READERS:
+            # The parts of a message that comes in several add up.
+            _message(kind, data, value[0], value[1], depth + 1, out[name])
             continue
         read = _value(kind, wire, value, data, depth, name)
         if flags & INLINE:
@@ -135,6 +170,20 @@ def _message(message: str, data: bytes, start: int, end: int, depth: int) -> Any
     return out
 
 
+def _packed(kind: str, data: bytes, at: int, end: int, depth: int, name: str) -> Iterator[Any]:
+    """The numbers of a repeated field that came in one piece."""
+    wire = SCALARS[kind]
+    while at < end:
+        value: Any
+        if wire == VARINT:
+            value, at = _varint(data, at, end)
+        else:
+            if at + 8 > end:
+                raise Malformed("unexpected EOF")
+            value, at = data[at : at + 8], at + 8
+        yield _value(kind, wire, value, data, depth, name)
+
+
 def _expect(wire: int, wanted: int, name: str) -> None:
     if wire != wanted:
         raise Malformed(f"wrong wireType = {wire} for field {name}")
@@ -144,10 +193,12 @@ def _value(kind: str, wire: int, value: Any, data: bytes, depth: int, name: str)
     """The JSON form of one field's value."""
     _expect(wire, SCALARS.get(kind, BYTES), name)
     if kind == "string":
-        return data[value[0] : value[1]].decode("utf-8")
+        return _text(data[value[0] : value[1]])
     if kind == "bool":
         return value != 0
-    if kind in ("int32", "int64"):
+    if kind == "int32":
+        return _int32(value)
+    if kind == "int64":
         return value - (1 << 64) if value >> 63 else value
     if kind == "bytes":
         return base64.b64encode(data[value[0] : value[1]]).decode("ascii")
@@ -157,6 +208,17 @@ def _value(kind: str, wire: int, value: Any, data: bytes, depth: int, name: str)
             raise Malformed(f"{name} is not a finite number")
         return number
     return _message(kind, data, value[0], value[1], depth + 1)
+
+
+def _text(data: bytes) -> str:
+    """A text; what is not UTF-8 in it is replaced, as it would be in JSON."""
+    return data.decode("utf-8", "replace")
+
+
+def _int32(value: int) -> int:
+    """The lower 32 bits as a number with a sign, which is what Go keeps of a longer one."""
+    value &= 0xFFFFFFFF
+    return value - (1 << 32) if value >> 31 else value
 
 
 def _entry(kind: str, data: bytes, start: int, end: int, depth: int) -> tuple[str, Any]:
@@ -217,8 +279,8 @@ def _read_quantity(data: bytes, start: int, end: int, depth: int) -> str:
 def _read_int_or_string(data: bytes, start: int, end: int, depth: int) -> int | str:
     numbers = _numbers(data, start, end)
     if _int(numbers.get(1, 0)) == 1:
-        return _bytes(numbers.get(3, b"")).decode("utf-8")
-    return _int(numbers.get(2, 0))
+        return _text(_bytes(numbers.get(3, b"")))
+    return _int32(_int(numbers.get(2, 0)))
 
 
 def _read_duration(data: bytes, start: int, end: int, depth: int) -> str:
@@ -234,7 +296,7 @@ def _read_raw(data: bytes, start: int, end: int, depth: int) -> Any:
 
 def _read_items(data: bytes, start: int, end: int, depth: int) -> list[str]:
     items = [data[v[0] : v[1]] for number, wire, v in _tokens(data, start, end) if number == 1 and wire == BYTES]
-    return [item.decode("utf-8") for item in items]
+    return [_text(item) for item in items]
 
 
 def _read_schema_or_bool(data: bytes, start: int, end: int, depth: int) -> Any:
@@ -269,7 +331,7 @@ def _read_schema_or_texts(data: bytes, start: int, end: int, depth: int) -> Any:
         if number == 1:
             schema = _message(SCHEMA, data, value[0], value[1], depth + 1)
         elif number == 2:
-            texts.append(data[value[0] : value[1]].decode("utf-8"))
+            texts.append(_text(data[value[0] : value[1]]))
     return texts if schema is None else schema
 
 

@@ -35,6 +35,10 @@ TEXTS = (
     "certificates.v1beta1.ExtraValue",
 )
 
+#: Kinds that belong to every group version, also of custom kinds; other names there are kinds of their own.
+_EVERYWHERE = frozenset(
+    {"CreateOptions", "DeleteOptions", "GetOptions", "ListOptions", "PatchOptions", "UpdateOptions", "WatchEvent"}
+)
 _DATA = Path(__file__).with_name("data") / "wire.json"
 
 
@@ -71,5 +75,5 @@ def message_of(api_version: str, kind: str) -> str | None:
     name = f"{group.split('.')[0] or 'core'}.{version}.{kind}"
     if name in tables and (not group or "." not in group or group.endswith(".k8s.io")):
         return name
-    # Options and Status belong to every group version.
-    return "meta.v1." + kind if "meta.v1." + kind in tables else None
+    everywhere = kind in _EVERYWHERE or not group or group.endswith(".k8s.io")
+    return "meta.v1." + kind if everywhere and "meta.v1." + kind in tables else None

@@ -110,7 +110,7 @@ def _field(out: bytearray, number: int, kind: str, value: Any) -> None:
         _varint(out, number << 3 | FIXED64)
         out += struct.pack("<d", value)
     elif kind == "string":
-        _chunk(out, number, str(value).encode("utf-8", "surrogatepass"))
+        _chunk(out, number, str(value).encode("utf-8", "replace"))
     elif kind == "bytes":
         _chunk(out, number, base64.b64decode(value))
     else:
