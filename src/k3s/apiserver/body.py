@@ -219,6 +219,8 @@ def shaped(
             raise
         raise bad_patch(obj, error.restored if patch == "strategic" else error.problem) from None
     if (unknown or twice) and validation != "Ignore":
+        if not (patch or kind.custom):  # a struct has no place for the first of them either
+            twice = [text for text in twice if not any(_within(text, at) for at in unknown)]
         texts = [*twice, *(f'unknown field "{path}"' for path in unknown)]
         if kind.custom:
             texts.sort(key=lambda text: (not text.startswith("yaml: "), text))
@@ -231,6 +233,11 @@ def shaped(
     if "metadata" not in obj:
         obj = {**obj, "metadata": {}}
     return obj
+
+
+def _within(text: str, path: str) -> bool:
+    start = f'duplicate field "{path}'
+    return text.startswith((start + '"', start + ".", start + "["))
 
 
 def settled(kind: Kind, old: Object | None) -> Object | None:

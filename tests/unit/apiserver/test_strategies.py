@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from tests.fakes.server import serving
 
-from k3s.api.errors import Invalid
+from k3s.api.errors import ApiError, Invalid
+from k3s.api.kinds import builtin
+from k3s.apiserver import body
 from k3s.apiserver.server import ApiServer
 from k3s.client.transport import Request
 
@@ -224,3 +226,11 @@ def test_a_lease_without_election(run: Run) -> None:
             assert (await _send(server, "PUT", f"{path}/l", lease))["spec"] == {"holderIdentity": "a"}
 
     run(go())
+
+
+def test_what_is_unknown_is_not_also_there_twice() -> None:
+    """A key of no field is only unknown, and so is all in it, however often it comes."""
+    obj = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "fo": {"a": 1}, "data": {"a": "b"}}
+    twice = [f'duplicate field "{path}"' for path in ("fo", "fo.a", "foo", "data.a")]
+    with pytest.raises(ApiError, match=r'error: duplicate field "foo", duplicate field "data.a", unknown field "fo"'):
+        body.shaped(builtin("v1", "ConfigMap"), obj, "Strict", [], twice)
