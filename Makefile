@@ -1,7 +1,7 @@
 # The words of this project: setup, run, check, test, sim, bench. Each is a line or two.
 PYTHON := .venv/bin/python
 
-.PHONY: setup run check test fast sim bench fuzz lock dist fix
+.PHONY: setup run check test fast sim torture bench fuzz lock dist fix
 
 setup:  ## environment for development, and the system packages the tests need
 	./packaging/setup.sh
@@ -24,6 +24,9 @@ sim: setup  ## the simulated cluster: make sim SEEDS=5000
 
 fuzz: setup  ## odd inputs for the parsers and the API: make fuzz SECONDS=600
 	$(PYTHON) tests/fuzz/run.py --seconds $(or $(SECONDS),30)
+
+torture: setup  ## the server killed 200 times, thousands of power failures: make torture ARGS="--kills 20 --only kill"
+	$(PYTHON) -m tests.torture $(ARGS)
 
 bench: setup  ## the figures of docs/benchmarks.md
 	$(PYTHON) bench/run.py

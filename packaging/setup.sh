@@ -11,7 +11,7 @@ if ! cmp -s requirements-dev.lock "$stamp"; then
 fi
 ./packaging/clients.sh
 missing=""
-for package in containerd runc containernetworking-plugins nftables conntrack iptables iproute2 catatonit busybox-static debootstrap; do
+for package in containerd runc containernetworking-plugins nftables conntrack iptables iproute2 catatonit busybox-static debootstrap gcc libc6-dev; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q "ok installed" || missing="$missing $package"
 done
 [ -z "$missing" ] && exit 0

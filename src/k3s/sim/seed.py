@@ -160,6 +160,7 @@ def _traffic(cluster: SimCluster) -> Traffic:
     traffic.follow(client(), "initial events", initial=True)
     traffic.follow(client(), "selector", colour="red")
     traffic.follow(client(), "one key", key="k1")
+    traffic.follow(client(), "lazy", lazy_s=100.0)
     return traffic
 
 

@@ -50,15 +50,20 @@ class Traffic:
         """Adds someone who writes and reads."""
         self._workers.append(self._tasks.spawn(self._work(client, name), name))
 
-    def follow(self, client: Client, name: str, *, colour: str = "", initial: bool = False, key: str = "") -> None:
-        """Adds a watcher; with `initial` it asks for initial events where others list first."""
+    def follow(
+        self, client: Client, name: str, *, colour: str = "", initial: bool = False, key: str = "", lazy_s: float = 0
+    ) -> None:
+        """Adds a watcher; with `initial` it asks for initial events where others list first.
+
+        A lazy one waits for up to so many seconds before it resumes: it may be too late.
+        """
         watch = Watch(name)
         if colour:
             watch.matches = lambda seen: (seen.value or "").startswith(colour)
         elif key:
             watch.matches = lambda seen: seen.key == key
         self.history.watches.append(watch)
-        follower = Follower(self, client, watch, colour, key, initial)
+        follower = Follower(self, client, watch, colour, key, initial, lazy_s)
         self._followers.append(self._tasks.spawn(follower.run(), name))
 
     async def finish(self, client: Client) -> None:
@@ -172,13 +177,16 @@ class Traffic:
 class Follower:
     """One watcher: lists, watches, resumes where it was, and lists again only when it is told to."""
 
-    def __init__(self, traffic: Traffic, client: Client, watch: Watch, colour: str, key: str, initial: bool) -> None:
+    def __init__(
+        self, traffic: Traffic, client: Client, watch: Watch, colour: str, key: str, initial: bool, lazy_s: float
+    ) -> None:
         self._traffic = traffic
         self._client = client
         self._watch = watch
         self._labels = f"colour={colour}" if colour else ""
         self._fields = f"metadata.name={key}" if key else ""
         self._initial = initial
+        self._lazy_s = lazy_s
         self._fresh = True
 
     async def run(self) -> None:
@@ -193,6 +201,8 @@ class Follower:
                 else:
                     self._watch.stretches.append(Stretch(self._known()))
                 await self._listen(self._stream(self._known()))
+                if not self._watch.upto:
+                    await asyncio.sleep(self._lazy_s * self._traffic.entropy.fraction())
             except (Expired, Gone):
                 self._fresh = True
             except (ApiError, OutcomeUnknown):
