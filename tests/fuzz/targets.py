@@ -393,6 +393,29 @@ def _raw(method: str, path: str, body: bytes = b"", kind: str = "application/jso
     return "\r\n".join([*head, f"Content-Length: {len(body)}", "", ""]).encode() + body
 
 
+def _cel() -> Target:
+    """Rules from definitions and policies: parsed, checked, priced and run within a call's budget."""
+    from k3s.api import cel
+    from k3s.api.cel.types import DYN
+
+    corpus = _texts(
+        "object.spec.replicas <= 5 && object.spec.containers.all(c, has(c.image) && c.image.startsWith('x'))",
+        "object.metadata.labels.exists(k, k.matches('^a+$')) || size(object.spec.containers.map(c, c.name)) > 1u",
+        "cel.bind(x, object.?spec[?'a'].orValue([1, 2.5, 3]), x.filter(i, i > 1).size() % 2 == 0 ? 'a' : b'\\xff'[0])",
+        "quantity('1Gi').isGreaterThan(quantity('5M')) && ip('10.0.0.1').family() == 4",
+        "url('http://a/b').getHost() == 'a' && [[1], [2]].flatten().sum() > duration('1h').getHours()",
+        "object.spec.containers.transformMap(i, c, {c.name: i}).size() > 0",
+        "'%s %d'.format(['a', 3]) + r'\\d'.replace('d', 'e', -1).split('')[0]",
+        "string(timestamp('2026-01-02T03:04:05Z')) < 'a'",
+    )
+    environment = cel.Environment({"object": DYN})
+
+    def run(text: str) -> object:
+        return cel.compile(text, environment).evaluate({"object": POD}, cel.Budget())
+
+    return Target(corpus, _text(run, cel.CompileError, cel.EvaluationError))
+
+
 async def _account(server: ApiServer, account: dict[str, Any]) -> int:
     """Pods are not made before their service account is there."""
     caller = Caller(server.ports[0])
@@ -401,28 +424,10 @@ async def _account(server: ApiServer, account: dict[str, Any]) -> int:
     return status
 
 
-def _http() -> Target:
-    """A whole API server behind one connection: whatever comes in, no answer is an internal error."""
-    loop = asyncio.new_event_loop()
-    store = MemoryStore()
-    loop.run_until_complete(store.open())
-    server = build(store)
-    loop.run_until_complete(server.start())
-    front = server._http
-    reasons: list[str] = []
-
-    class Reasons(logging.Handler):
-        """What the server tells of its own mistakes."""
-
-        def emit(self, record: logging.LogRecord) -> None:
-            reasons[:] = [self.format(record)]
-
-    logging.getLogger("k3s").addHandler(Reasons())
-    account = {"metadata": {"name": "default"}}
-    made = loop.run_until_complete(_account(server, account))
-    assert made == 201
+def _requests_of_clients() -> tuple[bytes, ...]:
+    """Whole requests: reads, watches, writes of every form, patches, deletions."""
     pods = "/api/v1/namespaces/default/pods"
-    corpus = (
+    return (
         _raw(
             "GET",
             pods + "?limit=3&labelSelector=a%3Db",
@@ -455,6 +460,28 @@ def _http() -> Target:
         *(_raw("POST", pods, wire.encode(POD), "application/vnd.kubernetes.protobuf") for _ in range(1)),
     )
 
+
+def _http() -> Target:
+    """A whole API server behind one connection: whatever comes in, no answer is an internal error."""
+    loop = asyncio.new_event_loop()
+    store = MemoryStore()
+    loop.run_until_complete(store.open())
+    server = build(store)
+    loop.run_until_complete(server.start())
+    front = server._http
+    reasons: list[str] = []
+
+    class Reasons(logging.Handler):
+        """What the server tells of its own mistakes."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            reasons[:] = [self.format(record)]
+
+    logging.getLogger("k3s").addHandler(Reasons())
+    account = {"metadata": {"name": "default"}}
+    made = loop.run_until_complete(_account(server, account))
+    assert made == 201
+
     async def serve(data: bytes) -> bytes:
         wire_end = _Wire()
         connection = Connection(front)
@@ -476,7 +503,7 @@ def _http() -> Target:
         if at >= 0:
             raise AssertionError(sent[at - 400 : at + 100].decode("latin-1") + "".join(reasons))
 
-    return Target(corpus, run)
+    return Target(_requests_of_clients(), run)
 
 
 TARGETS: dict[str, Callable[[], Target]] = {
@@ -493,5 +520,6 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "requests": _requests,
     "dns": _dns,
     "spdy": _spdy,
+    "cel": _cel,
     "http": _http,
 }
