@@ -49,6 +49,8 @@ PURE = (
     "apiserver/authz.py",
     "apiserver/identity.py",
     "apiserver/request.py",
+    "apiserver/seats.py",
+    "apiserver/dumps.py",
     "kubelet/pod.py",
     "kubelet/containers.py",
     "kubelet/status.py",

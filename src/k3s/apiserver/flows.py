@@ -6,7 +6,7 @@ first that matches counts; one whose level does not exist is passed over.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from k3s.api import object as objects
@@ -15,6 +15,7 @@ from k3s.api.object import Object
 from k3s.apiserver.cache import Reader
 from k3s.apiserver.identity import User, service_account_of
 from k3s.apiserver.request import RequestInfo
+from k3s.apiserver.seats import Seating, Tally, plan
 
 SCHEMA = builtin("flowcontrol.apiserver.k8s.io/v1", "FlowSchema")
 LEVEL = builtin("flowcontrol.apiserver.k8s.io/v1", "PriorityLevelConfiguration")
@@ -25,18 +26,21 @@ _Key = tuple[str, tuple[str, ...], str, str, str, str, str, str]
 
 
 class Flow(NamedTuple):
-    """A schema with its level, and the header lines that tell of them."""
+    """A schema with its level, the header lines that tell of them, and the seats that its requests take."""
 
     schema: Object
     level: Object
     lines: bytes
+    tally: Tally
 
 
 class Flows:
-    """Classifies requests. Answers are remembered until a schema or a level changes."""
+    """Classifies requests. Answers are remembered until a schema or a level changes, which the seats follow, too."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, seating: Seating, now: Callable[[], float]) -> None:
         self._reader = reader
+        self._seating = seating
+        self._now = now
         self._version = (-1, -1)
         self._flows: list[Flow] = []
         self._known: dict[_Key, Flow | None] = {}
@@ -46,7 +50,7 @@ class Flows:
         version = self._reader.version
         if (now := (version(SCHEMA), version(LEVEL))) != self._version:
             self._version = now
-            self._flows = _ordered(self._reader)
+            self._flows = self._ordered()
             self._known.clear()
         path = "" if info.is_resource else info.path
         key = (user.name, user.groups, info.verb, info.group, info.resource, info.subresource, info.namespace, path)
@@ -59,19 +63,20 @@ class Flows:
             self._known[key] = found
             return found
 
-
-def _ordered(reader: Reader) -> list[Flow]:
-    levels = {objects.name(level): level for level in reader.list(LEVEL)}
-    flows = []
-    for schema in sorted(reader.list(SCHEMA), key=_rank):
-        level = levels.get(schema["spec"]["priorityLevelConfiguration"]["name"])
-        if level is not None:
-            lines = (
-                f"X-Kubernetes-Pf-Flowschema-Uid: {schema['metadata']['uid']}\r\n"
-                f"X-Kubernetes-Pf-Prioritylevel-Uid: {level['metadata']['uid']}\r\n"
-            )
-            flows.append(Flow(schema, level, lines.encode()))
-    return flows
+    def _ordered(self) -> list[Flow]:
+        levels = {objects.name(level): level for level in self._reader.list(LEVEL)}
+        self._seating.configure(map(plan, levels.values()), self._now())
+        flows = []
+        for schema in sorted(self._reader.list(SCHEMA), key=_rank):
+            level = levels.get(schema["spec"]["priorityLevelConfiguration"]["name"])
+            if level is not None:
+                lines = (
+                    f"X-Kubernetes-Pf-Flowschema-Uid: {schema['metadata']['uid']}\r\n"
+                    f"X-Kubernetes-Pf-Prioritylevel-Uid: {level['metadata']['uid']}\r\n"
+                )
+                tally = self._seating.levels[objects.name(level)].tally(objects.name(schema))
+                flows.append(Flow(schema, level, lines.encode(), tally))
+        return flows
 
 
 def _rank(schema: Object) -> tuple[int, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from k3s.api.kinds import Registry
 from k3s.apiserver.cache import Cache
 from k3s.apiserver.request import Target
@@ -24,9 +26,12 @@ _READING = frozenset({"get", "list", "watch", "head"})
 class Meters:
     """Counts requests; what is open or stored is counted when somebody asks."""
 
-    def __init__(self, registry: metrics.Registry, kinds: Registry, cache: Cache, hub: Hub) -> None:
+    def __init__(
+        self, registry: metrics.Registry, kinds: Registry, cache: Cache, hub: Hub, more: Callable[[], None]
+    ) -> None:
         labels = ("verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component", "code")
         self._kinds = kinds
+        self._more = more
         self._cache = cache
         self._registry = registry
         self._total = registry.counter("apiserver_request_total", "Requests answered.", labels)
@@ -52,6 +57,7 @@ class Meters:
 
     def text(self) -> str:
         """All metrics of the process, the counts of objects brought up to date first."""
+        self._more()
         for kind in self._kinds.stored():
             self._objects.set(float(self._cache.bucket(kind).count), kind.group, kind.plural)
         return self._registry.text()

@@ -16,9 +16,10 @@ from k3s.api.kinds import Kind, Registry
 from k3s.apiserver.authn import Authenticates, impersonated
 from k3s.apiserver.authz import Attributes, Authorizes, refusal
 from k3s.apiserver.call import Call
-from k3s.apiserver.flows import Flows
+from k3s.apiserver.fairness import Fairness, seated
+from k3s.apiserver.flows import Flow, Flows
 from k3s.apiserver.identity import User
-from k3s.apiserver.limits import Limits, lasting, late, too_many
+from k3s.apiserver.limits import Limits, late, too_many
 from k3s.apiserver.media import PLAIN, Media, Negotiation
 from k3s.apiserver.reads import Reads
 from k3s.apiserver.render import Renderer
@@ -59,7 +60,9 @@ class Pipeline:
         now: Callable[[], float],
         limits: Limits,
         flows: Flows,
+        fairness: Fairness,
     ) -> None:
+        self._fairness = fairness
         self._flows = flows
         self._limits = limits
         self._registry = registry
@@ -89,7 +92,7 @@ class Pipeline:
                 self._limits.seconds(target)
             route = self._route(target.path) if self._routes else None
             if route is not None:
-                return self._guard(route(request, target), target, media, began, None)
+                return self._guard(route(request, target), target, media, began, None, None)
             user = self._authenticate(request, target)
             flow = self._flows.of(user, target.info)
             if flow is not None:
@@ -102,7 +105,7 @@ class Pipeline:
                     return _NOT_FOUND_TEXT
                 if isinstance(answer, _STREAMING):
                     return self._seen(answer, target, began)
-                return self._guard(answer, target, media, began, user)
+                return self._guard(answer, target, media, began, user, flow)
             if self._unknown(target):
                 return self._seen(_NOT_FOUND_TEXT, target, began)
             media = self._negotiation.choose(
@@ -118,7 +121,7 @@ class Pipeline:
                 return self._seen(self._failed(error, call), target, began)
             if isinstance(result, (One, Many, Watching, *_STREAMING)):
                 return self._seen(self._form(call, result), target, began)
-            return self._guard(self._later(call, result), target, media, began, user)
+            return self._guard(self._later(call, result), target, media, began, user, flow)
         except ApiError as error:
             return self._seen(self._renderer.error(error, media), target, began)
         except Exception:
@@ -137,22 +140,31 @@ class Pipeline:
         return answer
 
     async def _guard(
-        self, work: Awaitable[Answer], target: Target, media: Media, began: float, user: User | None
+        self,
+        work: Awaitable[Answer],
+        target: Target,
+        media: Media,
+        began: float,
+        user: User | None,
+        flow: Flow | None,
     ) -> Answer:
         """The boundary for what takes time: it is counted and limited, and every error becomes an answer."""
-        if lasting(target):
+        if not seated(target):
             return await self._caught(work, target, media, began)
-        if not self._limits.enter(target, user):
-            if isinstance(work, Coroutine):
-                work.close()
-            return self._seen(too_many(), target, began)
         try:
             async with asyncio.timeout(self._limits.seconds(target)):
-                return await self._caught(work, target, media, began)
+                seat = self._fairness.enter(flow, target) or await self._fairness.wait(flow, user, target)
+                if seat is None:
+                    return self._seen(too_many(), target, began)
+                try:
+                    return await self._caught(work, target, media, began)
+                finally:
+                    seat.leave(self._now())
         except TimeoutError:
             return self._seen(self._renderer.error(late(), media), target, began)
         finally:
-            self._limits.leave(target)
+            if isinstance(work, Coroutine):
+                work.close()  # what found no seat was never begun
 
     async def _caught(self, work: Awaitable[Answer], target: Target, media: Media, began: float) -> Answer:
         self._under_way(target, 1)

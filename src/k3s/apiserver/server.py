@@ -18,6 +18,7 @@ from k3s.apiserver.cache import Cache
 from k3s.apiserver.crud import Crud
 from k3s.apiserver.datastore import Datastore
 from k3s.apiserver.definitions import Definitions
+from k3s.apiserver.fairness import Fairness
 from k3s.apiserver.flows import Flows
 from k3s.apiserver.identity import APISERVER, MASTERS, User, authenticated
 from k3s.apiserver.limits import Limits
@@ -26,6 +27,8 @@ from k3s.apiserver.pipeline import Pipeline, Route
 from k3s.apiserver.plain import Check, Debug, Documents, Plain
 from k3s.apiserver.reads import WATCH_S, Reads
 from k3s.apiserver.render import Renderer
+from k3s.apiserver.request import Target
+from k3s.apiserver.seats import Seating
 from k3s.apiserver.strategies import Strategies
 from k3s.apiserver.subresources import table
 from k3s.apiserver.subresources.connect import NodeDialer
@@ -135,13 +138,14 @@ class ApiServer:
         renderer = Renderer(self.cache, clock)
         writes = Writes(self.crud, self.registry, clock, reviews)
         writes.serve(table(reads, writes, admission, issuer, nodes))
-        self._meters = Meters(self.metrics, self.registry, self.cache, self._hub)
         self._checks = {"ping": _well, "log": _well, "etcd": self._store_check, **(checks or {})}
-        live = frozenset(self._checks)
-        self._stopping = False
+        self._stopping, live = False, frozenset(self._checks)
         self._checks["shutdown"] = lambda: "process is shutting down" if self._stopping else None
         self._documents: Documents | None = None
-        plain = self._plain(live, debug or {}, issuer)
+        seating = Seating(config.reading_at_once + config.writing_at_once)
+        fairness = Fairness(seating, self.metrics, self._stored, clock, config.request_s)
+        self._meters = Meters(self.metrics, self.registry, self.cache, self._hub, fairness.measure)
+        plain = self._plain(live, {**fairness.dumps(), **(debug or {})}, issuer)
         self.pipeline = Pipeline(
             self.registry,
             authenticator,
@@ -155,8 +159,9 @@ class ApiServer:
             self._meters.seen,
             self._meters.under_way,
             clock.monotonic,
-            Limits(config.request_s, config.reading_at_once, config.writing_at_once),
-            Flows(self.cache),
+            Limits(config.request_s),
+            Flows(self.cache, seating, clock.monotonic),
+            fairness,
         )
         self._http = HttpServer(self.pipeline.start, clock, entropy, Compression())
         #: Where it listens, known once it does.
@@ -225,6 +230,11 @@ class ApiServer:
             host, port = self._config.advertise
             self._documents = documents(self.registry, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         return self._documents
+
+    def _stored(self, target: Target) -> int:
+        """How many objects there are of the kind that a request is about."""
+        kind = self.registry.by_resource(target.info.group, target.info.version, target.info.resource)
+        return self.cache.bucket(kind).count if kind is not None and kind.stored else 0
 
     def _store_check(self) -> str | None:
         problem = getattr(self._store, "problem", None)

@@ -9,6 +9,7 @@ from k3s.api import object as objects
 from k3s.apiserver.flows import LEVEL, SCHEMA, Flows
 from k3s.apiserver.identity import NODES, User, anonymous, authenticated, service_account_groups
 from k3s.apiserver.request import parse
+from k3s.apiserver.seats import Seating
 from k3s.client.client import Client
 from k3s.client.local import LocalTransport
 
@@ -43,7 +44,7 @@ def test_requests_fall_into_the_flows_of_upstream(  # type: ignore[no-untyped-de
 ) -> None:
     async def body() -> None:
         async with serving() as server:
-            flow = Flows(server.cache).of(user, parse(method, target).info)
+            flow = Flows(server.cache, Seating(600), lambda: 0.0).of(user, parse(method, target).info)
             found = (objects.name(flow.schema), objects.name(flow.level)) if flow is not None else ("", "")
             assert found == (schema, level)
 

@@ -1,0 +1,340 @@
+"""Who may run and who waits: seats of priority levels, and fair queues in front of them. Pure: times are handed in.
+
+Rules: the "API Priority and Fairness" page of the Kubernetes documentation. Each level has a nominal number of seats by
+its shares of the total; what it lends is in one pool, from which every level may take up to its borrowing limit while
+others leave it idle. A level that lent more than it now needs gets the next seats that come back. Within a level flows
+are dealt to queues (shuffle sharding); the queue that had least work is next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable
+from math import ceil
+from typing import Any, NamedTuple
+
+from k3s.api.object import Object
+
+QUEUE_FULL = "queue-full"
+TIME_OUT = "time-out"
+CONCURRENCY_LIMIT = "concurrency-limit"
+#: Seconds that a request is taken to run until it is known.
+ESTIMATE = 0.003
+_MOST = sys.maxsize
+
+
+class Plan(NamedTuple):
+    """What an object says about its level; percents are None where nothing limits."""
+
+    name: str
+    exempt: bool
+    shares: int
+    lendable: int
+    borrowing: int | None
+    queues: int
+    hand: int
+    length: int
+
+
+def plan(level: Object) -> Plan:
+    """Reads a PriorityLevelConfiguration; a level without queues (`queues` 0) rejects what it has no seat for."""
+    spec, name = level["spec"], level["metadata"]["name"]
+    if spec["type"] == "Exempt":
+        exempt = spec.get("exempt") or {}
+        shares, lendable = exempt.get("nominalConcurrencyShares") or 0, exempt.get("lendablePercent") or 0
+        return Plan(name, True, shares, lendable, 0, 0, 0, 0)
+    limited = spec.get("limited") or {}
+    response = limited.get("limitResponse") or {}
+    queuing = response.get("queuing") or {}
+    rejects = response.get("type") == "Reject"
+    return Plan(
+        name,
+        False,
+        limited.get("nominalConcurrencyShares", 30),
+        limited.get("lendablePercent") or 0,
+        limited.get("borrowingLimitPercent"),
+        0 if rejects else queuing.get("queues") or 64,
+        0 if rejects else queuing.get("handSize") or 8,
+        0 if rejects else queuing.get("queueLengthLimit") or 50,
+    )
+
+
+class Pool:
+    """The seats that levels lend; `used` are those that are taken."""
+
+    __slots__ = ("size", "used")
+
+    def __init__(self) -> None:
+        self.size = self.used = 0
+
+
+class Queue:
+    """Requests of some flows in the order they came. `start` is the virtual work at which the next one begins."""
+
+    __slots__ = ("index", "running", "seats", "start", "waiting")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.waiting: deque[Ticket] = deque()
+        self.start = 0.0
+        self.running = self.seats = 0
+
+    def load(self) -> int:
+        """Seats that its requests use and wait for."""
+        return self.seats + sum(ticket.width for ticket in self.waiting)
+
+
+class Tally:
+    """What became of the requests of one schema at one level. It is the seat of those that found room at once."""
+
+    __slots__ = ("dispatched", "level", "rejected", "running", "schema", "waiting")
+
+    def __init__(self, schema: str, level: Level) -> None:
+        self.schema, self.level = schema, level
+        self.running = self.waiting = self.dispatched = 0
+        self.rejected: dict[str, int] = {}
+
+    def enter(self, width: int = 1) -> bool:
+        """Takes seats when there is room and nobody of the level waits; they are given back by `leave`."""
+        level = self.level
+        if level.waiting or not level.take(width):
+            return False
+        self.running += 1
+        self.dispatched += 1
+        return True
+
+    def leave(self, now: float) -> None:
+        """Gives one seat back."""
+        self.release(1, now)
+
+    def release(self, width: int, now: float) -> None:
+        """Gives seats back, to whoever waits for them."""
+        self.running -= 1
+        level = self.level
+        level.give(width)
+        if level.seating.waiting:
+            level.seating.dispatch(now)
+
+    def reject(self, reason: str) -> str:
+        """Counts one that is sent away."""
+        self.rejected[reason] = self.rejected.get(reason, 0) + 1
+        return reason
+
+
+class Ticket:
+    """A request that waits, or one that is wider than a seat. `about` is its sender's; `wake` is called at its turn."""
+
+    __slots__ = ("about", "arrived", "began", "flow", "queue", "tally", "wake", "width")
+
+    def __init__(self, tally: Tally, width: int, flow: str, now: float, wake: Callable[[], None], about: Any) -> None:
+        self.tally, self.width, self.flow, self.arrived, self.wake, self.about = tally, width, flow, now, wake, about
+        self.queue: Queue | None = None
+        self.began: float | None = None
+
+    def leave(self, now: float) -> None:
+        """Gives the seats back; what it really took is its queue's work."""
+        queue = self.queue
+        if queue is not None and self.began is not None:
+            queue.running -= 1
+            queue.seats -= self.width
+            queue.start += self.width * (now - self.began - ESTIMATE)
+        self.tally.release(self.width, now)
+
+    def give_up(self, now: float) -> bool:
+        """Takes it out of its queue; False when its turn had come (then it has to leave)."""
+        if self.began is not None or self.queue is None:
+            return False
+        self.queue.waiting.remove(self)
+        level = self.tally.level
+        level.forget(self)
+        level.seating.dispatch(now)  # it may have stood in the way of one that is less wide
+        return True
+
+
+class Level:
+    """One priority level: seats in use, and its queues."""
+
+    __slots__ = (
+        "active", "least", "lendable", "most", "nominal", "plan", "pool", "queues", "quiescing", "running", "seating",
+        "tallies", "used", "virtual", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, given: Plan, seating: Seating) -> None:
+        self.plan, self.seating, self.pool = given, seating, seating.pool
+        self.nominal = self.lendable = self.least = self.most = 0
+        self.used = self.running = self.waiting = 0
+        self.virtual = 0.0
+        self.quiescing = False
+        self.queues: list[Queue] = []
+        self.active: dict[int, Queue] = {}
+        self.tallies: dict[str, Tally] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is here."""
+        return not self.running and not self.waiting
+
+    def tally(self, schema: str) -> Tally:
+        """The counts of a schema's requests at this level."""
+        found = self.tallies.get(schema)
+        if found is None:
+            found = self.tallies[schema] = Tally(schema, self)
+        return found
+
+    def take(self, width: int) -> bool:
+        """Takes seats: those it never lends, then those of the pool up to its limit."""
+        after = self.used + width
+        over = after - self.least
+        if over > 0:
+            if over > width:
+                over = width
+            pool = self.pool
+            if after > self.most or pool.used + over > pool.size:
+                return False
+            pool.used += over
+        self.used = after
+        self.running += 1
+        return True
+
+    def give(self, width: int) -> None:
+        """Gives seats back, those of the pool first."""
+        over = self.used - self.least
+        if over > 0:
+            self.pool.used -= min(over, width)
+        self.used -= width
+        self.running -= 1
+
+    def detach(self) -> None:
+        """Takes no part any more: a request that was classified before the change finds room."""
+        self.pool, self.least, self.most = Pool(), _MOST, _MOST
+
+    def widest(self, most: int) -> int:
+        """How wide a request may be: at most a seventh of the level, so that it leaves room."""
+        return most if self.plan.exempt else max(1, min(most, ceil(self.nominal * 0.15)))
+
+    def enqueue(self, ticket: Ticket) -> str | None:
+        """Puts a request into the least loaded queue of its hand; the reason when it cannot wait."""
+        if not self.plan.queues:
+            return ticket.tally.reject(CONCURRENCY_LIMIT)
+        queue = self._queue(ticket)
+        if len(queue.waiting) >= self.plan.length:
+            return ticket.tally.reject(QUEUE_FULL)
+        self._append(queue, ticket)
+        ticket.tally.waiting += 1
+        self.seating.waiting += 1
+        return None
+
+    def _queue(self, ticket: Ticket) -> Queue:
+        hand = deal(f"{ticket.tally.schema}\0{ticket.flow}", self.plan.queues, self.plan.hand)
+        return min((self.queues[index] for index in hand), key=Queue.load)
+
+    def _append(self, queue: Queue, ticket: Ticket) -> None:
+        if not self.waiting:  # what was done when nobody had to wait is no debt
+            self.virtual = max((each.start for each in self.queues), default=0.0)
+        if not queue.waiting:
+            queue.start = max(queue.start, self.virtual)
+            self.active[queue.index] = queue
+        queue.waiting.append(ticket)
+        ticket.queue = queue
+        self.waiting += 1
+
+    def forget(self, ticket: Ticket) -> None:
+        """Counts a ticket that is in its queue no more."""
+        queue = ticket.queue
+        if queue is not None and not queue.waiting:
+            self.active.pop(queue.index, None)
+        self.waiting -= 1
+        ticket.tally.waiting -= 1
+        self.seating.waiting -= 1
+
+    def start_next(self, now: float) -> bool:
+        """Lets the request begin whose queue had least work; False when nobody waits or there is no room."""
+        queue = min(self.active.values(), key=lambda each: each.start, default=None)
+        if queue is None or not self.take(queue.waiting[0].width):
+            return False
+        ticket = queue.waiting.popleft()
+        self.forget(ticket)
+        self.virtual = max(self.virtual, queue.start)
+        queue.start += ticket.width * ESTIMATE
+        queue.running += 1
+        queue.seats += ticket.width
+        ticket.began = now
+        ticket.tally.running += 1
+        ticket.tally.dispatched += 1
+        ticket.wake()
+        return True
+
+    def arrange(self, given: Plan) -> None:
+        """Follows a change: who waits is dealt again when there are other queues, and stays when there are none."""
+        same = bool(self.queues) and (given.queues, given.hand) == (self.plan.queues, self.plan.hand)
+        self.plan = given
+        if same or not given.queues:
+            return
+        waiting = sorted((t for q in self.active.values() for t in q.waiting), key=lambda t: t.arrived)
+        self.queues = [Queue(index) for index in range(given.queues)]
+        self.active, self.waiting, self.virtual = {}, 0, 0.0
+        for ticket in waiting:
+            self._append(self._queue(ticket), ticket)
+
+
+def deal(flow: str, queues: int, hand: int) -> list[int]:
+    """The different queues of a flow, always the same ones."""
+    value = int.from_bytes(hashlib.sha256(flow.encode()).digest()[:8], "little")
+    deck, dealt = list(range(queues)), []
+    for left in range(queues, queues - min(hand, queues), -1):
+        value, card = divmod(value, left)
+        dealt.append(deck.pop(card))
+    return dealt
+
+
+class Seating:
+    """All levels of a server with `total` seats; 0: no limit."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.pool = Pool()
+        self.levels: dict[str, Level] = {}
+        self.waiting = 0
+
+    def configure(self, plans: Iterable[Plan], now: float) -> None:
+        """Follows a change of the levels. One that is gone keeps its seats until its last request is answered."""
+        wanted = {each.name: each for each in plans}
+        for name, level in list(self.levels.items()):
+            level.quiescing = name not in wanted
+            if level.quiescing and level.idle:
+                level.detach()
+                del self.levels[name]
+        for name, each in wanted.items():
+            level = self.levels.get(name) or self.levels.setdefault(name, Level(each, self))
+            level.arrange(each)
+        self._share()
+        self.dispatch(now)
+
+    def _share(self) -> None:
+        shares = sum(level.plan.shares for level in self.levels.values())
+        self.pool.size = self.pool.used = 0
+        for level in self.levels.values():
+            given = level.plan
+            level.nominal = ceil(self.total * given.shares / shares) if shares else 0
+            level.lendable = round(level.nominal * given.lendable / 100)
+            self.pool.size += level.lendable
+            if given.exempt or not self.total:
+                level.least = level.most = _MOST
+                continue
+            level.least = level.nominal - level.lendable
+            borrowed = given.borrowing
+            level.most = level.nominal + (self.total if borrowed is None else round(level.nominal * borrowed / 100))
+            self.pool.used += max(0, level.used - level.least)
+
+    def dispatch(self, now: float) -> None:
+        """Lets begin whoever there is room for: levels that use least of their own first."""
+        while self.waiting:
+            levels = sorted((each for each in self.levels.values() if each.waiting), key=_beyond)
+            if not any(level.start_next(now) for level in levels):
+                return
+
+
+def _beyond(level: Level) -> int:
+    return level.used - level.nominal

@@ -1,0 +1,138 @@
+"""Priority and fairness at a server's door: over real sockets, with the objects of the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from tests.fakes.server import ADMIN, Caller, serving
+
+from k3s.api.kinds import builtin
+from k3s.apiserver.flows import LEVEL, SCHEMA
+from k3s.client.client import Client
+from k3s.client.local import LocalTransport
+
+BINDING = builtin("rbac.authorization.k8s.io/v1", "ClusterRoleBinding")
+QUEUING = {"queues": 1, "handSize": 1, "queueLengthLimit": 1}
+DUMPS = "/debug/api_priority_and_fairness/dump_"
+
+
+def narrow(response: dict[str, Any]) -> dict[str, Any]:
+    """A level without a seat."""
+    limited = {"nominalConcurrencyShares": 0, "borrowingLimitPercent": 0, "limitResponse": response}
+    return {"metadata": {"name": "narrow"}, "spec": {"type": "Limited", "limited": limited}}
+
+
+async def narrowed(client: Client, response: dict[str, Any]) -> None:
+    """All requests of ali, who may do everything, are from now on of a level that has no seat at all."""
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
+    subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "alice"}
+    await client.create(BINDING, {"metadata": {"name": "alice"}, "roleRef": role, "subjects": [subject]})
+    await client.create(LEVEL, narrow(response))
+    resource = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"], "clusterScope": True}
+    rule = {"subjects": [{"kind": "User", "user": {"name": "alice"}}], "resourceRules": [resource]}
+    spec = {
+        "priorityLevelConfiguration": {"name": "narrow"},
+        "matchingPrecedence": 3,
+        "distinguisherMethod": {"type": "ByUser"},
+        "rules": [rule],
+    }
+    await client.create(SCHEMA, {"metadata": {"name": "narrow"}, "spec": spec})
+
+
+def config(name: str) -> dict[str, Any]:
+    return {"metadata": {"name": name}}
+
+
+async def shown(port: int, path: str) -> str:
+    """What administrators read at a path."""
+    caller = Caller(port)
+    await caller.send("GET", path)
+    return (await caller.answer())[2].decode()
+
+
+async def until(port: int, path: str, wanted: str) -> str:
+    """Asks until a text is there."""
+    async with asyncio.timeout(5):
+        while wanted not in (text := await shown(port, path)):
+            pass
+    return text
+
+
+def test_who_finds_no_seat_waits_until_there_is_one_and_others_are_sent_away(run) -> None:  # type: ignore[no-untyped-def]
+    """Reads that the cache answers need none; the dumps and the figures tell; a changed level counts at once."""
+
+    async def body() -> None:
+        async with serving() as server:
+            port, client = server.ports[0], Client(LocalTransport(server.handler(ADMIN)))
+            await narrowed(client, {"type": "Queue", "queuing": QUEUING})
+            first, second, reader = Caller(port, "ali"), Caller(port, "ali"), Caller(port, "ali")
+            await first.send("POST", "/api/v1/namespaces/default/configmaps", config("a"))
+            row = ["narrow,", "1,", "false,", "false,", "1,", "0"]
+            levels = await until(port, f"{DUMPS}priority_levels", f"narrow,{' ' * 12}1,")
+            assert row in [line.split() for line in levels.splitlines()]
+            assert levels.startswith("PriorityLevelName, ActiveQueues, IsIdle, ")
+            queues = [line.split() for line in (await shown(port, f"{DUMPS}queues")).splitlines()]
+            zero, one = "0.00000000ss,", ["1,", "1,", "0.00300000ss"]
+            assert ["narrow,", "0,", "1,", "0,", "0,", zero, *one] in queues
+            requests = await shown(port, f"{DUMPS}requests?includeRequestDetails=1")
+            told = [cell.strip() for cell in requests.splitlines()[1].split(",")]
+            assert told[:5] == ["narrow", "narrow", "0", "0", "alice"] and told[6:9] == ["1", "0", "0s"]
+            path = "/api/v1/namespaces/default/configmaps"
+            assert told[9:] == ["alice", "create", path, "default", "", "v1", "configmaps", ""]
+
+            await second.send("POST", path, config("b"))
+            status, headers, text = await second.answer()
+            assert (status, headers["retry-after"]) == (429, "1")
+            assert text == b"Too many requests, please try again later.\n"
+            assert (await reader.call("GET", path))[0] == 200
+            labels = 'priority_level="narrow",flow_schema="narrow"'
+            metrics = await shown(port, "/metrics")
+            assert f'rejected_requests_total{{{labels},reason="queue-full"}} 1\n' in metrics
+            assert f"current_inqueue_requests{{{labels}}} 1\n" in metrics
+            assert 'nominal_limit_seats{priority_level="workload-low"} 245\n' in metrics
+
+            limited = {"spec": {"limited": {"borrowingLimitPercent": None, "nominalConcurrencyShares": 5}}}
+            await client.patch(LEVEL, "", "narrow", limited)
+            await reader.call("GET", path)
+            assert (await first.answer())[0] == 201
+            metrics = await shown(port, "/metrics")
+            assert f"dispatched_requests_total{{{labels}}} 1\n" in metrics
+            assert f'request_wait_duration_seconds_count{{{labels},execute="true"}} 1\n' in metrics
+            assert f"current_executing_requests{{{labels}}} 0\n" in metrics
+
+    run(body())
+
+
+def test_nobody_waits_longer_than_a_quarter_of_the_time(run) -> None:  # type: ignore[no-untyped-def]
+    async def body() -> None:
+        async with serving(config={"request_s": 0.2}) as server:
+            port, client = server.ports[0], Client(LocalTransport(server.handler(ADMIN)))
+            await narrowed(client, {"type": "Queue", "queuing": QUEUING})
+            caller = Caller(port, "ali")
+            assert (await _status(caller))[0] == 429
+            metrics = await shown(port, "/metrics")
+            labels = 'priority_level="narrow",flow_schema="narrow"'
+            assert f'rejected_requests_total{{{labels},reason="time-out"}} 1\n' in metrics
+            assert f'request_wait_duration_seconds_count{{{labels},execute="false"}} 1\n' in metrics
+            assert f"current_inqueue_requests{{{labels}}} 0\n" in metrics
+
+    run(body())
+
+
+def test_a_level_that_rejects_does_so_at_once(run) -> None:  # type: ignore[no-untyped-def]
+    async def body() -> None:
+        async with serving() as server:
+            port, client = server.ports[0], Client(LocalTransport(server.handler(ADMIN)))
+            await narrowed(client, {"type": "Reject"})
+            assert (await _status(Caller(port, "ali")))[0] == 429
+            assert 'reason="concurrency-limit"} 1\n' in await shown(port, "/metrics")
+            assert (await _status(Caller(port)))[0] == 201
+
+    run(body())
+
+
+async def _status(caller: Caller) -> tuple[int, bytes]:
+    await caller.send("POST", "/api/v1/namespaces/default/configmaps", config("c"))
+    status, _, text = await caller.answer()
+    return status, text

@@ -1,0 +1,183 @@
+"""Who gets a seat and who waits, without a server and without a clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from k3s.apiserver.seats import CONCURRENCY_LIMIT, QUEUE_FULL, Plan, Seating, Ticket, deal, plan
+
+ONE = Plan("one", False, 1, 0, 0, 8, 1, 50)
+
+
+def seating(total: int, *plans: Plan) -> Seating:
+    made = Seating(total)
+    made.configure(plans, 0.0)
+    return made
+
+
+class Queued:
+    """Requests that ask a level of one seat each, and the order in which they began."""
+
+    def __init__(self, seats: Seating, level: str = "one") -> None:
+        self.seats, self.level = seats, level
+        self.begun: list[str] = []
+
+    def ask(self, flow: str, width: int = 1, now: float = 0.0) -> Ticket | str:
+        level = self.seats.levels[self.level]
+        ticket = Ticket(level.tally("schema"), width, flow, now, lambda: self.begun.append(flow), None)
+        return level.enqueue(ticket) or ticket
+
+    def tickets(self, flow: str, count: int) -> list[Ticket]:
+        return [each for each in (self.ask(flow) for _ in range(count)) if isinstance(each, Ticket)]
+
+
+def level(name: str, **limited: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "spec": {"type": "Limited", "limited": limited}}
+
+
+def test_objects_become_plans() -> None:
+    exempt = {"metadata": {"name": "e"}, "spec": {"type": "Exempt", "exempt": {"nominalConcurrencyShares": 2}}}
+    assert plan(exempt) == Plan("e", True, 2, 0, 0, 0, 0, 0)
+    queuing = {"queues": 4, "handSize": 2, "queueLengthLimit": 3}
+    limited = level("l", lendablePercent=50, limitResponse={"type": "Queue", "queuing": queuing})
+    assert plan(limited) == Plan("l", False, 30, 50, None, 4, 2, 3)
+    rejecting = level("r", nominalConcurrencyShares=0, borrowingLimitPercent=10, limitResponse={"type": "Reject"})
+    assert plan(rejecting) == Plan("r", False, 0, 0, 10, 0, 0, 0)
+
+
+def test_seats_are_shared_by_shares_and_rounded_up() -> None:
+    seats = seating(10, ONE, Plan("two", False, 2, 50, None, 8, 1, 50))
+    assert [each.nominal for each in seats.levels.values()] == [4, 7]
+    assert (seats.levels["two"].least, seats.pool.size) == (3, 4)
+
+
+def test_an_exempt_level_is_never_full() -> None:
+    tally = seating(1, Plan("e", True, 0, 0, 0, 0, 0, 0), ONE).levels["e"].tally("s")
+    assert all(tally.enter() for _ in range(100)) and tally.running == 100
+
+
+def test_no_total_is_no_limit() -> None:
+    tally = seating(0, ONE).levels["one"].tally("s")
+    assert all(tally.enter() for _ in range(100))
+
+
+def test_a_level_borrows_what_others_leave_idle_up_to_its_limit_and_gives_back() -> None:
+    lender = Plan("lender", False, 1, 50, 0, 8, 1, 50)
+    seats = seating(8, lender, Plan("free", False, 1, 0, None, 8, 1, 50))
+    free, lending = seats.levels["free"].tally("s"), seats.levels["lender"].tally("s")
+    assert [free.enter() for _ in range(7)] == [True] * 6 + [False]
+    assert [lending.enter() for _ in range(3)] == [True, True, False]
+    free.leave(0.0)
+    assert lending.enter()
+    seats.configure([lender, Plan("free", False, 1, 0, 25, 8, 1, 50)], 0.0)
+    for _ in range(5):
+        free.leave(0.0)
+    lending.leave(0.0)
+    assert [free.enter() for _ in range(6)] == [True] * 5 + [False]
+    assert seats.pool.used == 1
+
+
+def test_seats_that_come_back_go_to_who_has_less_than_its_own() -> None:
+    lender = Plan("lender", False, 1, 100, 0, 8, 1, 50)
+    seats = seating(4, lender, Plan("free", False, 1, 0, None, 8, 1, 50))
+    free = seats.levels["free"].tally("s")
+    assert [free.enter() for _ in range(5)] == [True] * 4 + [False]
+    borrowing, owning = Queued(seats, "free"), Queued(seats, "lender")
+    borrowing.ask("b")
+    owning.ask("o")
+    free.leave(0.0)
+    assert (borrowing.begun, owning.begun) == ([], ["o"])
+
+
+def test_a_quiet_user_does_not_wait_for_a_noisy_one() -> None:
+    """The quiet one, who comes last, is served next but one though a hundred are before it."""
+    seats = seating(1, ONE._replace(length=1000))
+    tally = seats.levels["one"].tally("schema")
+    assert tally.enter()
+    queued = Queued(seats)
+    quiet = next(name for name in map(str, range(99)) if deal(f"schema\0{name}", 8, 1) != deal("schema\0noisy", 8, 1))
+    running = queued.tickets("noisy", 100)
+    running.extend(queued.tickets(quiet, 3))
+    tally.leave(0.0)
+    for turn in range(1, 8):
+        assert seats.levels["one"].used == 1
+        next(each for each in running if each.began == turn - 1).leave(float(turn))
+    assert queued.begun[:6].count(quiet) == 3
+
+
+def test_wide_and_long_requests_count_for_what_they_took() -> None:
+    """One of four seats, then the narrow ones of another flow until they took as much."""
+    seats = seating(4, ONE)
+    tally = seats.levels["one"].tally("schema")
+    assert tally.enter(4)
+    queued = Queued(seats)
+    other = next(name for name in map(str, range(99)) if deal(f"schema\0{name}", 8, 1) != deal("schema\0wide", 8, 1))
+    wide = queued.ask("wide", 4)
+    queued.ask("wide", 4)
+    queued.tickets(other, 4)
+    tally.release(4, 0.0)
+    assert queued.begun == ["wide"] and isinstance(wide, Ticket)
+    wide.leave(1.0)
+    assert queued.begun == ["wide", *[other] * 4]
+
+
+def test_a_full_queue_and_a_level_without_queues_send_away() -> None:
+    seats = seating(1, ONE._replace(length=2, queues=1), ONE._replace(name="none", queues=0))
+    queued = Queued(seats)
+    assert seats.levels["one"].tally("schema").enter()
+    assert [isinstance(queued.ask("a"), Ticket) for _ in range(2)] == [True, True]
+    assert queued.ask("a") == QUEUE_FULL
+    assert Queued(seats, "none").ask("a") == CONCURRENCY_LIMIT
+    assert seats.levels["one"].tally("schema").rejected == {QUEUE_FULL: 1}
+    assert seats.levels["none"].tally("schema").rejected == {CONCURRENCY_LIMIT: 1}
+
+
+def test_who_gives_up_makes_way_and_who_has_begun_cannot() -> None:
+    """A wide one that waits holds up the narrow one after it only until it goes."""
+    seats = seating(2, ONE._replace(queues=1))
+    tally = seats.levels["one"].tally("schema")
+    assert tally.enter()
+    queued = Queued(seats)
+    wide, narrow = queued.ask("wide", 2), queued.ask("narrow")
+    assert not tally.enter()
+    assert isinstance(wide, Ticket) and wide.give_up(1.0)
+    assert queued.begun == ["narrow"] and isinstance(narrow, Ticket)
+    assert not narrow.give_up(2.0)
+    narrow.leave(3.0)
+    assert (seats.levels["one"].used, seats.waiting) == (1, 0)
+
+
+def test_changes_count_at_once_and_what_is_gone_is_answered_first() -> None:
+    seats = seating(1, ONE)
+    one = seats.levels["one"]
+    tally = one.tally("schema")
+    assert tally.enter()
+    queued = Queued(seats)
+    queued.tickets("a", 3)
+    seats.configure([ONE._replace(queues=2, hand=2)], 1.0)
+    assert (one.waiting, len(one.queues), queued.begun) == (3, 2, [])
+    seats.configure([Plan("new", False, 1, 0, 0, 0, 0, 0)], 2.0)
+    assert one.quiescing and one.waiting == 3
+    tally.leave(3.0)
+    assert queued.begun == ["a"]
+    seats.configure([ONE._replace(queues=0), Plan("exempt", True, 0, 0, 0, 0, 0, 0)], 4.0)
+    assert not one.quiescing and queued.ask("a") == CONCURRENCY_LIMIT and one.waiting == 2
+
+
+def test_an_idle_level_that_is_gone_is_forgotten() -> None:
+    seats = seating(2, ONE, ONE._replace(name="two"))
+    late = seats.levels["two"].tally("schema")
+    seats.configure([ONE], 0.0)
+    assert list(seats.levels) == ["one"] and seats.levels["one"].nominal == 2
+    assert late.enter() and seats.pool.used == 0
+    late.leave(0.0)
+    assert seats.pool.used == 0
+
+
+@pytest.mark.parametrize(("queues", "hand"), [(128, 6), (4, 8), (1, 1)])
+def test_a_hand_is_of_different_queues_and_always_the_same(queues: int, hand: int) -> None:
+    dealt = deal("flow", queues, hand)
+    assert dealt == deal("flow", queues, hand)
+    assert len(set(dealt)) == min(hand, queues) and all(0 <= each < queues for each in dealt)
