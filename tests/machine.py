@@ -60,7 +60,19 @@ class FreshMachine:
 
     def _copy_tree(self) -> None:
         listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", "k3s", "*.lock", "src"],
+            [
+                "git",
+                "ls-files",
+                "-z",
+                "--cached",
+                "--others",
+                "--exclude-standard",
+                "--",
+                "k3s",
+                "*.lock",
+                "src",
+                "packaging",
+            ],
             cwd=ROOT,
             capture_output=True,
             text=True,
