@@ -12,7 +12,7 @@ import hashlib
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable
-from math import ceil
+from math import ceil, floor
 from typing import Any, NamedTuple
 
 from k3s.api.object import Object
@@ -97,9 +97,9 @@ class Tally:
         self.rejected: dict[str, int] = {}
 
     def enter(self, width: int = 1) -> bool:
-        """Takes seats when there is room and nobody of the level waits; they are given back by `leave`."""
+        """Takes seats when there is room and nobody waits who is before it; they are given back by `leave`."""
         level = self.level
-        if level.waiting or not level.take(width):
+        if level.waiting or (level.seating.waiting and level.used + width > level.nominal) or not level.take(width):
             return False
         self.running += 1
         self.dispatched += 1
@@ -249,9 +249,18 @@ class Level:
         ticket.tally.waiting -= 1
         self.seating.waiting -= 1
 
+    def next(self) -> Queue | None:
+        """The queue that had least work of those in which somebody waits."""
+        return min(self.active.values(), key=lambda each: each.start, default=None)
+
+    def owns_next(self) -> bool:
+        """Whether the next request needs no more than the level's own seats, be they lent or not."""
+        queue = self.next()
+        return queue is not None and self.used + queue.waiting[0].width <= self.nominal
+
     def start_next(self, now: float) -> bool:
-        """Lets the request begin whose queue had least work; False when nobody waits or there is no room."""
-        queue = min(self.active.values(), key=lambda each: each.start, default=None)
+        """Lets the next request begin; False when nobody waits or there is no room."""
+        queue = self.next()
         if queue is None or not self.take(queue.waiting[0].width):
             return False
         ticket = queue.waiting.popleft()
@@ -318,23 +327,38 @@ class Seating:
         for level in self.levels.values():
             given = level.plan
             level.nominal = ceil(self.total * given.shares / shares) if shares else 0
-            level.lendable = round(level.nominal * given.lendable / 100)
+            level.lendable = _percent(level.nominal, given.lendable)
             self.pool.size += level.lendable
             if given.exempt or not self.total:
                 level.least = level.most = _MOST
                 continue
             level.least = level.nominal - level.lendable
             borrowed = given.borrowing
-            level.most = level.nominal + (self.total if borrowed is None else round(level.nominal * borrowed / 100))
+            level.most = level.nominal + (self.total if borrowed is None else _percent(level.nominal, borrowed))
             self.pool.used += max(0, level.used - level.least)
 
     def dispatch(self, now: float) -> None:
-        """Lets begin whoever there is room for: levels that use least of their own first."""
-        while self.waiting:
-            levels = sorted((each for each in self.levels.values() if each.waiting), key=_beyond)
-            if not any(level.start_next(now) for level in levels):
-                return
+        """Lets begin whoever there is room for."""
+        while self.waiting and self._start_one(now):
+            pass
+
+    def _start_one(self, now: float) -> bool:
+        """Levels that use least of their own come first; while one waits for what it lent, nobody borrows more."""
+        owed = False
+        for level in sorted((each for each in self.levels.values() if each.waiting), key=_beyond):
+            own = level.owns_next()
+            if owed and not own:
+                continue
+            if level.start_next(now):
+                return True
+            owed = owed or own
+        return False
 
 
 def _beyond(level: Level) -> int:
     return level.used - level.nominal
+
+
+def _percent(seats: int, percent: int) -> int:
+    """A part of some seats, halves rounded up."""
+    return floor(seats * percent / 100 + 0.5)

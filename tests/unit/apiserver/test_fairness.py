@@ -5,10 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from tests.fakes.server import ADMIN, Caller, serving
 
 from k3s.api.kinds import builtin
-from k3s.apiserver.flows import LEVEL, SCHEMA
+from k3s.apiserver.fairness import Fairness, seated
+from k3s.apiserver.flows import LEVEL, SCHEMA, Flow
+from k3s.apiserver.request import parse
+from k3s.apiserver.seats import Plan, Seating
+from k3s.base.clock import SystemClock
+from k3s.base.metrics import Registry
 from k3s.client.client import Client
 from k3s.client.local import LocalTransport
 
@@ -130,6 +136,73 @@ def test_a_level_that_rejects_does_so_at_once(run) -> None:  # type: ignore[no-u
             assert (await _status(Caller(port)))[0] == 201
 
     run(body())
+
+
+def test_who_is_cancelled_leaves_its_queue_or_its_seat(run) -> None:  # type: ignore[no-untyped-def]
+    """Also in the turn in which it was its turn."""
+
+    async def body() -> None:
+        seating = Seating(1)
+        seating.configure([Plan("one", False, 1, 0, 0, 1, 1, 5)], 0.0)
+        level = seating.levels["one"]
+        flow, asked = Flow({"spec": {}}, {}, b"", level.tally("s")), parse("POST", "/api/v1/namespaces/a/pods")
+        fairness = Fairness(seating, Registry(), lambda _: 0, SystemClock(), 60.0)
+        seat = fairness.enter(flow, asked)
+        assert seat is not None and fairness.enter(flow, asked) is None
+        first, second, third = (asyncio.ensure_future(fairness.wait(flow, None, asked)) for _ in range(3))
+        await asyncio.sleep(0)
+        assert level.waiting == 3
+        first.cancel()
+        assert await asyncio.gather(first, return_exceptions=True) and (level.waiting, level.used) == (2, 1)
+        seat.leave(0.0)
+        second.cancel()
+        ticket = await third
+        assert second.cancelled() and ticket is not None and (level.waiting, level.used) == (0, 1)
+        ticket.leave(0.0)
+        assert level.idle and level.used == 0
+
+    run(body())
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "width"),
+    [
+        ("GET", "/api/v1/pods", 5),
+        ("GET", "/api/v1/pods?watch=1", 1),
+        ("GET", "/api/v1/pods?watch=1&sendInitialEvents=true", 5),
+        ("GET", "/api/v1/namespaces/a/pods?fieldSelector=metadata.name%3Db", 1),
+        ("GET", "/api/v1/namespaces/a/pods/b", 1),
+        ("DELETE", "/api/v1/namespaces/a/pods", 1),
+    ],
+)
+def test_lists_take_a_seat_for_each_hundred_objects(method: str, target: str, width: int) -> None:
+    """At most ten, and a seventh of the level."""
+    seating = Seating(100)
+    seating.configure([Plan("one", False, 1, 0, 0, 1, 1, 1)], 0.0)
+    tally = seating.levels["one"].tally("s")
+    flow, asked = Flow({}, {}, b"", tally), parse(method, target)
+    fairness = Fairness(seating, Registry(), lambda _: 401, SystemClock(), 60.0)
+    seat = fairness.enter(flow, asked)
+    assert seat is not None and tally.level.used == width
+    seat.leave(0.0)
+    assert tally.level.used == 0
+    many = Fairness(seating, Registry(), lambda _: 100_000, SystemClock(), 60.0)
+    assert many.enter(flow, parse("GET", "/api/v1/pods")) is not None and tally.level.used == 10
+    seating.configure([Plan("one", False, 1, 0, 0, 1, 1, 1), Plan("two", False, 4, 0, 0, 1, 1, 1)], 0.0)
+    assert (tally.level.nominal, tally.level.widest(10)) == (20, 3)
+
+
+@pytest.mark.parametrize(
+    ("target", "seat"),
+    [
+        ("/api/v1/pods?watch=1", True),
+        ("/api/v1/pods", True),
+        ("/api/v1/namespaces/a/pods/b/log", False),
+        ("/api/v1/nodes/a/proxy/b", False),
+    ],
+)
+def test_what_lasts_takes_no_seat_but_watches_do_until_they_have_begun(target: str, seat: bool) -> None:
+    assert seated(parse("GET", target)) is seat
 
 
 async def _status(caller: Caller) -> tuple[int, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
@@ -181,3 +182,69 @@ def test_a_hand_is_of_different_queues_and_always_the_same(queues: int, hand: in
     dealt = deal("flow", queues, hand)
     assert dealt == deal("flow", queues, hand)
     assert len(set(dealt)) == min(hand, queues) and all(0 <= each < queues for each in dealt)
+
+
+def test_nobody_borrows_more_while_another_waits_for_what_it_lent() -> None:
+    """A wide request would otherwise never find its seats free at once."""
+    lender = Plan("lender", False, 1, 100, 0, 8, 1, 50)
+    seats = seating(4, lender, Plan("free", False, 1, 0, None, 8, 1, 50))
+    free = seats.levels["free"].tally("s")
+    assert all(free.enter() for _ in range(4))
+    borrowing, owning = Queued(seats, "free"), Queued(seats, "lender")
+    owning.ask("wide", 2)
+    borrowing.ask("narrow")
+    free.leave(0.0)
+    assert (borrowing.begun, owning.begun) == ([], [])
+    free.leave(0.0)
+    assert (borrowing.begun, owning.begun) == ([], ["wide"])
+    free.leave(0.0)
+    assert borrowing.begun == ["narrow"] and not free.enter(2)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_seats_are_never_taken_twice_and_never_lost(seed: int) -> None:
+    """Whatever comes, goes, gives up or is configured: at most all seats are used, and in the end none."""
+    random = Random(seed)
+    names = ("a", "b", "c")
+    seats = seating(12, *(_any(random, name) for name in names))
+    running: list[tuple[Any, int]] = []
+    waiting: list[Ticket] = []
+    for step in range(400):
+        now, width = float(step), random.choice((1, 1, 1, 2))
+        level = seats.levels[random.choice(names)]
+        tally = level.tally("s")
+        what = random.random()
+        if what < 0.5:
+            ticket = Ticket(tally, width, random.choice("xyz"), now, lambda: None, None)
+            if tally.enter(width):
+                ticket.began = now
+                running.append((ticket, width))
+            elif level.enqueue(ticket) is None:
+                waiting.append(ticket)
+                seats.dispatch(now)
+        elif what < 0.9 and running:
+            running.pop(random.randrange(len(running)))[0].leave(now)
+        elif what < 0.97 and waiting:
+            waiting[-1].give_up(now)
+            if waiting[-1].began is None:
+                waiting.pop()
+        else:
+            seats.configure([_any(random, name) for name in names], now)
+        running += [(ticket, ticket.width) for ticket in waiting if ticket.began is not None]
+        waiting = [ticket for ticket in waiting if ticket.began is None]
+        levels = seats.levels.values()
+        assert sum(each.used for each in levels) == sum(width for _, width in running)
+        assert seats.pool.used == sum(max(0, each.used - each.least) for each in levels)
+        assert seats.waiting == sum(each.waiting for each in levels) == len(waiting)
+    while running:
+        running.pop()[0].leave(1000.0)
+        running += [(ticket, ticket.width) for ticket in waiting if ticket.began is not None]
+        waiting = [ticket for ticket in waiting if ticket.began is None]
+    assert (seats.pool.used, sum(each.used for each in seats.levels.values())) == (0, 0)
+    assert all(each.tally("s").running == 0 for each in seats.levels.values())
+
+
+def _any(random: Random, name: str) -> Plan:
+    queues = random.choice((0, 1, 4))
+    borrowing = random.choice((None, 0, 50))
+    return Plan(name, False, random.randint(1, 4), random.choice((0, 50, 100)), borrowing, queues, min(2, queues), 5)
