@@ -1,4 +1,4 @@
-"""Which flow schema and priority level a request belongs to: told to its client, live from the objects.
+"""Which flow schema and priority level a request belongs to, live from the objects: its seats, and told to its client.
 
 Rules: the "API Priority and Fairness" page of the Kubernetes documentation: schemas by matchingPrecedence and name, the
 first that matches counts; one whose level does not exist is passed over.
