@@ -45,7 +45,7 @@ class Fairness:
         self.seating = seating
         self._stored = stored
         self._clock = clock
-        self._longest_s = min(request_s / 4, _LONGEST_WAIT_S)
+        self._request_s = request_s
         self._others = _others(seating.total)
         prefix = "apiserver_flowcontrol_"
         self._rejected = registry.counter(f"{prefix}rejected_requests_total", "Sent away.", (*_NAMES, "reason"))
@@ -75,8 +75,9 @@ class Fairness:
         ticket.began = now
         return ticket
 
-    async def wait(self, flow: Flow | None, user: User | None, target: Target) -> Ticket | None:
-        """Waits for a seat, at most a quarter of the time that requests have; None when the request is sent away."""
+    async def wait(self, flow: Flow | None, user: User | None, target: Target, seconds: float | None) -> Ticket | None:
+        """Waits for a seat, at most a quarter of the seconds that the request has (None: of those that requests have
+        by default); None when it is sent away."""
         tally = self._others if flow is None else flow.tally
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         began = self._clock.monotonic()
@@ -89,7 +90,7 @@ class Fairness:
         # A wide one may have waited for more than is needed now, so whoever is next is looked for at once.
         self.seating.dispatch(began)
         try:
-            async with asyncio.timeout(self._longest_s):
+            async with asyncio.timeout(min((seconds or self._request_s) / 4, _LONGEST_WAIT_S)):
                 await turn
         except TimeoutError:
             if ticket.give_up(self._clock.monotonic()):

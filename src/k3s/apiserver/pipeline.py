@@ -152,8 +152,9 @@ class Pipeline:
         if not seated(target):
             return await self._caught(work, target, media, began)
         try:
-            async with asyncio.timeout(self._limits.seconds(target)):
-                seat = self._fairness.enter(flow, target) or await self._fairness.wait(flow, user, target)
+            seconds = self._limits.seconds(target)
+            async with asyncio.timeout(seconds):
+                seat = self._fairness.enter(flow, target) or await self._fairness.wait(flow, user, target, seconds)
                 if seat is None:
                     return self._seen(too_many(), target, began)
                 try:

@@ -46,7 +46,7 @@ async def narrowed(client: Client, response: dict[str, Any]) -> None:
     await client.create(SCHEMA, {"metadata": {"name": "narrow"}, "spec": spec})
 
 
-def config(name: str) -> dict[str, Any]:
+def named(name: str) -> dict[str, Any]:
     return {"metadata": {"name": name}}
 
 
@@ -73,7 +73,7 @@ def test_who_finds_no_seat_waits_until_there_is_one_and_others_are_sent_away(run
             port, client = server.ports[0], Client(LocalTransport(server.handler(ADMIN)))
             await narrowed(client, {"type": "Queue", "queuing": QUEUING})
             first, second, reader = Caller(port, "ali"), Caller(port, "ali"), Caller(port, "ali")
-            await first.send("POST", "/api/v1/namespaces/default/configmaps", config("a"))
+            await first.send("POST", "/api/v1/namespaces/default/configmaps", named("a"))
             row = ["narrow,", "1,", "false,", "false,", "1,", "0"]
             levels = await until(port, f"{DUMPS}priority_levels", f"narrow,{' ' * 12}1,")
             assert row in [line.split() for line in levels.splitlines()]
@@ -87,7 +87,7 @@ def test_who_finds_no_seat_waits_until_there_is_one_and_others_are_sent_away(run
             path = "/api/v1/namespaces/default/configmaps"
             assert told[9:] == ["alice", "create", path, "default", "", "v1", "configmaps", ""]
 
-            await second.send("POST", path, config("b"))
+            await second.send("POST", path, named("b"))
             status, headers, text = await second.answer()
             assert (status, headers["retry-after"]) == (429, "1")
             assert text == b"Too many requests, please try again later.\n"
@@ -110,13 +110,13 @@ def test_who_finds_no_seat_waits_until_there_is_one_and_others_are_sent_away(run
     run(body())
 
 
-def test_nobody_waits_longer_than_a_quarter_of_the_time(run) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(("config", "query"), [({"request_s": 0.2}, ""), ({}, "?timeout=200ms")])
+def test_nobody_waits_longer_than_a_quarter_of_the_time(run, config: dict[str, Any], query: str) -> None:  # type: ignore[no-untyped-def]
     async def body() -> None:
-        async with serving(config={"request_s": 0.2}) as server:
+        async with serving(config=config) as server:
             port, client = server.ports[0], Client(LocalTransport(server.handler(ADMIN)))
             await narrowed(client, {"type": "Queue", "queuing": QUEUING})
-            caller = Caller(port, "ali")
-            assert (await _status(caller))[0] == 429
+            assert (await _status(Caller(port, "ali"), query))[0] == 429
             metrics = await shown(port, "/metrics")
             labels = 'priority_level="narrow",flow_schema="narrow"'
             assert f'rejected_requests_total{{{labels},reason="time-out"}} 1\n' in metrics
@@ -149,7 +149,7 @@ def test_who_is_cancelled_leaves_its_queue_or_its_seat(run) -> None:  # type: ig
         fairness = Fairness(seating, Registry(), lambda _: 0, SystemClock(), 60.0)
         seat = fairness.enter(flow, asked)
         assert seat is not None and fairness.enter(flow, asked) is None
-        first, second, third = (asyncio.ensure_future(fairness.wait(flow, None, asked)) for _ in range(3))
+        first, second, third = (asyncio.ensure_future(fairness.wait(flow, None, asked, None)) for _ in range(3))
         await asyncio.sleep(0)
         assert level.waiting == 3
         first.cancel()
@@ -205,7 +205,7 @@ def test_what_lasts_takes_no_seat_but_watches_do_until_they_have_begun(target: s
     assert seated(parse("GET", target)) is seat
 
 
-async def _status(caller: Caller) -> tuple[int, bytes]:
-    await caller.send("POST", "/api/v1/namespaces/default/configmaps", config("c"))
+async def _status(caller: Caller, query: str = "") -> tuple[int, bytes]:
+    await caller.send("POST", f"/api/v1/namespaces/default/configmaps{query}", named("c"))
     status, _, text = await caller.answer()
     return status, text
