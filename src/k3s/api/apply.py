@@ -29,6 +29,7 @@ from k3s.api.fieldset import (
     order,
     reaches,
     shown,
+    starts_with,
     to_fields,
     without,
     zero,
@@ -172,14 +173,10 @@ def _bare(obj: Object) -> Object:
     return remove(obj, ("metadata", "managedFields"))
 
 
-def _ignored(path: Path, ignored: Collection[Path]) -> bool:
-    return any(path[: len(prefix)] == prefix for prefix in ignored)
-
-
 def _owned(paths: Paths, ignored: Collection[Path]) -> Paths:
     """What of a set may be owned."""
     paths = paths - _UNOWNED
-    return frozenset(path for path in paths if not _ignored(path, ignored)) if ignored else paths
+    return frozenset(path for path in paths if not starts_with(path, ignored)) if ignored else paths
 
 
 # --- every write but apply ---
@@ -212,7 +209,7 @@ def track_update(
         entries = _read(old)
     if not entries and old is not None:
         return _bare(new)
-    comparison = compare(node, _bare(old) if old is not None else _empty(node, new), _bare(new))
+    comparison = compare(node, _bare(old) if old is not None else _empty(node, new), _bare(new)).without(ignored)
     if comparison.is_same and old is not None and given is not None and given is _entries(old):
         return new
     if comparison.is_same:
@@ -277,7 +274,7 @@ def apply(
     merged = merge(node, start, config)
     if last is not None:
         merged = _given_up(node, merged, last, [*others, mine])
-    comparison = compare(node, start if live is not None else _empty(node, patch), merged)
+    comparison = compare(node, start if live is not None else _empty(node, patch), merged).without(ignored)
     changed = comparison.modified | comparison.added
     if not force:
         _raise_conflicts([(e, [path for path in changed if contains(e.tree, path)]) for e in others])

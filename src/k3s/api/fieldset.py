@@ -167,8 +167,9 @@ def _keys(node: SchemaNode) -> tuple[str, ...]:
 _text = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
-def element_of(node: SchemaNode, value: Any, path: Path = ()) -> str:
-    """The path element of one element of a list that merges; raises FieldSetError when it names no key."""
+def element_of(node: SchemaNode, value: Any, path: Path = (), index: int = 0) -> str:
+    """The path element of one element of a list that merges; raises FieldSetError when it names no key. `index` is its
+    place, for that message."""
     keys = _keys(node)
     if not keys:
         return "v:" + _text(value)
@@ -182,8 +183,12 @@ def element_of(node: SchemaNode, value: Any, path: Path = ()) -> str:
         if inner is not None:
             found[key] = inner
     if not found:
-        names = ", ".join(keys)
-        raise FieldSetError(path, f"associative list with keys has an element that omits key field {names!r}")
+        names = " ".join(_text(key) for key in keys)
+        raise FieldSetError(
+            path,
+            f"element {index}: associative list with keys has an element that omits all key fields [{names}] "
+            "(and doesn't have default values for any key fields)",
+        )
     return "k:" + _text(found)
 
 
@@ -223,9 +228,22 @@ def _collect(node: SchemaNode | None, value: Any, path: Path, out: set[Path]) ->
             if inner is None or inner == {} or not (node is not None and key in node.fields):
                 out.add(below)
     elif node is not None:
-        for element, inner in elements(node, value, path).items():
+        seen: set[str] = set()
+        for i, inner in enumerate(value):
+            element = _configured(node, inner, path, i)
+            if element in seen:
+                raise FieldSetError(path, f"duplicate entries for key {shown((element,))}")
+            seen.add(element)
             _collect(node.items(), inner, (*path, element), out)
             out.add((*path, element))
+
+
+def _configured(node: SchemaNode, inner: Any, path: Path, index: int) -> str:
+    """The path element of one element of a configuration; raises FieldSetError for one that has none of its keys."""
+    if _keys(node) and not isinstance(inner, dict):
+        kind = "a null element" if inner is None else "non-map elements"
+        raise FieldSetError(path, f"element {index}: associative list with keys may not have {kind}")
+    return element_of(node, inner, path, index)
 
 
 class Comparison(NamedTuple):
@@ -239,6 +257,18 @@ class Comparison(NamedTuple):
     def is_same(self) -> bool:
         """True when nothing differs."""
         return not (self.modified or self.added or self.removed)
+
+    def without(self, prefixes: Collection[Path]) -> Comparison:
+        """What differs outside of these prefixes."""
+        if not prefixes:
+            return self
+        kept = (frozenset(p for p in paths if not starts_with(p, prefixes)) for paths in self)
+        return Comparison(*kept)
+
+
+def starts_with(path: Path, prefixes: Collection[Path]) -> bool:
+    """Whether a path lies at or below one of these."""
+    return any(path[: len(prefix)] == prefix for prefix in prefixes)
 
 
 def compare(node: SchemaNode, old: Any, new: Any) -> Comparison:
