@@ -81,6 +81,12 @@ class Kernel:
         except OSError as error:  # no process to be had now, for one: it is tried again like any other refusal
             raise FilterError(f"Cannot run {self._command[0]}: {error.strerror}") from error
         output, errors = await process.communicate(script.encode())
+        if process.returncode is not None and process.returncode < 0:
+            # Older versions crash on tables that newer ones have made (1.0.6 on those of 1.1.7).
+            raise FilterError(
+                f"Cannot change packet rules: {self._command[0]} crashed (signal {-process.returncode}); where a newer "
+                "nft has made tables on this host, use that one, or remove them with it: nft delete table ip k3s"
+            )
         if process.returncode:
             said = errors.decode(errors="replace").strip()
             raise FilterError(f"Cannot change packet rules: nft answers: {said[:2000]}")
