@@ -87,12 +87,12 @@ def apt(suite: str, arch: str, *more: str) -> list[str]:
 
 def _mirror() -> str:
     """Where the host's own apt gets Debian packages from."""
-    for command in (["apt-get", "indextargets", "--format", "$(SITE)|$(REPO_URI)|$(ORIGIN)", "Created-By: Packages"],):
-        done = subprocess.run(command, capture_output=True, text=True)
-        for line in done.stdout.splitlines():
-            site, uri, origin = line.split("|")
-            if origin == "Debian" and "security" not in uri:
-                return uri or site
+    command = ["apt-get", "indextargets", "--format", "$(SITE)|$(REPO_URI)|$(ORIGIN)", "Created-By: Packages"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    for line in done.stdout.splitlines():
+        site, uri, origin = line.split("|")
+        if origin == "Debian" and "security" not in uri:
+            return uri or site
     raise LockError("the host's apt knows no archive of Debian: run `apt-get update`, or build on Debian")
 
 

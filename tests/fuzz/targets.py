@@ -325,9 +325,8 @@ def _requests() -> Target:
     def run(text: str) -> object:
         request.parse("GET", text)
         media.negotiate(text)
-        for read in (media.Negotiation().choose,):
-            with contextlib.suppress(ApiError):
-                read(text, None, "x")
+        with contextlib.suppress(ApiError):
+            media.Negotiation().choose(text, None, "x")
         return reads.decode_page(text)
 
     return Target(corpus, _text(run, ApiError))
