@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from k3s.api import object as objects
 from k3s.api import selectors
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
 from k3s.api.selectors import LabelSelector
+from k3s.controllers import pods
 from k3s.controllers.actions import Patch
+from k3s.controllers.known import POD
+from k3s.controllers.spec import Watch
+from k3s.controllers.world import World
 
 
 def selector_of(owner: Object) -> LabelSelector:
@@ -58,3 +62,20 @@ def set_owners(kind: Kind, obj: Object, refs: list[Object]) -> Patch:
         "metadata": {"ownerReferences": refs or None, "resourceVersion": meta["resourceVersion"], "uid": meta["uid"]}
     }
     return Patch(kind, meta.get("namespace", ""), meta["name"], patch)
+
+
+def dependents_of(owner: Kind, kind: Kind = POD) -> Watch:
+    """A change of a dependent concerns its controller; one of an orphan concerns every owner that may adopt it."""
+
+    def of(obj: Object, world: World) -> Sequence[str]:
+        if objects.controller_of(obj) is not None:
+            return pods.owner_key(obj, owner.kind)
+        owners = world.list(owner, objects.namespace(obj))
+        return [objects.key(found) for found in owners if selector_of(found).matches(objects.labels(obj))]
+
+    def keys(old: Object | None, new: Object | None, world: World) -> Sequence[str]:
+        if kind is POD and pods.same_for_owner(old, new):
+            return ()
+        return [key for obj in (new, old) if obj is not None for key in of(obj, world)]
+
+    return Watch(kind, keys)

@@ -14,7 +14,7 @@ from k3s.api import object as objects
 from k3s.api.object import Object, evolve
 from k3s.controllers import history, nodes, pods
 from k3s.controllers.actions import NOTHING, Action, Create, Decision, Emit, Parallel, Update, delete, earliest
-from k3s.controllers.claims import claim, selector_of
+from k3s.controllers.claims import claim, dependents_of, selector_of
 from k3s.controllers.deployment_bounds import share
 from k3s.controllers.known import CONTROLLER_REVISION, DAEMON_SET, NODE, POD
 from k3s.controllers.spec import ControllerSpec, Watch
@@ -289,31 +289,12 @@ def _of_node(old: Object | None, new: Object | None, world: World) -> Iterable[s
     return concerned
 
 
-def _of_pod(old: Object | None, new: Object | None, world: World) -> Iterable[str]:
-    if pods.same_for_owner(old, new):
-        return ()
-    found: dict[str, None] = {}
-    for pod in (new, old):
-        if pod is None:
-            continue
-        found |= dict.fromkeys(pods.owner_key(pod, "DaemonSet"))
-        if objects.controller_of(pod) is None:
-            labels = objects.labels(pod)
-            sets = world.list(DAEMON_SET, objects.namespace(pod))
-            found |= {objects.key(daemon): None for daemon in sets if selector_of(daemon).matches(labels)}
-    return found
-
-
-def _of_revision(old: Object | None, new: Object | None, world: World) -> Iterable[str]:
-    return [key for found in (old, new) if found is not None for key in pods.owner_key(found, "DaemonSet")]
-
-
 SPECS = (
     ControllerSpec(
         name="daemonset-controller",
         decide=decide,
         kind=DAEMON_SET,
-        watches=(Watch(POD, _of_pod), Watch(NODE, _of_node), Watch(CONTROLLER_REVISION, _of_revision)),
+        watches=(dependents_of(DAEMON_SET), Watch(NODE, _of_node), dependents_of(DAEMON_SET, CONTROLLER_REVISION)),
         account="daemon-set-controller",
         workers=2,
     ),

@@ -15,7 +15,7 @@ from k3s.controllers import deployment_revisions as revisions
 from k3s.controllers import deployment_status as statuses
 from k3s.controllers import pods
 from k3s.controllers.actions import NOTHING, Action, Create, Decision, Emit, Update, delete
-from k3s.controllers.claims import claim, selector_of
+from k3s.controllers.claims import claim, dependents_of, selector_of
 from k3s.controllers.deployment_bounds import bounds
 from k3s.controllers.deployment_scale import new_size, proportional
 from k3s.controllers.known import DEPLOYMENT, POD, REPLICA_SET
@@ -234,20 +234,6 @@ def _is_empty(rs: Object) -> bool:
     return seen and not _size(rs) and not status.get("replicas", 0)
 
 
-def _of_replica_set(old: Object | None, new: Object | None, world: World) -> Sequence[str]:
-    keys: dict[str, None] = {}
-    for rs in (new, old):
-        if rs is None:
-            continue
-        if objects.controller_of(rs) is not None:
-            keys |= dict.fromkeys(pods.owner_key(rs, "Deployment"))
-            continue
-        for deployment in world.list(DEPLOYMENT, objects.namespace(rs)):
-            if selector_of(deployment).matches(objects.labels(rs)):
-                keys[objects.key(deployment)] = None
-    return list(keys)
-
-
 def _of_pod(old: Object | None, new: Object | None, world: World) -> Sequence[str]:
     """Only Recreate waits for pods themselves: for the end of the last old one."""
     pod = new if new is not None else old
@@ -267,7 +253,7 @@ SPECS = (
         name="deployment-controller",
         decide=decide,
         kind=DEPLOYMENT,
-        watches=(Watch(REPLICA_SET, _of_replica_set), Watch(POD, _of_pod)),
+        watches=(dependents_of(DEPLOYMENT, REPLICA_SET), Watch(POD, _of_pod)),
         account="deployment-controller",
     ),
 )

@@ -16,9 +16,9 @@ from k3s.api.kinds import Kind
 from k3s.api.object import Object, evolve
 from k3s.controllers import pods
 from k3s.controllers.actions import NOTHING, Action, Create, Decision, Parallel, Update, delete, earliest
-from k3s.controllers.claims import claim, selector_of
+from k3s.controllers.claims import claim, dependents_of, selector_of
 from k3s.controllers.known import POD, REPLICA_SET, REPLICATION_CONTROLLER
-from k3s.controllers.spec import ControllerSpec, Watch
+from k3s.controllers.spec import ControllerSpec
 from k3s.controllers.world import World
 
 # Pods made or deleted in one decision at the most.
@@ -158,35 +158,19 @@ def _conditions(old: list[Object], rs: Object, count: int, failure: str, now: fl
     return [*others, new]
 
 
-def _watch(kind: Kind) -> Watch:
-    def of(pod: Object, world: World) -> Sequence[str]:
-        if objects.controller_of(pod) is not None:
-            return pods.owner_key(pod, kind.kind)
-        # An orphan concerns whoever may adopt it.
-        sets = world.list(kind, objects.namespace(pod))
-        return [objects.key(rs) for rs in sets if selector_of(rs).matches(objects.labels(pod))]
-
-    def keys(old: Object | None, new: Object | None, world: World) -> Sequence[str]:
-        if pods.same_for_owner(old, new):
-            return ()
-        return [key for pod in (new, old) if pod is not None for key in of(pod, world)]
-
-    return Watch(POD, keys)
-
-
 SPECS = (
     ControllerSpec(
         name="replicaset-controller",
         decide=decide,
         kind=REPLICA_SET,
-        watches=(_watch(REPLICA_SET),),
+        watches=(dependents_of(REPLICA_SET),),
         account="replicaset-controller",
     ),
     ControllerSpec(
         name="replication-controller",
         decide=decide_replication_controller,
         kind=REPLICATION_CONTROLLER,
-        watches=(_watch(REPLICATION_CONTROLLER),),
+        watches=(dependents_of(REPLICATION_CONTROLLER),),
         reads=(REPLICA_SET,),
         account="replication-controller",
     ),

@@ -5,7 +5,7 @@ Source: the API documentation of apps/v1 StatefulSet, KEP-3335 (start ordinal), 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from k3s.api import object as objects
@@ -13,9 +13,9 @@ from k3s.api.object import Object, evolve
 from k3s.controllers import history, pods
 from k3s.controllers import statefulset_identity as identity
 from k3s.controllers.actions import NOTHING, Action, Create, Decision, Emit, Parallel, Update, delete, earliest
-from k3s.controllers.claims import claim, selector_of
+from k3s.controllers.claims import claim, dependents_of, selector_of
 from k3s.controllers.known import CLAIM, CONTROLLER_REVISION, POD, STATEFUL_SET
-from k3s.controllers.spec import ControllerSpec, Watch
+from k3s.controllers.spec import ControllerSpec
 from k3s.controllers.world import World
 
 
@@ -214,31 +214,12 @@ def _status(state: State, owned: Sequence[Object]) -> tuple[Object, float | None
     return status, earliest(*(wait for wait in waits if wait))
 
 
-def _of_pod(old: Object | None, new: Object | None, world: World) -> Iterable[str]:
-    if pods.same_for_owner(old, new):
-        return ()
-    found: dict[str, None] = {}
-    for pod in (new, old):
-        if pod is None:
-            continue
-        found |= dict.fromkeys(pods.owner_key(pod, "StatefulSet"))
-        if objects.controller_of(pod) is None:
-            labels = objects.labels(pod)
-            sets = world.list(STATEFUL_SET, objects.namespace(pod))
-            found |= {objects.key(owner): None for owner in sets if selector_of(owner).matches(labels)}
-    return found
-
-
-def _of_revision(old: Object | None, new: Object | None, world: World) -> Iterable[str]:
-    return [key for found in (old, new) if found is not None for key in pods.owner_key(found, "StatefulSet")]
-
-
 SPECS = (
     ControllerSpec(
         name="statefulset-controller",
         decide=decide,
         kind=STATEFUL_SET,
-        watches=(Watch(POD, _of_pod), Watch(CONTROLLER_REVISION, _of_revision)),
+        watches=(dependents_of(STATEFUL_SET), dependents_of(STATEFUL_SET, CONTROLLER_REVISION)),
         reads=(CLAIM,),
         account="statefulset-controller",
     ),

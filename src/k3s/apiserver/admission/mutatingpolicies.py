@@ -13,8 +13,9 @@ from k3s.api.kinds import Kind, Registry, builtin
 from k3s.api.object import Object
 from k3s.api.patch import json_patch
 from k3s.apiserver.admission import policies
-from k3s.apiserver.admission.chain import AGAIN, CREATE, SECOND, UPDATE, Plugin, refuse
+from k3s.apiserver.admission.chain import CREATE, UPDATE, Plugin, refuse
 from k3s.apiserver.admission.policies import Binding, Compiled, Misconfigured, Refusal
+from k3s.apiserver.admission.rounds import Rounds
 from k3s.apiserver.admits import AdmissionRequest
 from k3s.apiserver.authz import Authorizes
 
@@ -71,24 +72,16 @@ class MutatingPolicy(Plugin):
         found = self._policies.about(request)
         if not found:
             return obj
-        state, second = request.state, SECOND in request.state
-        due: set[str] = state.setdefault("policies due", set())
-        if second and state.get("policies made") != obj:
-            due.update(state.get("policies asked", ()))
-        asked: list[str] = state.setdefault("policies asked", [])
+        rounds = Rounds.of(request, self.name)
         for policy, kind in found:
-            if second and policy.name not in due:
+            if not rounds.concerns(policy.name):
                 continue
-            due.discard(policy.name)
             new = self._evaluated(policy, kind, request, obj)
-            if new != obj:
-                obj = new
-                request = request.with_object(obj)
-                due.update(asked)
-                state[AGAIN] = True
-            if policy.spec.get("reinvocationPolicy") == "IfNeeded":
-                asked.append(policy.name)
-        state["policies made"] = obj
+            changed = new != obj
+            if changed:
+                obj, request = new, request.with_object(new)
+            rounds.answered(policy.name, changed=changed, again=policy.spec.get("reinvocationPolicy") == "IfNeeded")
+        rounds.end(obj)
         return obj
 
     def _evaluated(self, policy: Compiled[Mutator], kind: Kind, request: AdmissionRequest, obj: Object) -> Object:

@@ -17,8 +17,9 @@ from k3s.api.kinds import Kind, Registry, builtin
 from k3s.api.object import Object
 from k3s.api.patch import json_patch
 from k3s.apiserver.admission import matching, reviews
-from k3s.apiserver.admission.chain import AGAIN, CONNECT, CREATE, DELETE, SECOND, UPDATE, Plugin
+from k3s.apiserver.admission.chain import CONNECT, CREATE, DELETE, UPDATE, Plugin
 from k3s.apiserver.admission.conditions import Conditions
+from k3s.apiserver.admission.rounds import Rounds
 from k3s.apiserver.admission.webhookclient import CallFailed, WebhookClient
 from k3s.apiserver.admits import AdmissionRequest
 from k3s.apiserver.authz import Authorizes
@@ -180,25 +181,17 @@ class MutatingWebhook(_Webhooks):
             await self._ask(hook, kind, request, mutating=True)
 
     async def _admit(self, request: AdmissionRequest, obj: Object) -> Object:
-        second, state = SECOND in request.state, request.state
-        asked: list[str] = state.setdefault("webhooks", [])
-        due: set[str] = state.setdefault("webhooks due", set())
-        if second and state.get("webhooks made") != obj:
-            due.update(asked)
+        rounds = Rounds.of(request, self.name)
         for hook, kind in self._index.about(request.kind, request.operation, request.subresource):
-            if (second and hook.uid not in due) or not self._selected(hook, kind, request):
+            if not rounds.concerns(hook.uid) or not self._selected(hook, kind, request):
                 continue
-            due.discard(hook.uid)
             found = await self._ask(hook, kind, request, mutating=True)
-            changed = obj if found is None or found.patch is None else self._patched(hook, kind, request, obj, found)
-            if changed != obj:
-                obj = changed
-                request = request.with_object(obj)
-                due.update(asked)
-                state[AGAIN] = True
-            if hook.spec.get("reinvocationPolicy") == "IfNeeded":
-                asked.append(hook.uid)
-        state["webhooks made"] = obj
+            new = obj if found is None or found.patch is None else self._patched(hook, kind, request, obj, found)
+            changed = new != obj
+            if changed:
+                obj, request = new, request.with_object(new)
+            rounds.answered(hook.uid, changed=changed, again=hook.spec.get("reinvocationPolicy") == "IfNeeded")
+        rounds.end(obj)
         return obj
 
     def _patched(
