@@ -52,6 +52,8 @@ PURE = (
     "apiserver/seats.py",
     "apiserver/dumps.py",
     "kubelet/pod.py",
+    "kubelet/pod_events.py",
+    "kubelet/pod_state.py",
     "kubelet/containers.py",
     "kubelet/status.py",
     "kubelet/probes.py",

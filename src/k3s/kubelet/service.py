@@ -34,7 +34,7 @@ from k3s.kubelet.host import Host, LinuxHost
 from k3s.kubelet.images import Images
 from k3s.kubelet.launch import NodeFacts
 from k3s.kubelet.node import Identity, Room
-from k3s.kubelet.pod import Phase, State, adopt, begin
+from k3s.kubelet.pod_state import Phase, State, adopt, begin
 from k3s.kubelet.prober import Prober
 from k3s.kubelet.rotation import ROTATE_S, Rotation
 from k3s.kubelet.runtime import interface as cri

@@ -15,7 +15,7 @@ from k3s.api.object import Object, key, namespace, revision, uid
 from k3s.base.aio import Tasks
 from k3s.kubelet import containers, pod, probes, signals, status, volumes
 from k3s.kubelet.actions import PodActions, Shared
-from k3s.kubelet.pod import Phase, State
+from k3s.kubelet.pod_state import Phase, State
 from k3s.kubelet.probes import Schedule
 from k3s.kubelet.runtime import interface as cri
 

@@ -9,7 +9,9 @@ from tests.unit.kubelet.pods import deleting, exited, pod, running, sandbox, spe
 
 from k3s.api.object import Object
 from k3s.kubelet import containers, signals
-from k3s.kubelet.pod import MINIMUM_GRACE_S, Phase, adopt, begin, next_wake, step
+from k3s.kubelet.pod import next_wake, step
+from k3s.kubelet.pod_events import MINIMUM_GRACE_S
+from k3s.kubelet.pod_state import Phase, adopt, begin
 from k3s.kubelet.signals import (
     Abort,
     Aborted,
