@@ -64,6 +64,7 @@ PURE = (
     "kubelet/signals.py",
     "kubelet/node.py",
     "kubelet/eviction.py",
+    "apiserver/written.py",
     "store/interface.py",
     "run/options.py",
     "sim/history.py",

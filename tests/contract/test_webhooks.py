@@ -2,101 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
-import ssl
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fakes.api import Pki
+from tests.fakes.hooks import Hooks, played
 from tests.fakes.reader import FakeReader
-from tests.fakes.server import Caller, serving
+from tests.fakes.server import Caller
 
 from k3s.api.object import Object
 from k3s.apiserver.admission.webhookclient import CallFailed, WebhookClient
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 GROUP = "/apis/admissionregistration.k8s.io/v1"
-Answers = Callable[[str, Object], Object | Awaitable[Object]]
-
-
-class Hooks:
-    """An HTTPS server that answers reviews by `answers(path, request)`; a dict with `body` is sent as it is."""
-
-    def __init__(self, folder: Path, answers: Answers) -> None:
-        self.pki = Pki(folder)
-        self.answers = answers
-        self.asked: list[tuple[str, Object]] = []
-        self.port = 0
-
-    async def __aenter__(self) -> Hooks:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*self.pki.issue("hook.default.svc"))
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                size = next(int(x.split(":")[1]) for x in head.lower().split("\r\n") if x.startswith("content-length"))
-                review = json.loads(await reader.readexactly(size))
-                path = head.split(" ")[1].partition("?")[0]
-                self.asked.append((path, review["request"]))
-                said = self.answers(path, review["request"])
-                said = await said if isinstance(said, Awaitable) else said
-                if said.get("wait"):
-                    await asyncio.sleep(said["wait"])
-                response = {"uid": review["request"]["uid"], "allowed": True, **said}
-                body = {"apiVersion": review["apiVersion"], "kind": "AdmissionReview", "response": response}
-                data = json.dumps(said.get("body", body)).encode()
-                status = said.get("http", "200 OK")
-                writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-    def configuration(self, kind: str, *hooks: Object, rule: Object | None = None) -> Object:
-        """A webhook configuration; each hook gets what it lacks."""
-        rule = {
-            "operations": ["CREATE", "UPDATE"],
-            "apiGroups": [""],
-            "apiVersions": ["v1"],
-            "resources": ["configmaps"],
-            **(rule or {}),
-        }
-        bundle = base64.b64encode(self.pki.ca.read_bytes()).decode()
-        whole = []
-        for number, hook in enumerate(hooks):
-            path = hook.get("path", f"/{number}")
-            url = {"url": f"https://localhost:{self.port}{path}", "caBundle": bundle}
-            given = {k: v for k, v in hook.items() if k != "path"}
-            config = {**url, **given.pop("clientConfig", {})}
-            config = {k: v for k, v in config.items() if v is not None}
-            whole.append(
-                {
-                    "name": f"h{number}.example.com",
-                    "rules": [rule],
-                    "sideEffects": "None",
-                    "admissionReviewVersions": ["v1"],
-                    **given,
-                    "clientConfig": config,
-                }
-            )
-        return {
-            "apiVersion": "admissionregistration.k8s.io/v1",
-            "kind": kind,
-            "metadata": {"name": kind.lower()},
-            "webhooks": whole,
-        }
 
 
 def patch(*operations: Object) -> Object:
@@ -110,21 +30,6 @@ def add(path: str, value: Any) -> Object:
 
 def config(name: str = "a", **more: Any) -> Object:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, **more}
-
-
-def played(run: Any, folder: Path, answers: Answers, steps: Callable[[Hooks, Caller], Any]) -> Hooks:
-    """Runs steps against a server with these hooks."""
-    found: list[Hooks] = []
-
-    async def body() -> None:
-        async with Hooks(folder, answers) as hooks, serving() as server:
-            found.append(hooks)
-            caller = Caller(server.ports[0])
-            await steps(hooks, caller)
-            caller.close()
-
-    run(body())
-    return found[0]
 
 
 async def configured(caller: Caller, configuration: Object) -> None:

@@ -14,10 +14,11 @@ from k3s.apiserver.admission.defaults import chain
 from k3s.apiserver.authn import Authenticator, Credentials
 from k3s.apiserver.authz import Authorizer
 from k3s.apiserver.cache import Cache
+from k3s.apiserver.conversion import computed
 from k3s.apiserver.identity import User
 from k3s.apiserver.nodeauthz import NodeAuthorizer
 from k3s.apiserver.rbac import Rbac
-from k3s.apiserver.server import ApiServer, ApiServerConfig, conversion
+from k3s.apiserver.server import ApiServer, ApiServerConfig
 from k3s.apiserver.virtual import Reviews
 from k3s.base.clock import SystemClock
 from k3s.base.entropy import SeededEntropy
@@ -31,7 +32,7 @@ def build(store: MemoryStore, **more: Any) -> ApiServer:
     """A server on a free port of the loopback address, without TLS; tokens `adm` and `ali`."""
     clock, entropy = more.pop("clock", None) or SystemClock(), SeededEntropy(1)
     registry = REGISTRY.copy()
-    cache = Cache(conversion(registry))
+    cache = Cache(computed(registry))
     authenticator = Authenticator(Credentials(static={"adm": ADMIN, "ali": ALICE}, anonymous=True), cache, clock)
     authorizer = Authorizer(Rbac(cache), NodeAuthorizer(cache, rbac_bootstrap.node_rules()))
     return ApiServer(
@@ -71,6 +72,7 @@ class Caller:
         self._token = token
         self.reader: asyncio.StreamReader | None = None
         self.writer: asyncio.StreamWriter | None = None
+        self._events: list[bytes] = []
 
     async def open(self) -> Caller:
         """Connects."""
@@ -114,11 +116,15 @@ class Caller:
         return status, decode(data) if data else {}
 
     async def event(self) -> Object:
-        """Reads one chunk of a watch, which has to hold one event."""
+        """The next event of a watch; empty when it has ended."""
         assert self.reader is not None
-        size = int(await self.reader.readuntil(b"\r\n"), 16)
-        data = await self.reader.readexactly(size + 2)
-        return decode(data[:-2]) if size else {}
+        while not self._events:
+            size = int(await self.reader.readuntil(b"\r\n"), 16)
+            data = await self.reader.readexactly(size + 2)
+            if not size:
+                return {}
+            self._events += data[:-2].splitlines()
+        return decode(self._events.pop(0))
 
     def close(self) -> None:
         """Hangs up."""

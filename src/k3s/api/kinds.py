@@ -63,6 +63,9 @@ class Kind:
     printer_columns: tuple[Mapping[str, Any], ...] = ()
     #: Fields besides name and namespace by which objects of a custom kind can be selected, as `spec.color`.
     selectable_fields: tuple[str, ...] = ()
+    #: The webhook that converts objects of a custom kind (spec.conversion.webhook of its definition); None when
+    #: nothing but the apiVersion differs between its versions.
+    webhook: Mapping[str, Any] | None = None
     api_version: str = ""
 
     @property
@@ -164,19 +167,26 @@ class Registry:
         return self._by_kind.get((group, version, obj.get("kind", "")))
 
     def storage_kind(self, kind: Kind) -> Kind:
-        """The row of the version that objects of `kind` are stored in; itself for most."""
+        """The row of the version that objects of `kind` are stored in, itself for most.
+
+        Where a definition does not serve that version, the most stable of those that it serves.
+        """
         if kind.is_storage_version:
             return kind
-        group, version = split_api_version(kind.storage_version)
-        return self._by_kind[group, version, kind.kind]
+        found = self._by_kind.get((*split_api_version(kind.storage_version), kind.kind))
+        if found is not None:
+            return found
+        versions = self._versions.get(kind.group, ())
+        rows = (self._by_kind.get((kind.group, version, kind.kind)) for version in versions)
+        return next((row for row in rows if row is not None), kind)
 
     def all(self) -> list[Kind]:
         """Every served row: built-in groups in upstream's order, then custom ones by name; plurals by name."""
         return [kind for group, version in self.group_versions() for kind in self.of_version(group, version)]
 
     def stored(self) -> list[Kind]:
-        """One row for each place in the datastore: the version that objects are stored in."""
-        return [kind for kind in self.all() if kind.stored and kind.is_storage_version]
+        """One row for each place in the datastore: see `storage_kind`."""
+        return [kind for kind in self.all() if kind.stored and self.storage_kind(kind) is kind]
 
     @property
     def builtin_groups(self) -> tuple[str, ...]:

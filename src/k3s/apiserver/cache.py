@@ -52,6 +52,12 @@ def _rest(obj: Object) -> Object:
     return {k: v for k, v in obj.items() if k not in _FIRST}
 
 
+def divided(value: bytes, revision: int) -> tuple[bytes, bytes]:
+    """The head of a stored form, and its tail with the resourceVersion."""
+    at = value.index(_META)
+    return value[:at], b'%b%d",%b' % (_STAMP, revision, value[at + len(_META) :])
+
+
 _FIRST = frozenset({"kind", "apiVersion", "metadata"})
 
 
@@ -380,12 +386,8 @@ class Cache:
 
     def item(self, namespace: str, name: str, revision: int, created: int, value: bytes) -> Item:
         """The item of a stored value."""
-        at = value.index(_META)
-        head = value[:at]
-        head = self._heads.setdefault(head, head)
-        return Item(
-            namespace, name, revision, created, head, b'%b%d",%b' % (_STAMP, revision, value[at + len(_META) :])
-        )
+        head, tail = divided(value, revision)
+        return Item(namespace, name, revision, created, self._heads.setdefault(head, head), tail)
 
     def _place(self, key: str) -> tuple[Bucket, str, str]:
         # /registry/<group>/<plural>/[<namespace>/]<name>

@@ -8,25 +8,27 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from k3s.api import apply as fields
 from k3s.api import custom, schema, times
-from k3s.api.errors import ApiError, BadRequest, already_exists, conflict, forbidden, invalid, not_found
+from k3s.api.errors import ApiError, already_exists, conflict, forbidden, invalid, not_found
 from k3s.api.kinds import Kind, builtin
 from k3s.api.object import Object
 from k3s.api.validation import validate_create, validate_update
 from k3s.api.validation.advice import advise
-from k3s.apiserver import deletion
+from k3s.apiserver import deletion, written
 from k3s.apiserver.admission.chain import NotYet
 from k3s.apiserver.admits import AdmissionRequest, Admits
 from k3s.apiserver.body import settled
 from k3s.apiserver.cache import Bucket, Cache, Item, serialise
+from k3s.apiserver.conversion import Conversions
 from k3s.apiserver.strategy import Cause, Context, Strategy
 from k3s.base.aio import at_once
 from k3s.base.entropy import Entropy
 from k3s.store.interface import KeyConflict, Store
 
+T = TypeVar("T")
 #: What an object becomes; a coroutine when somebody outside has to be asked first.
 Mutate = Callable[["Object | None"], "Object | Coroutine[Any, Any, Object | None] | None"]
 # How often a write that others got ahead of is tried again before the client has to.
@@ -36,7 +38,6 @@ _NAME_ATTEMPTS = 8
 _NOT_YET_S = 2.0
 # A generated name is cut so that the random end still fits into a DNS label.
 _PREFIX_LIMIT = 58
-MODIFIED_MEANWHILE = "the object has been modified; please apply your changes to the latest version and try again"
 _NAMESPACE = builtin("v1", "Namespace")
 
 
@@ -96,7 +97,7 @@ class Crud:
         admission: Admits,
         entropy: Entropy,
         storage_kind: Callable[[Kind], Kind],
-        convert: Callable[[Object, Kind], Object],
+        conversions: Conversions,
     ) -> None:
         self._store = store
         self.cache = cache
@@ -104,7 +105,7 @@ class Crud:
         self._admission = admission
         self._entropy = entropy
         self._storage_kind = storage_kind
-        self._convert = convert
+        self._conversions = conversions
         self._keys = Keys()
 
     # --- the one write
@@ -121,26 +122,31 @@ class Crud:
         try:
             for _ in range(_ATTEMPTS):
                 item = bucket.get(namespace, name)
-                old = None if item is None else self.cache.as_kind(item, kind)
+                seen = item
+                if item is not None and self._conversions.foreign(kind, item):
+                    seen = await self._unlocked(key, self._conversions.item(item, kind))
+                    if bucket.get(namespace, name) is not item:
+                        continue
+                old = None if seen is None else self.cache.as_kind(seen, kind)
                 new = mutate(old)
                 if new is not None and not isinstance(new, dict):
                     new = await self._unlocked(key, new)
                     if bucket.get(namespace, name) is not item:
                         continue
                 if new is old:
-                    return Outcome(item, old)
+                    return Outcome(seen, old)
                 if dry_run:
                     return Outcome(None, new if new is not None else old, deleted=new is None)
                 try:
                     return await self._write(kind, bucket, key, item, new)
                 except KeyConflict as lost:
-                    seen = self.cache.revision
-                    await self.cache.reached(max(lost.current.revision, 1) if lost.current else seen + 1)
+                    newer = lost.current.revision if lost.current else self.cache.revision + 1
+                    await self.cache.reached(max(newer, 1))
         finally:
             self._keys.release(key)
-        raise conflict(kind.group, kind.plural, name, MODIFIED_MEANWHILE)
+        raise conflict(kind.group, kind.plural, name, written.MODIFIED_MEANWHILE)
 
-    async def _unlocked(self, key: str, work: Coroutine[Any, Any, Object | None]) -> Object | None:
+    async def _unlocked(self, key: str, work: Coroutine[Any, Any, T]) -> T:
         """What `work` answers; the key is free meanwhile."""
         self._keys.release(key)
         try:
@@ -154,7 +160,7 @@ class Crud:
                 return Outcome(None, deleted=True)
             revision = await self._store.delete(key, item.revision)
             return Outcome(item.restamped(revision), deleted=True)
-        stored = new if kind.is_storage_version else self._convert(new, self._storage_kind(kind))
+        stored = new if kind.is_storage_version else await self._conversions.stored(new, kind)
         value = serialise(stored)
         self.cache.expect(key, value, stored)
         try:
@@ -165,7 +171,7 @@ class Crud:
         now = bucket.get(meta.get("namespace", ""), meta["name"])
         if now is None or now.revision != revision:
             now = self.cache.item(meta.get("namespace", ""), meta["name"], revision, revision, value)
-        return Outcome(now)
+        return Outcome(await self._conversions.item(now, kind) if self._conversions.foreign(kind, now) else now)
 
     # --- create
 
@@ -173,10 +179,10 @@ class Crud:
         """Creates an object. Raises AlreadyExists, Invalid, NotFound."""
         kind = context.kind
         strategy = self.strategies(kind)
-        obj = with_namespace(context, obj)
+        obj = written.with_namespace(context, obj)
         obj = schema.defaults(kind, strategy.reset_create(obj))
         if not context.applied:
-            obj = tracked(context, None, obj)
+            obj = written.tracked(context, None, obj)
         prefix = "" if obj["metadata"].get("name") else obj["metadata"].get("generateName", "")
         for attempt in range(_NAME_ATTEMPTS if prefix else 1):
             if prefix:
@@ -223,7 +229,7 @@ class Crud:
             context.warnings,
         )
         obj = await self._admission.admit(request)
-        meta = {k: v for k, v in obj["metadata"].items() if k not in _SERVER_OWNED}
+        meta = {k: v for k, v in obj["metadata"].items() if k not in written.SERVER_OWNED}
         meta["uid"] = self._entropy.uid()
         meta["creationTimestamp"] = times.format(context.now)
         if strategy.counts:
@@ -309,12 +315,12 @@ class Crud:
 
     async def _changed(self, context: Context, strategy: Strategy, old: Object, new: Object) -> Object:
         kind = context.kind
-        check_identity(context, new)
-        check_revision(context, strategy, old, new)
+        written.check_identity(context, new)
+        written.check_revision(context, strategy, old, new)
         new = strategy.reset_update(context, old, new)
-        new = with_kept_metadata(schema.defaults(kind, new, settled(kind, old)), old)
+        new = written.with_kept_metadata(schema.defaults(kind, new, settled(kind, old)), old)
         if not context.applied:
-            new = tracked(context, old, new)
+            new = written.tracked(context, old, new)
         if new == old:
             return old
         request = AdmissionRequest(
@@ -332,9 +338,9 @@ class Crud:
         )
         new = await self._admission.admit(request)
         new = strategy.prepare_update(context, old, new)
-        new = counted(context, strategy, old, new)
+        new = written.counted(context, strategy, old, new)
         causes: list[Cause] = [
-            *metadata_causes(old, new),
+            *written.metadata_causes(old, new),
             *_problems(context, old, new),
             *strategy.validate(context, old, new),
         ]
@@ -407,126 +413,3 @@ def _problems(context: Context, old: Object, new: Object) -> list[Cause]:
 
 class _Absent(Exception):
     """A PUT met no object."""
-
-
-# What a creator cannot choose.
-_SERVER_OWNED = frozenset(
-    {
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "resourceVersion",
-        "selfLink",
-    }
-)
-
-
-def with_namespace(context: Context, obj: Object) -> Object:
-    """A new object with the namespace of its URL, none without one. Raises BadRequest when it names another."""
-    meta = obj.get("metadata") or {}
-    if meta.get("resourceVersion"):
-        raise ApiError("resourceVersion should not be set on objects to be created", code=500)
-    space = meta.get("namespace", "")
-    if space != context.namespace:
-        if space and context.namespace:
-            raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")
-        meta = {key: value for key, value in meta.items() if key != "namespace"}
-        meta = {**meta, "namespace": context.namespace} if context.namespace else meta
-    return obj if meta is obj.get("metadata") else {**obj, "metadata": meta}
-
-
-def check_identity(context: Context, new: Object) -> None:
-    """An update cannot rename or move. Raises BadRequest."""
-    meta = new.get("metadata") or {}
-    name, space = meta.get("name", ""), meta.get("namespace", "")
-    if not name:
-        raise BadRequest(
-            f"the name of the object ({context.name} based on URL) was undeterminable: name must be provided"
-        )
-    if name != context.name:
-        raise BadRequest(f"the name of the object ({name}) does not match the name on the URL ({context.name})")
-    if space and context.namespace and space != context.namespace:
-        raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")
-
-
-def check_revision(context: Context, strategy: Strategy, old: Object, new: Object) -> None:
-    """An update that names a revision or a uid is about that one. Raises Conflict, Invalid."""
-    kind, meta, before = context.kind, new["metadata"], old["metadata"]
-    revision = meta.get("resourceVersion") or ""
-    if revision in ("", "0"):
-        if strategy.conditional_update and context.verb == "update":
-            text = "Invalid value: 0: must be specified for an update"
-            cause = {"reason": "FieldValueInvalid", "message": text, "field": "metadata.resourceVersion"}
-            raise invalid(kind.group, kind.plural, context.name, [cause])
-    elif not revision.isdigit():
-        raise ApiError(f'strconv.ParseUint: parsing "{revision}": invalid syntax', code=500)
-    elif revision != before.get("resourceVersion"):
-        raise conflict(kind.group, kind.plural, context.name, MODIFIED_MEANWHILE)
-    uid = meta.get("uid")
-    if uid and uid != before["uid"] and context.verb == "update":
-        why = (
-            f"StorageError: invalid object, Code: 4, Key: {_shown_key(context)}, "
-            f"ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, "
-            f"UID in object meta: {before['uid']}"
-        )
-        raise conflict(kind.group, kind.plural, context.name, why)
-
-
-def _shown_key(context: Context) -> str:
-    """Where messages say that an object is stored: the groups of built-in kinds do not show."""
-    kind = context.kind
-    parts = ("/registry", kind.group if kind.custom else "", kind.plural, context.namespace, context.name)
-    return "/".join(part for part in parts if part)
-
-
-def with_kept_metadata(new: Object, old: Object) -> Object:
-    """A changed object with the metadata that only the server sets; what was given otherwise is judged later."""
-    before = old["metadata"]
-    meta = dict(new["metadata"])
-    meta.pop("selfLink", None)
-    for key in ("uid", "deletionTimestamp", "deletionGracePeriodSeconds"):
-        if not meta.get(key) and key in before:
-            meta[key] = before[key]
-    for key in ("namespace", "creationTimestamp", "generation", "resourceVersion"):
-        if key in before:
-            meta[key] = before[key]
-        else:
-            meta.pop(key, None)
-    return {**new, "metadata": meta}
-
-
-def tracked(context: Context, old: Object | None, new: Object) -> Object:
-    """The object with the record of who changed which field; the record of before when nobody keeps one."""
-    manager = context.field_manager
-    if not manager:
-        before = (old or {}).get("metadata", {}).get("managedFields")
-        meta = new["metadata"]
-        if meta.get("managedFields") == before:
-            return new
-        kept = {k: v for k, v in meta.items() if k != "managedFields"}
-        return {**new, "metadata": {**kept, "managedFields": before} if before else kept}
-    node = schema.definition_of(context.kind)
-    now = None if context.subresource == "scale" else context.now
-    return fields.track_update(node, old, new, manager, subresource=context.subresource, now=now)
-
-
-def metadata_causes(old: Object, new: Object) -> list[Cause]:
-    """What is wrong with the metadata of an update."""
-    causes = []
-    for key in ("uid", "deletionTimestamp", "deletionGracePeriodSeconds"):
-        was, is_now = old["metadata"].get(key), new["metadata"].get(key)
-        if was != is_now:
-            shown = f'"{is_now}"' if isinstance(is_now, str) else is_now
-            text = f"Invalid value: {shown}: field is immutable"
-            # Once by the rules of every update, once by those of the kind: clients count causes.
-            causes += 2 * [{"reason": "FieldValueInvalid", "message": text, "field": f"metadata.{key}"}]
-    return causes
-
-
-def counted(context: Context, strategy: Strategy, old: Object, new: Object) -> Object:
-    """A changed object with its next generation when its spec changed."""
-    if not strategy.counts or not strategy.changed_spec(context, old, new):
-        return new
-    generation = (old["metadata"].get("generation") or 0) + 1
-    return {**new, "metadata": {**new["metadata"], "generation": generation}}

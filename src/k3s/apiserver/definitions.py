@@ -36,10 +36,12 @@ def rows(definition: Object) -> list[Kind]:
     spec = definition["spec"]
     names, versions = spec["names"], spec["versions"]
     stored = next((v["name"] for v in versions if v.get("storage")), versions[0]["name"])
-    return [_row(spec, names, version, stored) for version in versions if version.get("served")]
+    conversion = spec.get("conversion") or {}
+    webhook = conversion.get("webhook") if conversion.get("strategy") == "Webhook" else None
+    return [_row(spec, names, version, stored, webhook) for version in versions if version.get("served")]
 
 
-def _row(spec: Object, names: Object, version: Object, stored: str) -> Kind:
+def _row(spec: Object, names: Object, version: Object, stored: str, webhook: Object | None) -> Kind:
     group = spec["group"]
     raw = (version.get("schema") or {}).get("openAPIV3Schema")
     return make(
@@ -59,6 +61,7 @@ def _row(spec: Object, names: Object, version: Object, stored: str) -> Kind:
         schema=schema.custom(raw) if raw else None,
         printer_columns=tuple(version.get("additionalPrinterColumns") or ()),
         selectable_fields=tuple(f["jsonPath"].lstrip(".") for f in version.get("selectableFields") or ()),
+        webhook=webhook,
     )
 
 
@@ -249,9 +252,10 @@ class Definitions:
     async def _empty(self, name: str) -> None:
         kinds = self._rows.get(name) or []
         if kinds:
-            bucket = self._cache.bucket(kinds[0])
+            kind = self._registry.storage_kind(kinds[0])
+            bucket = self._cache.bucket(kind)
             for item in list(bucket.items(everywhere=True)):
-                await self._delete(kinds[0], item.namespace, item.name)
+                await self._delete(kind, item.namespace, item.name)
             while bucket.count:
                 await self._cache.reached(self._cache.revision + 1)
 

@@ -19,6 +19,7 @@ from k3s.api.object import Object
 from k3s.api.selectors import check_fields, parse_fields, parse_labels
 from k3s.api.validation.causes import Causes, forbidden, one_of
 from k3s.apiserver.cache import Bucket, Cache, Item
+from k3s.apiserver.conversion import Conversions
 from k3s.apiserver.past import as_of
 from k3s.apiserver.request import Target, truth
 from k3s.apiserver.results import Many, One, Watching
@@ -27,6 +28,8 @@ from k3s.base.entropy import Entropy
 from k3s.store.interface import Compacted, FutureRevision, Store
 
 _MATCH = "resourceVersionMatch"
+# What is left out to see everything before fields are looked at.
+_CUT = frozenset({"fieldSelector", "limit", "continue"})
 _NUMBER = re.compile("[+-]?[0-9]+")
 # How long a read waits for a revision that has not been seen yet.
 _WAIT_S = 3.0
@@ -161,11 +164,20 @@ def _revision(text: str, prefix: str = "invalid resource version: ") -> int:
 class Reads:
     """The reading verbs."""
 
-    def __init__(self, cache: Cache, store: Store, hub: Hub, entropy: Entropy, watch_s: float = WATCH_S) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        store: Store,
+        hub: Hub,
+        conversions: Conversions,
+        entropy: Entropy,
+        watch_s: float = WATCH_S,
+    ) -> None:
         self._watch_s = watch_s
         self._cache = cache
         self._store = store
         self._hub = hub
+        self._conversions = conversions
         self._entropy = entropy
 
     def as_kind(self, item: Item, kind: Kind) -> Object:
@@ -183,14 +195,15 @@ class Reads:
         item = self._cache.bucket(kind).get(namespace, name)
         if item is None:
             raise not_found(kind.group, kind.plural, name)
-        return One(kind, item)
+        return One(kind, item) if kind.webhook is None else self._converted(kind, item)
+
+    async def _converted(self, kind: Kind, item: Item) -> One:
+        return One(kind, await self._conversions.item(item, kind))
 
     async def _get_later(self, kind: Kind, namespace: str, name: str, revision: int) -> One:
         await self._reached(revision)
-        item = self._cache.bucket(kind).get(namespace, name)
-        if item is None:
-            raise not_found(kind.group, kind.plural, name)
-        return One(kind, item)
+        found = self.get(kind, namespace, name, {})
+        return found if isinstance(found, One) else await found
 
     async def _reached(self, revision: int) -> None:
         if revision <= self._cache.revision:
@@ -206,6 +219,22 @@ class Reads:
 
     def list(self, kind: Kind, namespace: str, query: Mapping[str, str]) -> Many | Awaitable[Many]:
         """A page of objects, or all."""
+        if kind.webhook is not None:
+            return self._list_converted(kind, namespace, query)
+        return self._list(kind, namespace, query)
+
+    async def _list_converted(self, kind: Kind, namespace: str, query: Mapping[str, str]) -> Many:
+        """A list of what only a webhook can make; with a selector for fields, which may have moved, all are made."""
+        fields = scope_of(kind, namespace, query).fields
+        found = self._list(kind, namespace, {k: v for k, v in query.items() if not fields or k not in _CUT})
+        many = found if isinstance(found, Many) else await found
+        many.items = await self._conversions.items(many.items, kind)
+        if not fields:
+            return many
+        limit = max(number(query.get("limit") or "0"), 0)
+        return self._cut(kind, scope_of(kind, namespace, query), limit, iter(many.items), many.revision)
+
+    def _list(self, kind: Kind, namespace: str, query: Mapping[str, str]) -> Many | Awaitable[Many]:
         if not query:
             bucket = self._cache.bucket(kind)
             everywhere = not namespace and kind.namespaced
@@ -338,6 +367,10 @@ class Reads:
         wants_initial = truth(query.get("sendInitialEvents")) and query.get("sendInitialEvents") is not None
         initial = wants_initial or (revision == 0 and query.get("sendInitialEvents") is None)
         bucket = self._cache.bucket(kind)
+        if kind.webhook is not None:
+            return self._watch_converted(
+                Watching(kind, bucket, scope, Begin(0), bookmarks, timeout), revision, initial, wants_initial
+            )
 
         def made(begin: Begin) -> Watching:
             return Watching(kind, bucket, scope, begin, bookmarks, timeout)
@@ -349,6 +382,18 @@ class Reads:
             if begin is not None:
                 return made(begin)
         return self._watch_later(made, bucket, scope, revision, initial, wants_initial and bookmarks)
+
+    async def _watch_converted(self, watching: Watching, revision: int, initial: bool, wants: bool) -> Watching:
+        """A watch of what only a webhook can make."""
+        bucket, scope = watching.bucket, watching.scope
+        if initial:
+            await self._reached(revision)
+        else:
+            revision = revision or self._cache.revision
+        place = Scope(scope.namespace, scope.name)
+        begin = await self._hub.begin(bucket, place, revision, initial, wants and watching.bookmarks)
+        watching.begin = await self._hub.converted(watching.kind, bucket, scope, begin)
+        return watching
 
     async def _watch_later(
         self,

@@ -7,14 +7,14 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 
-from k3s.api import convert
-from k3s.api.kinds import REGISTRY, Kind, Registry
-from k3s.api.object import Object
+from k3s.api.kinds import REGISTRY, Registry
 from k3s.apiserver import bootstrap
+from k3s.apiserver.admission.webhookclient import WebhookClient
 from k3s.apiserver.admits import Admits
 from k3s.apiserver.authn import Authenticates
 from k3s.apiserver.authz import Authorizes
 from k3s.apiserver.cache import Cache
+from k3s.apiserver.conversion import Conversions, computed
 from k3s.apiserver.crud import Crud
 from k3s.apiserver.datastore import Datastore
 from k3s.apiserver.definitions import Definitions
@@ -67,18 +67,6 @@ class ApiServerConfig:
     watch_s: float = WATCH_S
 
 
-def conversion(registry: Registry) -> Callable[[Object, Kind], Object]:
-    """How an object becomes the same object in another version of its kind."""
-
-    def converted(obj: Object, kind: Kind) -> Object:
-        source = registry.of(obj)
-        if source is None or source is kind:
-            return obj
-        return convert.convert(obj, source, kind)
-
-    return converted
-
-
 class Local:
     """The pipeline for one identity of this process: what `client.local.LocalTransport` talks to."""
 
@@ -125,16 +113,17 @@ class ApiServer:
         self._config = config
         self._clock = clock
         self.registry = registry or REGISTRY.copy()
-        self.cache = cache or Cache(conversion(self.registry))
+        self.cache = cache or Cache(computed(self.registry))
         self.metrics = metrics or measures.Registry()
-        self._hub = Hub(self.cache, store)
+        conversions = Conversions(self.registry, self.cache.convert, WebhookClient(self.cache), entropy)
+        self._hub = Hub(self.cache, store, conversions)
         self.strategies = Strategies(self.cache, entropy, config.service_cidrs, config.node_ports)
         self.crud = Crud(
-            store, self.cache, self.strategies.of, admission, entropy, self.registry.storage_kind, self.cache.convert
+            store, self.cache, self.strategies.of, admission, entropy, self.registry.storage_kind, conversions
         )
         admission.attach(self.crud.commit)
         self._definitions = Definitions(self.registry, self.cache, self.crud, clock, self.strategies.forget)
-        reads = Reads(self.cache, store, self._hub, entropy, config.watch_s)
+        reads = Reads(self.cache, store, self._hub, conversions, entropy, config.watch_s)
         renderer = Renderer(self.cache, clock)
         writes = Writes(self.crud, self.registry, clock, reviews)
         writes.serve(table(reads, writes, admission, issuer, nodes))

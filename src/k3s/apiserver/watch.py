@@ -17,6 +17,9 @@ from k3s.api.kinds import Kind
 from k3s.api.object import Object
 from k3s.api.selectors import FieldSelector, LabelSelector
 from k3s.apiserver.cache import Bucket, Cache, Change, Item
+from k3s.apiserver.conversion import Conversions
+from k3s.apiserver.feed import Feed
+from k3s.base.aio import Tasks
 from k3s.base.message import Sink, chunk
 from k3s.client.transport import WatchEvent
 from k3s.store.interface import Compacted, Store
@@ -111,6 +114,10 @@ class Watcher:
         """Hears that nothing more happened up to `revision`."""
         raise NotImplementedError
 
+    def fail(self, error: ApiError) -> None:
+        """Ends the watch: what happened cannot be told."""
+        self.close()
+
     def close(self) -> None:
         """Ends the watch from the server's side."""
         raise NotImplementedError
@@ -118,17 +125,18 @@ class Watcher:
     def join(self, after: int) -> None:
         """From now on hears of changes after `after`."""
         self.after = self.told = after
-        self.bucket.watchers[self] = None
         self.hub.joined(self)
 
     def leave(self) -> None:
         """Hears no more."""
-        self.bucket.watchers.pop(self, None)
         self.hub.left(self)
 
 
 class Begin:
-    """Where a watch starts: what is there (`items`, as ADDED), then `changes`, then everything after `revision`."""
+    """Where a watch starts: what is there (`items`, as ADDED), then `changes`, then everything after `revision`.
+
+    `initial_end` is the revision of the bookmark that ends what is there, 0 when nobody asked for one.
+    """
 
     __slots__ = ("changes", "error", "initial_end", "items", "revision")
 
@@ -137,7 +145,7 @@ class Begin:
         revision: int,
         items: Sequence[Item] = (),
         changes: Sequence[Change] = (),
-        initial_end: bool = False,
+        initial_end: int = 0,
         error: ApiError | None = None,
     ) -> None:
         self.revision = revision
@@ -188,7 +196,7 @@ class HttpWatch(Watcher):
             return
         frames = [encoding.event(ADDED, item) for item in begin.items]
         if begin.initial_end:
-            frames.append(encoding.bookmark(begin.revision, True))
+            frames.append(encoding.bookmark(begin.initial_end, True))
         sink.write(b"".join(frames))
         self._timer = asyncio.get_running_loop().call_later(self._timeout_s, self._timed_out)
         self.take(begin.changes, fresh=False)
@@ -248,6 +256,11 @@ class HttpWatch(Watcher):
             self.told = revision
             self._sink.write(self._encoding.bookmark(revision, False))
 
+    def fail(self, error: ApiError) -> None:
+        if self._sink is not None:
+            self._sink.write(self._encoding.error(error))
+            self._sink.end()
+
     def resumed(self) -> None:
         """The reader caught up: what waited goes out."""
         if self._sink is not None and self._queue:
@@ -293,7 +306,7 @@ class LocalWatch(Watcher):
         for item in begin.items:
             self._queue.append(WatchEvent(ADDED, hub.cache.as_kind(item, kind)))
         if begin.initial_end:
-            self._queue.append(WatchEvent(BOOKMARK, bookmark_object(kind, begin.revision, True)))
+            self._queue.append(WatchEvent(BOOKMARK, bookmark_object(kind, begin.initial_end, True)))
         self.take(begin.changes)
         self.join(begin.revision)
         if timeout_s:
@@ -358,9 +371,12 @@ def bookmark_object(kind: Kind, revision: int, initial_end: bool) -> Object:
 class Hub:
     """All watches of the server: tells them of changes and sends bookmarks."""
 
-    def __init__(self, cache: Cache, store: Store) -> None:
+    def __init__(self, cache: Cache, store: Store, conversions: Conversions) -> None:
         self.cache = cache
         self._store = store
+        self._conversions = conversions
+        self._feeds: dict[Kind, Feed] = {}
+        self._tasks = Tasks("watch")
         self._all: dict[Watcher, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         cache.on_change(self._dispatch)
@@ -376,12 +392,28 @@ class Hub:
     def joined(self, watcher: Watcher) -> None:
         """A watch begins."""
         self._all[watcher] = None
+        self._home(watcher)[watcher] = None
         if self._timer is None and watcher.bookmarks:
             self._timer = asyncio.get_running_loop().call_later(BOOKMARK_EVERY_S, self._bookmarks)
 
     def left(self, watcher: Watcher) -> None:
         """A watch is over."""
         self._all.pop(watcher, None)
+        home = self._home(watcher)
+        home.pop(watcher, None)
+        if not home and watcher.kind.webhook is not None:
+            watcher.bucket.watchers.pop(self._feeds.pop(watcher.kind), None)
+
+    def _home(self, watcher: Watcher) -> dict[Any, None]:
+        """Where a watcher stands to hear of changes."""
+        kind = watcher.kind
+        if kind.webhook is None:
+            return watcher.bucket.watchers
+        feed = self._feeds.get(kind)
+        if feed is None:
+            feed = self._feeds[kind] = Feed(kind, self._conversions, self._tasks)
+            watcher.bucket.watchers[feed] = None
+        return feed.watchers
 
     def _bookmarks(self) -> None:
         self._timer = None
@@ -411,7 +443,8 @@ class Hub:
     def present(self, bucket: Bucket, scope: Scope, initial_end: bool) -> Begin:
         """A start with what is there."""
         items = [i for i in bucket.items(scope.namespace, everywhere=not scope.namespace) if scope.matches(i)]
-        return Begin(self.cache.revision, items, initial_end=initial_end)
+        revision = self.cache.revision
+        return Begin(revision, items, initial_end=revision if initial_end else 0)
 
     def quick(self, bucket: Bucket, revision: int) -> Begin | None:
         """A start after `revision` from the ring; None when only the log reaches back that far."""
@@ -419,6 +452,23 @@ class Hub:
         if changes is None:
             return None
         return Begin(max(revision, self.cache.revision), changes=changes)
+
+    async def converted(self, kind: Kind, bucket: Bucket, scope: Scope, begin: Begin) -> Begin:
+        """The same start for watchers of a kind that only a webhook can make, up to what happened meanwhile."""
+        if begin.error is not None:
+            return begin
+        try:
+            items = [i for i in await self._conversions.items(begin.items, kind) if scope.matches(i)]
+            changes = await self._conversions.changes(begin.changes, kind)
+            last = begin.revision
+            while newer := bucket.since(last):
+                changes += await self._conversions.changes(newer, kind)
+                last = newer[-1].revision
+        except ApiError as error:
+            return Begin(0, error=error)
+        if newer is None:
+            return Begin(0, error=too_old(last, bucket.ring_from))
+        return Begin(max(last, self.cache.revision), items, changes, begin.initial_end)
 
     async def _from_log(self, bucket: Bucket, revision: int) -> Begin:
         changes: list[Change] = []

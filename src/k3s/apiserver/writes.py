@@ -10,9 +10,9 @@ from k3s.api.errors import ApiError, MethodNotAllowed, NotFound, UnsupportedMedi
 from k3s.api.kinds import Kind, Registry
 from k3s.api.object import Object, encode
 from k3s.apiserver import body as bodies
-from k3s.apiserver import deletion, identity
+from k3s.apiserver import deletion, identity, written
 from k3s.apiserver.call import Call
-from k3s.apiserver.crud import Crud, Outcome, check_identity
+from k3s.apiserver.crud import Crud, Outcome
 from k3s.apiserver.identity import User
 from k3s.apiserver.reads import scope_of
 from k3s.apiserver.request import truth
@@ -162,7 +162,7 @@ class Writes:
         """PUT, of an object or of its status."""
         context = self.context(call)
         obj = self.object(call, context)
-        check_identity(context, obj)
+        written.check_identity(context, obj)
         if not obj["metadata"].get("namespace") and context.namespace:
             obj = {**obj, "metadata": {**obj["metadata"], "namespace": context.namespace}}
         outcome, created = await self.crud.update(context, lambda old: obj, body=obj)

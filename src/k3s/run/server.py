@@ -23,13 +23,14 @@ from k3s.apiserver.admission.settings import Settings as AdmissionSettings
 from k3s.apiserver.authn import Authenticator, Credentials, parse_token_file
 from k3s.apiserver.authz import Authorizer
 from k3s.apiserver.cache import Cache
+from k3s.apiserver.conversion import computed
 from k3s.apiserver.expiry import Expiry
 from k3s.apiserver.nodeauthz import NodeAuthorizer
 from k3s.apiserver.nodes import Nodes
 from k3s.apiserver.rbac import Rbac
 from k3s.apiserver.request import Target
 from k3s.apiserver.rsa import Signer
-from k3s.apiserver.server import ApiServer, ApiServerConfig, conversion
+from k3s.apiserver.server import ApiServer, ApiServerConfig
 from k3s.apiserver.tokens import Issuer, Verifier
 from k3s.apiserver.tokens import settings as token_settings
 from k3s.apiserver.virtual import Reviews
@@ -162,7 +163,7 @@ class ControlPlane:
         self.story = Story()
         self.supervisor: Supervisor | None = None
         registry = REGISTRY.copy()
-        cache = Cache(conversion(registry))
+        cache = Cache(computed(registry))
         self._service_key = certificates.read(SERVICE_KEY)
         self.authenticator = self._authenticator(cache, secrets)
         self.authorizer = Authorizer(Rbac(cache), NodeAuthorizer(cache, rbac_bootstrap.node_rules()))

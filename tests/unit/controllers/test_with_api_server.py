@@ -17,9 +17,10 @@ from k3s.apiserver import identity, rbac_bootstrap
 from k3s.apiserver.admission import defaults as admission
 from k3s.apiserver.authz import Authorizer
 from k3s.apiserver.cache import Cache
+from k3s.apiserver.conversion import computed
 from k3s.apiserver.nodeauthz import NodeAuthorizer
 from k3s.apiserver.rbac import Rbac
-from k3s.apiserver.server import ApiServer, ApiServerConfig, conversion
+from k3s.apiserver.server import ApiServer, ApiServerConfig
 from k3s.base.aio import Tasks
 from k3s.base.clock import LoopClock
 from k3s.base.entropy import SeededEntropy
@@ -65,7 +66,7 @@ class Plane:
     def __init__(self, seed: int = 1) -> None:
         clock, entropy = LoopClock(EPOCH), SeededEntropy(seed)
         registry = REGISTRY.copy()
-        cache = Cache(conversion(registry))
+        cache = Cache(computed(registry))
         self.store = MemoryStore()
         authorizer = Authorizer(Rbac(cache), NodeAuthorizer(cache, rbac_bootstrap.node_rules()))
         self.api = ApiServer(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,16 +23,16 @@ from k3s.apiserver.admission.rounds import Rounds
 from k3s.apiserver.admission.webhookclient import CallFailed, WebhookClient
 from k3s.apiserver.admits import AdmissionRequest
 from k3s.apiserver.authz import Authorizes
+from k3s.apiserver.conversion import Conversions
 from k3s.base.entropy import Entropy
 
 if TYPE_CHECKING:
-    from k3s.apiserver.cache import Reader
+    from k3s.apiserver.cache import Convert, Reader
 
 log = logging.getLogger(__name__)
 MUTATING = builtin("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration")
 VALIDATING = builtin("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration")
 _TIMEOUT_S = 10
-Convert = Callable[[Object, Kind], Object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class _Webhooks(Plugin):
     ) -> None:
         self._reader = reader
         self._registry = registry
-        self._convert = convert
+        self._conversions = Conversions(registry, convert, client, entropy)
         self._authorizer = authorizer
         self._entropy = entropy
         self._client = client
@@ -101,18 +101,18 @@ class _Webhooks(Plugin):
         rules = hook.spec.get("rules") or ()
         return matching.covering(rules, self._registry, kind, operation, subresource, policy)
 
-    def _hooks(self, request: AdmissionRequest) -> list[tuple[Hook, Kind]]:
+    async def _hooks(self, request: AdmissionRequest) -> list[tuple[Hook, Kind]]:
         """The hooks that want to see a write, in order. Raises Forbidden when that cannot be told."""
         found = self._index.about(request.kind, request.operation, request.subresource)
-        return [(hook, kind) for hook, kind in found if self._selected(hook, kind, request)]
+        return [(hook, kind) for hook, kind in found if await self._selected(hook, kind, request)]
 
-    def _selected(self, hook: Hook, kind: Kind, request: AdmissionRequest) -> bool:
+    async def _selected(self, hook: Hook, kind: Kind, request: AdmissionRequest) -> bool:
         if not hook.selectors.match(request, self._reader):
             return False
         if hook.conditions is None:
             return True
         matched, problem = hook.conditions.match(
-            request, kind, self._as(request.obj, kind), self._as(request.old, kind)
+            request, kind, await self._as(request.obj, kind), await self._as(request.old, kind)
         )
         if problem is None:
             return matched
@@ -121,11 +121,11 @@ class _Webhooks(Plugin):
             return False
         raise forbidden(request.kind.group, request.kind.plural, request.name, problem)
 
-    def _as(self, obj: Object | None, kind: Kind) -> Object | None:
+    async def _as(self, obj: Object | None, kind: Kind) -> Object | None:
         """An object in the version that a hook wants to see; what is no object of the kind stays as it is."""
         if obj is None or obj.get("apiVersion") == kind.api_version or obj.get("kind") != kind.kind:
             return obj
-        return self._convert(obj, kind)
+        return await self._conversions.object(obj, kind)
 
     async def _ask(
         self, hook: Hook, kind: Kind, request: AdmissionRequest, *, mutating: bool
@@ -134,7 +134,7 @@ class _Webhooks(Plugin):
         if request.dry_run and hook.spec.get("sideEffects") not in ("None", "NoneOnDryRun"):
             raise BadRequest(f'admission webhook "{hook.name}" does not support dry run')
         uid = self._entropy.uid()
-        obj, old = self._as(request.obj, kind), self._as(request.old, kind)
+        obj, old = await self._as(request.obj, kind), await self._as(request.old, kind)
         body = reviews.question(request, kind, uid, hook.version, obj, old)
         try:
             answer = await self._client.ask(
@@ -177,16 +177,16 @@ class MutatingWebhook(_Webhooks):
         return self._check(request)
 
     async def _check(self, request: AdmissionRequest) -> None:
-        for hook, kind in self._hooks(request):
+        for hook, kind in await self._hooks(request):
             await self._ask(hook, kind, request, mutating=True)
 
     async def _admit(self, request: AdmissionRequest, obj: Object) -> Object:
         rounds = Rounds.of(request, self.name)
         for hook, kind in self._index.about(request.kind, request.operation, request.subresource):
-            if not rounds.concerns(hook.uid) or not self._selected(hook, kind, request):
+            if not rounds.concerns(hook.uid) or not await self._selected(hook, kind, request):
                 continue
             found = await self._ask(hook, kind, request, mutating=True)
-            new = obj if found is None or found.patch is None else self._patched(hook, kind, request, obj, found)
+            new = obj if found is None or found.patch is None else await self._patched(hook, kind, request, obj, found)
             changed = new != obj
             if changed:
                 obj, request = new, request.with_object(new)
@@ -194,7 +194,7 @@ class MutatingWebhook(_Webhooks):
         rounds.end(obj)
         return obj
 
-    def _patched(
+    async def _patched(
         self, hook: Hook, kind: Kind, request: AdmissionRequest, obj: Object, found: reviews.Verdict
     ) -> Object:
         """The object with a webhook's patch, in its own version, with defaults. Raises InternalError."""
@@ -202,13 +202,13 @@ class MutatingWebhook(_Webhooks):
             text = f'failed calling webhook "{hook.name}": unsupported patch type "{found.patch_type}"'
             raise InternalError(f"Internal error occurred: {text}", {"causes": [{"message": text}]})
         try:
-            seen = self._as(obj, kind)
+            seen = await self._as(obj, kind)
             assert seen is not None and found.patch is not None
             new = json_patch(seen, found.patch)
             if new.get("kind") != request.kind.kind:
                 return new if isinstance(new, dict) else obj
             new, _ = schema.prune(kind, new)
-            back = new if kind is request.kind else self._convert(new, request.kind)
+            back = new if kind is request.kind else await self._conversions.object(new, request.kind)
         except (ApiError, AttributeError) as error:
             text = str(error)
             raise InternalError(f"Internal error occurred: {text}", {"causes": [{"message": text}]}) from error
@@ -228,7 +228,7 @@ class ValidatingWebhook(_Webhooks):
         return self._validate(request)
 
     async def _validate(self, request: AdmissionRequest) -> None:
-        hooks = self._hooks(request)
+        hooks = await self._hooks(request)
         asked = (self._ask(hook, kind, request, mutating=False) for hook, kind in hooks)
         for outcome in await asyncio.gather(*asked, return_exceptions=True):
             if isinstance(outcome, BaseException):

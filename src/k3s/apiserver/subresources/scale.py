@@ -32,9 +32,15 @@ class ScalePart:
         info = call.target.info
         if info.verb == "get":
             found = self._reads.get(call.kind, call.namespace, info.name, {})
-            assert isinstance(found, One) and found.item is not None
-            return One(SCALE, None, shown(call.kind, self._reads.as_kind(found.item, call.kind)))
+            return self._shown(call.kind, found) if isinstance(found, One) else self._shown_later(call.kind, found)
         return self._write(call)
+
+    def _shown(self, kind: Kind, found: One) -> One:
+        assert found.item is not None
+        return One(SCALE, None, shown(kind, self._reads.as_kind(found.item, kind)))
+
+    async def _shown_later(self, kind: Kind, found: Awaitable[One]) -> One:
+        return self._shown(kind, await found)
 
     async def _write(self, call: Call) -> Result:
         context = self._writes.context(call)
