@@ -24,6 +24,8 @@ from k3s.run.removal import remove
 ROOT = Path(__file__).resolve().parent.parent
 IMAGE = "docker.io/library/busybox:1"
 TOKEN = "bench-token"
+#: What is measured: the checkout's own, unless `run.py --k3s` names another.
+program = ROOT / "k3s"
 # Only one node can run on a machine: whoever starts one holds this lock.
 _LOCK = Path(tempfile.gettempdir()) / "k3s-node.lock"
 _NODE_FILES = (Path("/var/lib/kubelet"), Path("/var/log/pods"), Path("/var/log/containers"), Path("/etc/rancher/node"))
@@ -73,7 +75,7 @@ class Cluster:
         """Starts the server; a user of the token file holds a role with all rights, so that RBAC is on."""
         tokens = self.folder / "tokens.csv"
         tokens.write_text(f"{TOKEN},bench,bench,\n")
-        command = ["./k3s", "server", f"--data-dir={self.data}", f"--https-listen-port={self.port}"]
+        command = [str(program), "server", f"--data-dir={self.data}", f"--https-listen-port={self.port}"]
         command += [f"--write-kubeconfig={self.kubeconfig}", f"--kube-apiserver-arg=token-auth-file={tokens}"]
         command += [] if self.node else ["--disable-agent"]
         with self.log.open("ab") as log:

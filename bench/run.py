@@ -1,4 +1,7 @@
-"""Measures and writes docs/benchmarks.md: python bench/run.py [--only start,idle,get,…] [--repeats 5] [--no-write]."""
+"""Measures and writes docs/benchmarks.md: python bench/run.py [--only start,idle,get,…] [--repeats 5] [--no-write].
+
+With `--k3s dist/k3s` the executable is measured instead of the checkout, and the page stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from pathlib import Path
 
 import uvloop
 
+import cluster
 import idle
 import imports
 import load
@@ -74,7 +79,10 @@ def main() -> None:
     parser.add_argument("--only", default=",".join((*SCENARIOS, "imports")), help="scenarios, with commas between")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--no-write", action="store_true", help="print only")
+    parser.add_argument("--k3s", type=Path, help="the program to measure; print only")
     args = parser.parse_args()
+    if args.k3s is not None:
+        cluster.program, args.no_write = args.k3s.resolve(strict=True), True
     names = args.only.split(",")
     unknown = set(names) - {*SCENARIOS, "imports"}
     if unknown:

@@ -31,6 +31,7 @@ EFFECTFUL = (
     "controllers/informers.py",
     "controllers/execute.py",
     "scheduler/service.py",
+    "scheduler/telling.py",
     "kubelet/",
     "netfilter/kernel.py",
     "netfilter/link.py",

@@ -80,26 +80,31 @@ class Mailbox(Generic[K]):
     def __init__(self) -> None:
         self._keys: dict[K, None] = {}
         self._wake: asyncio.Event = asyncio.Event()
+        #: How often something was put here.
+        self.puts = 0
 
     def put(self, key: K) -> None:
         """Adds `key`; nothing happens when it already waits."""
         self._keys[key] = None
+        self.puts += 1
         self._wake.set()
 
-    async def take(self) -> K:
-        """Waits for the oldest key and removes it."""
+    async def filled(self) -> None:
+        """Waits until a key is there."""
         while not self._keys:
             self._wake.clear()
             await self._wake.wait()
+
+    async def take(self) -> K:
+        """Waits for the oldest key and removes it."""
+        await self.filled()
         key = next(iter(self._keys))
         del self._keys[key]
         return key
 
     async def drain(self) -> list[K]:
         """Waits for at least one key and removes all."""
-        while not self._keys:
-            self._wake.clear()
-            await self._wake.wait()
+        await self.filled()
         keys = list(self._keys)
         self._keys.clear()
         return keys
@@ -112,17 +117,16 @@ class Mailbox(Generic[K]):
 
 
 async def debounced(mailbox: Mailbox[K], quiet_s: float, at_most_s: float) -> AsyncIterator[list[K]]:
-    """Yields the keys that gathered once `quiet_s` seconds brought no new one, or after `at_most_s` seconds."""
+    """Yields the keys that gathered once `quiet_s` seconds brought none, or after `at_most_s` seconds."""
+    # Looks after each quiet_s, not at each key: that costs a burst nothing, and its end is seen a little later.
     loop = asyncio.get_running_loop()
     while True:
-        keys = dict.fromkeys(await mailbox.drain())
-        end = loop.time() + at_most_s
-        while (left := min(quiet_s, end - loop.time())) > 0:
-            try:
-                keys |= dict.fromkeys(await asyncio.wait_for(mailbox.drain(), left))
-            except asyncio.TimeoutError:
-                break
-        yield list(keys)
+        await mailbox.filled()
+        end, puts = loop.time() + at_most_s, -1
+        while mailbox.puts != puts and (left := min(quiet_s, end - loop.time())) > 0:
+            puts = mailbox.puts
+            await asyncio.sleep(left)
+        yield await mailbox.drain()
 
 
 async def blocking(function: Callable[..., T], *args: Any) -> T:

@@ -31,7 +31,7 @@ _KNOWN = 1024
 # Events wait here while the API server is slow; the oldest is lost first, as events are best effort.
 _WAITING = 1024
 # Events on their way at the same time: the datastore commits them together.
-_TOGETHER = 8
+_TOGETHER = 64
 _MESSAGE_LENGTH = 1024
 
 

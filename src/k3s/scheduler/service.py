@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Mapping
 
 from k3s.api import object as objects
-from k3s.api import times
 from k3s.api.errors import ApiError, Conflict, NotFound, OutcomeUnknown
 from k3s.api.kinds import builtin
 from k3s.api.object import Object
@@ -22,6 +21,7 @@ from k3s.client.recorder import Recorder, reference
 from k3s.scheduler.place import Answer, Bind, Preempt, place
 from k3s.scheduler.queue import Queue
 from k3s.scheduler.snapshot import PodFacts, Snapshot
+from k3s.scheduler.telling import Teller, patch_status
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +77,7 @@ class Scheduler:
         self._wake = asyncio.Event()
         self._turn = 0
         self._tasks = Tasks("scheduler")
+        self._teller = Teller(client, self._pods, clock, recorder, self._tasks)
         self._slots = asyncio.Semaphore(_BINDINGS)
 
     async def run(self, ready: Callable[[], None]) -> None:
@@ -88,6 +89,7 @@ class Scheduler:
             self._node_changed(objects.key(node), None, node)
         for pod in list(self._pods.values()):
             self._pod_changed(objects.key(pod), None, pod)
+        self._tasks.spawn(self._teller.run(), "teller")
         ready()
         try:
             while True:
@@ -229,8 +231,8 @@ class Scheduler:
             self._tasks.spawn(self._preempt(pod, answer), "preempt")
         elif not answer.waits and self._nominated.pop(key, None) is not None:
             # The room that was made for it has gone to somebody else: it is not kept free any more.
-            self._tasks.spawn(self._patch_status(pod, {"status": {"nominatedNodeName": None}}), "nominate")
-        self._tasks.spawn(self._tell_unschedulable(pod, answer.message), "unschedulable")
+            self._tasks.spawn(patch_status(self._client, pod, {"nominatedNodeName": None}), "nominate")
+        self._teller.put(key, pod, answer.message)
 
     def _note(self, key: str, answer: Answer, began: float) -> None:
         result = "scheduled" if isinstance(answer, Bind) else "unschedulable"
@@ -287,8 +289,7 @@ class Scheduler:
 
     async def _preempt(self, pod: Object, answer: Preempt) -> None:
         """Names the node that will be free, then evicts; the pod is placed when the victims are gone."""
-        status = {"status": {"nominatedNodeName": answer.node}}
-        await self._patch_status(pod, status)
+        await patch_status(self._client, pod, {"nominatedNodeName": answer.node})
         for victim in answer.victims:
             try:
                 await self._client.delete(
@@ -301,33 +302,6 @@ class Scheduler:
                 continue
             by = f"Preempted by pod {objects.uid(pod)} on node {answer.node}"
             self._recorder.tell(reference(victim.obj), "Normal", "Preempted", by)
-
-    async def _tell_unschedulable(self, pod: Object, message: str) -> None:
-        self._recorder.tell(reference(pod), "Warning", "FailedScheduling", message)
-        conditions = pod.get("status", {}).get("conditions") or ()
-        old = next((c for c in conditions if c["type"] == "PodScheduled"), None)
-        if old is not None and (old["status"], old.get("message")) == ("False", message):
-            return
-        since = times.format(self._clock.now())
-        condition = {
-            "type": "PodScheduled",
-            "status": "False",
-            "reason": "Unschedulable",
-            "message": message,
-            "lastTransitionTime": old["lastTransitionTime"] if old and old["status"] == "False" else since,
-        }
-        await self._patch_status(pod, {"status": {"conditions": [condition]}})
-
-    async def _patch_status(self, pod: Object, patch: Object) -> None:
-        patch = {**patch, "metadata": {"uid": objects.uid(pod)}}
-        try:
-            await self._client.patch(
-                _POD, objects.namespace(pod), objects.name(pod), patch, type="strategic", subresource="status"
-            )
-        except (NotFound, Conflict):
-            return
-        except (ApiError, OutcomeUnknown) as error:
-            log.warning("Cannot update pod status: %s", error, extra={"pod": objects.key(pod)})
 
 
 def _wants_node(pod: Object) -> bool:

@@ -21,7 +21,7 @@ from k3s.scheduler.place import place
 from k3s.scheduler.service import Scheduler
 from k3s.sim import loop
 
-POD, NODE = builtin("v1", "Pod"), builtin("v1", "Node")
+POD, NODE, EVENT = builtin("v1", "Pod"), builtin("v1", "Node"), builtin("v1", "Event")
 PRIORITY = builtin("scheduling.k8s.io/v1", "PriorityClass")
 
 
@@ -40,7 +40,8 @@ class World(Plane):
         self.tasks.spawn(recorder.run(), "events")
         self.tasks.spawn(self.scheduler.run(ready.set), "scheduler")
         await ready.wait()
-        self.informers.of(POD).subscribe(lambda key, old, new: self.changed.set())
+        for kind in (POD, EVENT):
+            self.informers.of(kind).subscribe(lambda key, old, new: self.changed.set())
         for name in ("default", "kube-system"):
             meta = {"name": name}
             if self.cache.get(builtin("v1", "Namespace"), "", name) is None:
@@ -64,6 +65,10 @@ class World(Plane):
     def get(self, name: str) -> Object:
         found = self.cache.get(POD, "default", name)
         return found or {"spec": {}, "status": {}}
+
+    def told(self) -> set[tuple[str, str]]:
+        """Reason and pod of each event."""
+        return {(e["reason"], e["involvedObject"]["name"]) for e in self.informers.of(EVENT).values()}
 
     def where(self, name: str) -> str:
         return str(self.get(name)["spec"].get("nodeName", ""))
@@ -236,5 +241,33 @@ def test_labels_of_a_waiting_pod_count_where_terms_ask_for_them(simulate, monkey
             await w.root.patch(POD, "default", name, {"metadata": {"labels": {"tier": "web"}}})
         await w.until(lambda: w.where("friend") == "a")
         assert tried.count("plain") == before
+
+    simulate(body)
+
+
+def test_a_burst_of_pods_that_fit_no_node_is_told_of_when_it_is_over(simulate) -> None:
+    """Requests go first; then each pod has its condition and its event, and none is lost."""
+    names = [f"p{i}" for i in range(1200)]
+
+    async def body(w: World) -> None:
+        for name in names:
+            await w.pod(name)
+        assert not any(w.why(name) for name in names)
+        await w.until(lambda: all(w.why(name) for name in names))
+        await w.until(lambda: w.told() == {("FailedScheduling", name) for name in names})
+
+    simulate(body)
+
+
+def test_a_pod_placed_before_it_is_told_of_keeps_its_status(simulate) -> None:
+    """The failed attempt becomes an event, but no condition that is wrong by now."""
+
+    async def body(w: World) -> None:
+        await w.pod("late")
+        await asyncio.sleep(0.01)
+        await w.node("a")
+        await w.until(lambda: w.where("late") == "a")
+        await w.until(lambda: w.told() == {("FailedScheduling", "late"), ("Scheduled", "late")})
+        assert not w.why("late")
 
     simulate(body)
