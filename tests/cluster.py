@@ -304,6 +304,9 @@ def remains(folder: Path) -> list[str]:
 
 
 def _free_port() -> int:
-    with socket.socket() as made:
-        made.bind(("127.0.0.1", 0))
-        return int(made.getsockname()[1])
+    """The usual port, where scanners look, or any other when somebody has it."""
+    for port in (6443, 0):
+        with socket.socket() as made, contextlib.suppress(OSError):
+            made.bind(("0.0.0.0", port))
+            return int(made.getsockname()[1])
+    raise AssertionError("no port is free")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SECRET = builtin("v1", "Secret")
 #: What may be asked without credentials; RBAC still decides.
-NAMED_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/version", "/version/"})
+NAMED_PATHS = frozenset({"/livez", "/readyz", "/healthz"})
 _BOOTSTRAP_TOKEN = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})")
 _BOOTSTRAP_GROUP = re.compile(r"system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]")
 
