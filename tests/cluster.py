@@ -195,10 +195,11 @@ class Started:
 
 
 class Cluster:
-    """`./k3s server` below `folder`."""
+    """`./k3s server` below `folder`, or the server of another k3s."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, program: Sequence[str] = ("./k3s",)) -> None:
         self.folder = folder
+        self._program = program
         self.data_dir = folder / "data"
         self.kubeconfig = folder / "kubeconfig.yaml"
         self.port = _free_port()
@@ -223,7 +224,7 @@ class Cluster:
     def start(self) -> None:
         """Starts the server and waits until it says that the cluster is up."""
         # A test run that is killed takes its cluster with it.
-        command = ["setpriv", "--pdeathsig", "TERM", "./k3s", "server", f"--data-dir={self.data_dir}"]
+        command = ["setpriv", "--pdeathsig", "TERM", *self._program, "server", f"--data-dir={self.data_dir}"]
         command += [f"--https-listen-port={self.port}"]
         command += [f"--write-kubeconfig={self.kubeconfig}"]
         began = self.log.stat().st_size if self.log.exists() else 0

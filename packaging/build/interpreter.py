@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from build import unpack
+from build import distribution, unpack
 from build.inputs import LockError
 from build.stage import Work
 
@@ -96,16 +96,11 @@ def _of_wheel(name: str) -> str | None:
 
 def k3s(work: Work) -> None:
     """Our own package and its data."""
-    target = work.out / f"lib/python{VERSION}/k3s"
-    shutil.copytree(
-        work.root / "src/k3s", target, ignore=shutil.ignore_patterns("__pycache__", "sim", "*.egg-info"), symlinks=True
-    )
-    if not (target / "api/data/descriptions.json.z").exists():
-        raise LockError("the descriptions of the API are missing: run ./k3s setup first")
-    for path in target.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    version = target / "__init__.py"
-    version.write_text(version.read_text().replace('COMMIT = ""', f'COMMIT = "{work.facts["commit"]}"'))
+    for name, data in distribution.modules(work).items():
+        target = work.out / f"lib/python{VERSION}" / name
+        if not name.startswith("k3s/sim/"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
     compile_all(work, work.out)
 
 

@@ -33,7 +33,7 @@ TOOL_PACKAGES = (
     "libxtables12",
     "busybox-static",
 )
-_IPTABLES = ("iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore")
+IPTABLES = ("iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore")
 
 
 def _exactly(places: dict[str, str]) -> Callable[[str], str | None]:
@@ -70,7 +70,7 @@ def tools(work: Work) -> None:
 
     for package in TOOL_PACKAGES:
         unpack.tar(unpack.debian(work.input(package)), work.out, place)
-    for name in _IPTABLES:
+    for name in IPTABLES:
         (work.out / "bin/aux" / name).symlink_to("../k3s")
     (work.out / "bin/aux/ip").symlink_to("busybox")
     unpack.wheel(

@@ -31,7 +31,7 @@ class AgentProcess:
 
     def __init__(self, args: Sequence[str], env: dict[str, str]) -> None:
         ours = bundle.program("k3s")
-        self._command = [*([ours] if ours else [sys.executable, "-m", "k3s"]), "agent", *args]
+        self._command = [*([ours] if ours else [sys.executable, "-P", "-m", "k3s"]), "agent", *args]
         self._env = {**env, CHILD: "1"}
         self.pid = 0
 

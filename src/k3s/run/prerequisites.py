@@ -11,16 +11,18 @@ from pathlib import Path
 from k3s.base import bundle
 from k3s.run.config import ConfigError
 
-# Program -> Debian package. Programs of the original's packaging that nothing here calls yet are left out.
-_PROGRAMS = {
+#: Program -> Debian package. Programs of the original's packaging that nothing here calls yet are left out.
+PROGRAMS = {
     "nft": "nftables",
     "conntrack": "conntrack",
     "iptables": "iptables",
     "ip": "iproute2",
     "catatonit": "catatonit",
 }
-_RUNTIME_PROGRAMS = {"containerd": "containerd", "ctr": "containerd", "runc": "runc"}
+#: Those of the runtime that we start.
+RUNTIME_PROGRAMS = {"containerd": "containerd", "ctr": "containerd", "runc": "runc"}
 
+CNI_PACKAGE = "containernetworking-plugins"
 CNI_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 _CNI_PLUGINS = ("bridge", "host-local", "portmap", "loopback")
 
@@ -34,10 +36,10 @@ def cni_folder() -> Path | None:
 
 def missing_packages(with_runtime: bool) -> list[str]:
     """The Debian packages a node lacks, sorted; `with_runtime`: containerd is started by us."""
-    wanted = {**_PROGRAMS, **(_RUNTIME_PROGRAMS if with_runtime else {})}
+    wanted = {**PROGRAMS, **(RUNTIME_PROGRAMS if with_runtime else {})}
     packages = {package for program, package in wanted.items() if shutil.which(program) is None}
     if cni_folder() is None:
-        packages.add("containernetworking-plugins")
+        packages.add(CNI_PACKAGE)
     return sorted(packages)
 
 
