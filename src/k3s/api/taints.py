@@ -13,6 +13,7 @@ NETWORK_UNAVAILABLE = "node.kubernetes.io/network-unavailable"
 MEMORY_PRESSURE = "node.kubernetes.io/memory-pressure"
 DISK_PRESSURE = "node.kubernetes.io/disk-pressure"
 PID_PRESSURE = "node.kubernetes.io/pid-pressure"
+OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 
 
 def taints_of(node: Object) -> list[Object]:

@@ -36,6 +36,8 @@ _ATTEMPTS = 32
 _NAME_ATTEMPTS = 8
 # How long a create waits for an object that a controller is about to make.
 _NOT_YET_S = 2.0
+# What an object may take in the datastore: as much as a request of upstream's client of etcd (docs/decisions/0015).
+_MAX_VALUE = 2 * 1024 * 1024
 # A generated name is cut so that the random end still fits into a DNS label.
 _PREFIX_LIMIT = 58
 _NAMESPACE = builtin("v1", "Namespace")
@@ -162,6 +164,11 @@ class Crud:
             return Outcome(item.restamped(revision), deleted=True)
         stored = new if kind.is_storage_version else await self._conversions.stored(new, kind)
         value = serialise(stored)
+        if len(value) > _MAX_VALUE:
+            raise ApiError(
+                f"etcdserver: request is too large: {kind.kind} {new['metadata']['name']} would take {len(value)} "
+                f"bytes, the limit is {_MAX_VALUE}; divide it into several objects"
+            )
         self.cache.expect(key, value, stored)
         try:
             revision = await self._store.put(key, value, item.revision if item is not None else 0)

@@ -56,10 +56,11 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class DeleteCollection:
-    """Delete every object of a kind in a namespace."""
+    """Delete every object of a kind in a namespace; `propagation` overrules what the kind does by itself."""
 
     kind: Kind
     namespace: str
+    propagation: str = ""
 
 
 @dataclass(frozen=True, slots=True)

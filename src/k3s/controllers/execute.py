@@ -81,7 +81,8 @@ class Executor:
             case Delete():
                 await self._delete(action, written)
             case DeleteCollection():
-                await client.raw(Request("DELETE", kind.path(action.namespace)))
+                query = {"propagationPolicy": action.propagation} if action.propagation else {}
+                await client.raw(Request("DELETE", kind.path(action.namespace), query))
 
     async def _create(self, action: Create, written: Written) -> None:
         try:

@@ -16,13 +16,15 @@ from typing import NamedTuple
 from k3s.api import object as objects
 from k3s.api.kinds import Kind, Registry, split_api_version
 from k3s.api.object import Object
-from k3s.controllers.actions import NOTHING, Action, Decision, Parallel, Patch, delete
+from k3s.controllers.actions import NOTHING, Action, Decision, Emit, Parallel, Patch, delete
 from k3s.controllers.claims import set_owners
 from k3s.controllers.spec import ControllerSpec, Decide, Keys, Observe
 from k3s.controllers.world import World
 
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
+#: Stands for an owner that there is, but in another namespace than the object that names it.
+ELSEWHERE: Object = {}
 
 
 class Owner(NamedTuple):
@@ -43,12 +45,17 @@ def locate(registry: Registry, key: str) -> tuple[Kind | None, str]:
     return registry.by_kind(*split_api_version(api_version), kind), plain
 
 
+def owner_kind(registry: Registry, ref: Object) -> Kind | None:
+    """The kind that a reference names, in the version that is stored; None when there is none."""
+    named = registry.by_kind(*split_api_version(ref["apiVersion"]), ref["kind"])
+    return registry.storage_kind(named) if named is not None and named.stored else None
+
+
 def owner_of(registry: Registry, kind: Kind, obj: Object, ref: Object) -> Owner | None:
     """Where a reference of `obj` points; None when that cannot be told (unknown kind, or in no namespace)."""
-    named = registry.by_kind(*split_api_version(ref["apiVersion"]), ref["kind"])
-    if named is None or not named.stored or (named.namespaced and not kind.namespaced):
+    owner = owner_kind(registry, ref)
+    if owner is None or (owner.namespaced and not kind.namespaced):
         return None
-    owner = registry.storage_kind(named)
     return Owner(owner, f"{objects.namespace(obj)}/{ref['name']}" if owner.namespaced else ref["name"])
 
 
@@ -67,7 +74,7 @@ def dependents(world: World, uid: str) -> list[tuple[Kind, Object]]:
 
 def decider(registry: Registry) -> Decide:
     """The decider for these kinds; `world.observed` maps uids of owners not in the cache to what the server
-    said (None: gone for good)."""
+    said (None: gone for good; ELSEWHERE: in a namespace where the reference does not reach)."""
 
     def decide(key: str, world: World, now: float) -> Decision:
         kind, plain = locate(registry, key)
@@ -92,24 +99,31 @@ def _judge(registry: Registry, kind: Kind, obj: Object, world: World) -> Decisio
     solid: list[Object] = []
     waiting: list[Object] = []
     refs = objects.owner_refs(obj)
+    told: list[Action] = [_stray(obj, ref) for ref in refs if looked_up.get(ref["uid"]) is ELSEWHERE]
     for ref in refs:
         owner = owner_of(registry, kind, obj, ref)
         if owner is None:
-            solid.append(ref)
-            continue
+            return Decision(told)  # Whether this owner is there cannot be told, so nothing is done to the object.
         found = cached(world, owner, ref["uid"])
         if found is None:
             if ref["uid"] not in looked_up:
                 # The object changed while its owners were looked up.
                 return Decision(requeue_after_s=0.0)
             found = looked_up[ref["uid"]]
-        if found is not None:
+        if found is not None and found is not ELSEWHERE:
             (waiting if FOREGROUND in _held(found) else solid).append(ref)
     if not refs or len(solid) == len(refs):
         return NOTHING
     if solid:
-        return Decision([set_owners(kind, obj, solid)])
-    return Decision(_remove(kind, obj, bool(waiting), world))
+        return Decision([*told, set_owners(kind, obj, solid)])
+    return Decision([*told, *_remove(kind, obj, bool(waiting), world)])
+
+
+def _stray(obj: Object, ref: Object) -> Emit:
+    """Tells that a reference leads to an object of another namespace."""
+    space = objects.namespace(obj)
+    named = f"{ref['apiVersion']}/{ref['kind']}, namespace: {space}, name: {ref['name']}, uid: {ref['uid']}"
+    return Emit(obj, "Warning", "OwnerRefInvalidNamespace", f'ownerRef [{named}] does not exist in namespace "{space}"')
 
 
 def _remove(kind: Kind, obj: Object, owner_waits: bool, world: World) -> list[Action]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,10 +46,14 @@ _CONDITIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What the server says a namespace holds: some objects of each kind, and the errors met while asking."""
+    """What the server says a namespace holds: some objects of each kind, and the errors met while asking.
+
+    `unavailable` names the group versions (`metrics.k8s.io/v1beta1`) of which nobody knows what they hold.
+    """
 
     found: dict[Kind, list[Object]]
     failures: tuple[str, ...] = ()
+    unavailable: tuple[str, ...] = ()
 
 
 def decide(key: str, world: World, now: float) -> Decision:
@@ -58,43 +63,63 @@ def decide(key: str, world: World, now: float) -> Decision:
         return NOTHING
     contents = world.observed
     assert isinstance(contents, Contents), "a namespace that is being deleted has been looked into"
-    if not contents.found and not contents.failures:
-        left = [name for name in _finalizers(space) if name != FINALIZER]
-        return Decision([Update(NAMESPACE, evolve(space, ("spec", "finalizers"), left), "finalize")])
-    actions: list[Action] = []
-    conditions = _conditions(space, contents, now)
-    if conditions != (space.get("status", {}).get("conditions") or []):
-        actions.append(Update(NAMESPACE, evolve(space, ("status", "conditions"), conditions), "status"))
     sweeps = [
-        DeleteCollection(kind, key)
+        DeleteCollection(kind, key, "Background")
         for kind, found in contents.found.items()
         if any(not objects.is_deleting(obj) for obj in found)
     ]
-    if sweeps:
-        actions.append(Parallel(sweeps))
-    return Decision(actions, _ASK_AGAIN_S)
+    if sweeps and not world.failure:
+        return Decision([Parallel(sweeps)], 0.0)  # What remains is told after this, not before.
+    actions: list[Action] = []
+    conditions = _conditions(space, contents, world.failure, now)
+    if conditions != (space.get("status", {}).get("conditions") or []):
+        actions.append(Update(NAMESPACE, evolve(space, ("status", "conditions"), conditions), "status"))
+    if contents.found or contents.failures or contents.unavailable:
+        return Decision([*actions, Parallel(sweeps)] if sweeps else actions, _ASK_AGAIN_S)
+    if actions:
+        return Decision(actions, 0.0)
+    left = [name for name in _finalizers(space) if name != FINALIZER]
+    return Decision([Update(NAMESPACE, evolve(space, ("spec", "finalizers"), left), "finalize")])
 
 
 def _finalizers(space: Object) -> list[str]:
     return space.get("spec", {}).get("finalizers") or []
 
 
-def _conditions(space: Object, contents: Contents, now: float) -> list[Object]:
-    """The five conditions that tell why a namespace is still there (KEP-1193 and the Namespace documentation)."""
-    remaining = ", ".join(f"{k.qualified} has {len(v)} resource instances" for k, v in contents.found.items())
-    finalizers: dict[str, int] = {}
-    for found in contents.found.values():
-        for obj in found:
-            for name in obj["metadata"].get("finalizers") or ():
-                finalizers[name] = finalizers.get(name, 0) + 1
-    held = ", ".join(f"{name} in {count} resource instances" for name, count in sorted(finalizers.items()))
-    problems = {
-        "NamespaceDeletionContentFailure": "; ".join(contents.failures),
-        "NamespaceContentRemaining": remaining and f"Some resources are remaining: {remaining}",
-        "NamespaceFinalizersRemaining": held and f"Some content in the namespace has finalizers remaining: {held}",
-    }
-    before = {found["type"]: found for found in space.get("status", {}).get("conditions") or ()}
-    result = [found for type, found in before.items() if type not in _CONDITIONS]
+def _problems(contents: Contents, failure: str) -> dict[str, str]:
+    """What keeps the namespace, by condition; `failure` is why the last deletion of its contents was refused."""
+    unknown = [f"{name}: stale GroupVersion discovery: {name}" for name in sorted(contents.unavailable)]
+    failures = sorted(filter(None, (*contents.failures, failure)))
+    remaining = sorted(f"{k.plural}.{k.group} has {len(v)} resource instances" for k, v in contents.found.items())
+    held = Counter(
+        name for found in contents.found.values() for obj in found for name in obj["metadata"].get("finalizers") or ()
+    )
+    finalizers = [f"{name} in {count} resource instances" for name, count in sorted(held.items())]
+    problems = (
+        (
+            "NamespaceDeletionDiscoveryFailure",
+            f"Discovery failed for some groups, {len(unknown)} failing: "
+            "unable to retrieve the complete list of server APIs: ",
+            unknown,
+        ),
+        (
+            "NamespaceDeletionContentFailure",
+            f"Failed to delete all resource types, {len(failures)} remaining: ",
+            failures,
+        ),
+        ("NamespaceContentRemaining", "Some resources are remaining: ", remaining),
+        ("NamespaceFinalizersRemaining", "Some content in the namespace has finalizers remaining: ", finalizers),
+    )
+    return {type: start + ", ".join(items) for type, start, items in problems if items}
+
+
+def _conditions(space: Object, contents: Contents, failure: str, now: float) -> list[Object]:
+    """The five conditions that tell why a namespace is still there (KEP-1193 and the Namespace documentation).
+
+    No group version of this server is named so that it cannot be parsed: that one is never true.
+    """
+    problems = _problems(contents, failure)
+    conditions: dict[str, Object] = {found["type"]: found for found in space.get("status", {}).get("conditions") or ()}
     for type, (bad_reason, good_reason, good_message) in _CONDITIONS.items():
         problem = problems.get(type)
         new = {
@@ -103,10 +128,10 @@ def _conditions(space: Object, contents: Contents, now: float) -> list[Object]:
             "reason": bad_reason if problem else good_reason,
             "message": problem or good_message,
         }
-        old = before.get(type, {})
+        old = conditions.get(type, {})
         same = old.get("status") == new["status"]
-        result.append({**new, "lastTransitionTime": old["lastTransitionTime"] if same else times.format(now)})
-    return result
+        conditions[type] = {**new, "lastTransitionTime": old["lastTransitionTime"] if same else times.format(now)}
+    return list(conditions.values())
 
 
 def _gone_from(kind: Kind) -> Keys:

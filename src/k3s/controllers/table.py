@@ -37,6 +37,7 @@ class Settings:
 
     `root_ca`: the PEM bundle for pods. `api_addresses`, `api_port`: where the API server is reached from pods.
     `cluster_cidrs`: the networks of which each node gets a part, `node_mask` of the size of that part by family.
+    `most_ended_pods`: how many pods that have ended are kept.
     """
 
     root_ca: str
@@ -45,6 +46,7 @@ class Settings:
     cluster_cidrs: tuple[str, ...] = ("10.42.0.0/16",)
     node_mask_v4: int = 24
     node_mask_v6: int = 64
+    most_ended_pods: int = podgc.MOST_ENDED
 
 
 def controllers(settings: Settings, registry: Registry) -> tuple[ControllerSpec, ...]:
@@ -69,7 +71,7 @@ def controllers(settings: Settings, registry: Registry) -> tuple[ControllerSpec,
         *endpointslice_mirror.SPECS,
         *node_lifecycle.SPECS,
         *node_ipam.specs(settings.cluster_cidrs, settings.node_mask_v4, settings.node_mask_v6),
-        *podgc.SPECS,
+        *podgc.specs(settings.most_ended_pods),
         *policystatus.specs(registry),
         *resourcequota.SPECS,
         *clusterrole.SPECS,

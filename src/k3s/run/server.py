@@ -27,6 +27,7 @@ from k3s.apiserver.conversion import computed
 from k3s.apiserver.expiry import Expiry
 from k3s.apiserver.nodeauthz import NodeAuthorizer
 from k3s.apiserver.nodes import Nodes
+from k3s.apiserver.presence import Presence
 from k3s.apiserver.rbac import Rbac
 from k3s.apiserver.request import Target
 from k3s.apiserver.rsa import Signer
@@ -110,6 +111,8 @@ class ServerConfig:
     scheduler: bool = True
     controllers: bool = True
     kube_proxy: bool = True
+    most_ended_pods: int = 12500
+    host_name: str = "localhost"  # of this machine
     node_name: str = ""  # of the agent that this server starts; empty for none
 
     @property
@@ -290,7 +293,7 @@ class ControlPlane:
         names += ["controllers"] if self.config.controllers else []
         names += ["scheduler"] if self.config.scheduler else []
         names += ["role"] if self.config.node_name else []
-        return [*names, "certificates", "compaction", "expiry"]
+        return [*names, "certificates", "compaction", "expiry", "presence"]
 
     def services(self) -> list[Service]:
         """The services in the order of starting."""
@@ -305,6 +308,7 @@ class ControlPlane:
             "certificates": Service("certificates", self.certificates.renew, ("apiserver",)),
             "compaction": Service("compaction", self._run_compaction, ("store",)),
             "expiry": Service("expiry", self._run_expiry, ("apiserver",)),
+            "presence": Service("presence", self._run_presence, ("apiserver",)),
         }
         return [runs[name] for name in self._names()]
 
@@ -324,6 +328,9 @@ class ControlPlane:
 
     async def _run_expiry(self, ready: Callable[[], None]) -> None:
         await Expiry(self.api.cache, self.api.crud, _EVENT, self.config.event_ttl_s, self.clock).run(ready)
+
+    async def _run_presence(self, ready: Callable[[], None]) -> None:
+        await Presence(self._itself, self.config.host_name, self.clock, self.entropy).run(ready)
 
     async def _run_packaged(self, ready: Callable[[], None]) -> None:
         """Makes the packaged objects of k3s that are missing; stays, because no service may end."""
@@ -351,6 +358,7 @@ class ControlPlane:
             api_addresses=(config.advertise_address,),
             api_port=config.advertise_port,
             cluster_cidrs=(config.cluster_cidr,),
+            most_ended_pods=config.most_ended_pods,
         )
         return Controllers(
             controllers(settings, self.api.registry),

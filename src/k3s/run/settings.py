@@ -33,6 +33,7 @@ API_SERVER_ARGS = {
     "disable-admission-plugins": "names, separated by commas",
     "admission-control-config-file": "a file",
 }
+CONTROLLER_ARGS = {"terminated-pod-gc-threshold": "a number"}
 KUBELET_ARGS = {"max-pods": "a number"}
 _DNS_POSITION = 10
 # Switches that leave out parts which are not built yet: with and without them there is no such part.
@@ -112,6 +113,7 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
         raise ConfigError(f"Wrong value {domain!r} for --cluster-domain: {problems[0]}")
     low, _, high = settings.text("service-node-port-range").partition("-")
     api = component_args(settings, "kube-apiserver-arg", API_SERVER_ARGS)
+    manager = component_args(settings, "kube-controller-manager-arg", CONTROLLER_ARGS)
     return ServerConfig(
         data_dir=data_dir(settings, env),
         bind_address=settings.text("bind-address"),
@@ -140,6 +142,8 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
         controllers=not settings.switch("disable-controller-manager"),
         kube_proxy=not settings.switch("disable-kube-proxy"),
         node_name=node,
+        host_name=socket.gethostname().lower(),
+        most_ended_pods=_count(manager, "terminated-pod-gc-threshold", 12500, "kube-controller-manager-arg"),
     )
 
 
@@ -158,14 +162,14 @@ def _check_honoured(settings: Settings) -> None:
             "Option --tls-san-security=false is refused: the serving certificate never takes names that clients ask "
             "for. Remove it, and name further addresses with --tls-san."
         )
-    for option in ("kube-scheduler-arg", "kube-controller-manager-arg", "kube-cloud-controller-manager-arg"):
+    for option in ("kube-scheduler-arg", "kube-cloud-controller-manager-arg"):
         component_args(settings, option, {})
 
 
-def _count(args: Mapping[str, str], name: str, default: int) -> int:
+def _count(args: Mapping[str, str], name: str, default: int, option: str = "kube-apiserver-arg") -> int:
     value = args.get(name, str(default))
     if not value.isascii() or not value.isdecimal():
-        raise ConfigError(f"Wrong value {value!r} for --kube-apiserver-arg={name}: use a number; 0 means no limit")
+        raise ConfigError(f"Wrong value {value!r} for --{option}={name}: use a number; 0 means no limit")
     return int(value)
 
 

@@ -131,12 +131,36 @@ def test_pod_networks() -> None:
 def test_pods_of_a_node_that_is_gone() -> None:
     """After a quarantine they are failed and deleted at once; when the node comes back they stay."""
     lost = pod("p", node="gone")
-    first = podgc.decide("node/gone", world_of(lost), NOW)
+    first = podgc.decider(12500)("node/gone", world_of(lost), NOW)
     assert first.actions == () and first.requeue_after_s == 40
-    actions = flat(podgc.decide("node/gone", world_of(lost, memory=first.memory), NOW + 40))
+    actions = flat(podgc.decider(12500)("node/gone", world_of(lost, memory=first.memory), NOW + 40))
     assert [type(action) for action in actions] == [Patch, Delete]
     assert isinstance(actions[1], Delete) and actions[1].grace_s == 0
-    assert podgc.decide("node/gone", world_of(lost, node("gone"), memory=first.memory), NOW + 40).actions == ()
+    assert podgc.decider(12500)("node/gone", world_of(lost, node("gone"), memory=first.memory), NOW + 40).actions == ()
+
+
+@pytest.mark.parametrize(
+    ("ready", "tainted", "goes"), [("False", True, True), ("True", True, False), ("Unknown", False, False)]
+)
+def test_pods_of_a_node_that_is_out_of_service(ready: str, tainted: bool, goes: bool) -> None:
+    """Somebody says that the node is off: pods that were to end there are failed and deleted, no others."""
+    spec = {"taints": [{"key": taints.OUT_OF_SERVICE, "effect": "NoExecute"}]} if tainted else {}
+    ending = pod("ending", node="a", deletionTimestamp="2026-01-01T00:00:00Z")
+    world = world_of(node("a", ready, **spec), ending, pod("stays", node="a"), pod("other", node="b"))
+    actions = flat(podgc.decider(12500)("node/a", world, NOW))
+    done = [(type(action), action.name) for action in actions if isinstance(action, Patch | Delete)]
+    assert done == ([(Patch, "ending"), (Delete, "ending")] if goes else [])
+    (watch,) = [watch for watch in podgc.specs()[0].watches if watch.kind.kind == "Node"]
+    assert list(watch.keys(node("a", ready), node("a", ready, **spec), world)) == (["node/a"] if goes else [])
+
+
+@pytest.mark.parametrize(("most", "gone"), [(2, ["old"]), (3, []), (0, [])])
+def test_ended_pods_beyond_the_limit(most: int, gone: list[str]) -> None:
+    """The oldest of the ended pods go when there are more than may be kept; 0 keeps all."""
+    times_of_creation = {"old": "2026-01-01T00:00:00Z", "mid": "2026-01-01T00:00:01Z", "new": "2026-01-01T00:00:02Z"}
+    ended = [pod(name, phase="Succeeded", creationTimestamp=at) for name, at in times_of_creation.items()]
+    actions = flat(podgc.decider(most)("ended", world_of(*ended, pod("runs")), NOW))
+    assert [action.name for action in actions if isinstance(action, Delete)] == gone
 
 
 @pytest.mark.parametrize(

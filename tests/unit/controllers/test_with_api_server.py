@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from tests.unit.controllers.test_runtime import web
@@ -15,6 +15,7 @@ from k3s.api.kinds import REGISTRY, Kind
 from k3s.api.object import Object, evolve
 from k3s.apiserver import identity, rbac_bootstrap
 from k3s.apiserver.admission import defaults as admission
+from k3s.apiserver.admission.settings import settings
 from k3s.apiserver.authz import Authorizer
 from k3s.apiserver.cache import Cache
 from k3s.apiserver.conversion import computed
@@ -63,7 +64,7 @@ class Nobody:
 class Plane:
     """A control plane without listening, and a kubelet that runs whatever it is given."""
 
-    def __init__(self, seed: int = 1) -> None:
+    def __init__(self, seed: int = 1, enable: Iterable[str] = ()) -> None:
         clock, entropy = LoopClock(EPOCH), SeededEntropy(seed)
         registry = REGISTRY.copy()
         cache = Cache(computed(registry))
@@ -74,7 +75,7 @@ class Plane:
             ApiServerConfig(advertise=("10.0.0.1", 6443)),
             Nobody(),  # type: ignore[arg-type]
             authorizer,
-            admission.chain(cache, authorizer, clock, entropy),
+            admission.chain(cache, authorizer, clock, entropy, settings=settings(enable)),
             clock,
             entropy,
             registry=registry,

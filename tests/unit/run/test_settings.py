@@ -126,6 +126,10 @@ def test_a_node() -> None:
         ("--kube-apiserver-arg=anonymous-auth=maybe", ("anonymous-auth", "maybe", "true or false")),
         ("--kube-apiserver-arg=token-auth-file=/none", ("token-auth-file", "/none")),
         ("--kube-apiserver-arg=audit-log-path=/x", ("audit-log-path", "not honoured")),
+        (
+            "--kube-controller-manager-arg=terminated-pod-gc-threshold=few",
+            ("--kube-controller-manager-arg", "terminated-pod-gc-threshold", "few", "use a number"),
+        ),
         ("--kube-scheduler-arg=v=2", ("--kube-scheduler-arg", "not honoured")),
     ],
 )
