@@ -14,6 +14,7 @@ SCENARIOS = {
     "list": reads.lists,
     "churned": reads.churned,
     "configmaps": writes.config_maps,
+    "custom": writes.custom_objects,
     "podwrites": writes.pod_writes,
     "podpatches": writes.pod_patches,
     "durable": writes.durable,

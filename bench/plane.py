@@ -16,6 +16,8 @@ from cluster import TOKEN, Cluster, unverified
 PAD = "x" * 1000
 MAPS = "/api/v1/namespaces/bench/configmaps"
 PODS = "/api/v1/namespaces/bench/pods"
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+CUSTOM = "/apis/bench.example.com/v1/namespaces/bench/blobs"
 _BINDING = {
     "apiVersion": "rbac.authorization.k8s.io/v1",
     "kind": "ClusterRoleBinding",
@@ -115,6 +117,28 @@ def config_map(name: str, text: str = PAD) -> dict[str, Any]:
         "metadata": {"name": name, "labels": {"app": "bench"}},
         "data": {"blob": text},
     }
+
+
+def custom_kind() -> dict[str, Any]:
+    """A custom kind whose objects look like ConfigMaps."""
+    texts = {"type": "object", "additionalProperties": {"type": "string"}}
+    schema = {"openAPIV3Schema": {"type": "object", "properties": {"data": texts}}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "blobs.bench.example.com"},
+        "spec": {
+            "group": "bench.example.com",
+            "scope": "Namespaced",
+            "names": {"plural": "blobs", "kind": "Blob"},
+            "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}],
+        },
+    }
+
+
+def custom_object(name: str) -> dict[str, Any]:
+    """An object of it, of about 1 kB."""
+    return {**config_map(name), "apiVersion": "bench.example.com/v1", "kind": "Blob"}
 
 
 def waiting_pod(name: str) -> dict[str, Any]:

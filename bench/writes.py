@@ -10,7 +10,19 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from client import APPLY, MERGE, STRATEGIC
-from plane import MAPS, PODS, Cost, Plane, config_map, quiet_pod, waiting_pod
+from plane import (
+    CUSTOM,
+    DEFINITIONS,
+    MAPS,
+    PODS,
+    Cost,
+    Plane,
+    config_map,
+    custom_kind,
+    custom_object,
+    quiet_pod,
+    waiting_pod,
+)
 
 _COUNT = 1000
 _PATCH = {"metadata": {"labels": {"touched": "yes"}, "annotations": {"bench/note": "y" * 64}}}
@@ -38,6 +50,16 @@ async def config_maps(plane: Plane) -> AsyncIterator[dict[str, float]]:
     while True:
         found = await _life(plane, MAPS, config_map)
         yield {f"{verb}_configmap": cost.whole * 1e6 for verb, cost in found.items()}
+
+
+async def custom_objects(plane: Plane) -> AsyncIterator[dict[str, float]]:
+    """The same with objects of a custom kind of the same size, and with ConfigMaps beside it, for the ratio."""
+    await plane.fill(DEFINITIONS, [custom_kind()])
+    while True:
+        custom = await _life(plane, CUSTOM, custom_object)
+        built_in = await _life(plane, MAPS, config_map)
+        kept = {f"{verb}_custom": cost.whole * 1e6 for verb, cost in custom.items()}
+        yield {**kept, **{f"{verb}_ratio": cost.whole / built_in[verb].whole for verb, cost in custom.items()}}
 
 
 async def pod_writes(plane: Plane) -> AsyncIterator[dict[str, float]]:

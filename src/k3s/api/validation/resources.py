@@ -22,21 +22,6 @@ NameRule = Callable[[str, str], Causes]
 _SHARED = frozenset({"cpu", "memory"})
 
 _CONTAINER = {"cpu", "memory", "ephemeral-storage"}
-_QUOTA = {
-    *_CONTAINER,
-    "storage",
-    *(f"{side}.{name}" for side in ("requests", "limits") for name in ("cpu", "memory", "ephemeral-storage")),
-    "requests.storage",
-    "pods",
-    "resourcequotas",
-    "services",
-    "replicationcontrollers",
-    "secrets",
-    "persistentvolumeclaims",
-    "configmaps",
-    "services.nodeports",
-    "services.loadbalancers",
-}
 _COUNTED = {
     "pods",
     "resourcequotas",
@@ -47,6 +32,13 @@ _COUNTED = {
     "configmaps",
     "services.nodeports",
     "services.loadbalancers",
+}
+_QUOTA = {
+    *_COUNTED,
+    *_CONTAINER,
+    "storage",
+    *(f"{side}.{name}" for side in ("requests", "limits") for name in ("cpu", "memory", "ephemeral-storage")),
+    "requests.storage",
 }
 
 
