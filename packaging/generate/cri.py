@@ -1,4 +1,4 @@
-"""Makes `src/k3s/kubelet/data/cri.json`: the messages of the runtime interface that the kubelet speaks, and no others.
+"""Makes `src/k3s/kubelet/data/cri.json`: the messages of the runtime interface that kubelet and crictl speak.
 
 Usage: `python packaging/generate/cri.py <protobuf-cri.json>`, where the argument is the full table of runtime.v1
 (`enums`, `messages` as field -> [number, type, label], `services` as method -> [request, answer]).
@@ -17,7 +17,7 @@ RUNTIME = (
     "Version Status RunPodSandbox StopPodSandbox RemovePodSandbox PodSandboxStatus ListPodSandbox CreateContainer "
     "StartContainer StopContainer RemoveContainer ListContainers ContainerStatus UpdateContainerResources "
     "ReopenContainerLog ExecSync Exec Attach PortForward ContainerStats ListContainerStats ListPodSandboxStats "
-    "UpdateRuntimeConfig GetContainerEvents"
+    "UpdateRuntimeConfig GetContainerEvents RuntimeConfig CheckpointContainer"
 )
 IMAGES = "ListImages ImageStatus PullImage RemoveImage ImageFsInfo"
 METHODS = {"RuntimeService": RUNTIME.split(), "ImageService": IMAGES.split()}

@@ -86,11 +86,22 @@ static char *configured(const char *path) {
     return found;
 }
 
+static const char *base_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* Programs whose flags are their own. */
+static int passes_on(const char *word) {
+    return !strcmp(word, "kubectl") || !strcmp(word, "ctr") || !strcmp(word, "crictl");
+}
+
 /* The data folder: the last of the flags, the environment, the config file, the default of the user. */
 static char *data_dir(int argc, char **argv) {
     const char *config = getenv("K3S_CONFIG_FILE");
     char *found = NULL;
-    for (int i = 1; i < argc; i++) {
+    int command = 0;
+    for (int i = 1; i < argc && !passes_on(base_name(argv[0])); i++) {
         const char *word = argv[i];
         if (!strcmp(word, "--")) break;
         if (!strncmp(word, "--data-dir=", 11)) found = strdup(word + 11);
@@ -98,7 +109,7 @@ static char *data_dir(int argc, char **argv) {
         else if ((!strcmp(word, "--data-dir") || !strcmp(word, "-d")) && i + 1 < argc) found = strdup(argv[++i]);
         else if (!strncmp(word, "--config=", 9)) config = word + 9;
         else if ((!strcmp(word, "--config") || !strcmp(word, "-c")) && i + 1 < argc) config = argv[++i];
-        else if (i == 1 && (!strcmp(word, "kubectl") || !strcmp(word, "ctr") || !strcmp(word, "crictl"))) break;
+        else if (*word != '-' && !command++ && passes_on(word)) break;
     }
     if (!found && getenv("K3S_DATA_DIR") && *getenv("K3S_DATA_DIR")) found = strdup(getenv("K3S_DATA_DIR"));
     if (!found) found = configured(config ? config : CONFIG_FILE);
@@ -274,11 +285,6 @@ static char *extracted(int self, const struct trailer *trailer, const char *dige
     }
     close(lock);
     return final;
-}
-
-static const char *base_name(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
 }
 
 static void prepare_environment(const char *dir) {

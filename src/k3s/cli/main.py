@@ -16,6 +16,7 @@ _PERSONALITIES = {
     "server": ("k3s.cli.server", "Run the control plane and, with root, a node"),
     "agent": ("k3s.cli.agent", "Run a node that joins a server"),
     "kubectl": ("k3s.cli.kubectl", "Run kubectl against this cluster"),
+    "crictl": ("k3s.cli.crictl.command", "Look into this node's container runtime, as crictl does"),
     "ctr": ("k3s.cli.ctr", "Run containerd's ctr against this node"),
     "check-config": ("k3s.cli.check_config", "Tell whether this kernel has what a node needs"),
     "completion": ("k3s.cli.completion", "Print what bash or zsh needs to complete commands and options"),
@@ -26,7 +27,6 @@ _PERSONALITIES = {
 
 # Words of the original whose parts are not built yet: refused by name, never swallowed.
 _NOT_YET = (
-    "crictl",
     "etcd-snapshot",
     "secrets-encrypt",
     "certificate",
@@ -60,13 +60,17 @@ def fail(message: str, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
-def _globals_last(args: list[str]) -> list[str]:
-    """The words with the options that may stand before the command behind it (spec 1.1)."""
+def _globals_last(args: list[str]) -> tuple[list[str], str]:
+    """The words with the options that may stand before the command behind it (spec 1.1), where they are options of the
+    command; and the data folder among them, for the commands that have no such option."""
     early: list[str] = []
+    folder = ""
     while args and (args[0] == "--debug" or args[0].startswith(("-d", "--data-dir"))):
         count = 2 if args[0] in ("-d", "--data-dir") else 1
+        if args[0] != "--debug":
+            folder = args[1] if args[1:] and count == 2 else args[0].partition("=")[2]
         early, args = early + args[:count], args[count:]
-    return [args[0], *early, *args[1:]] if args and args[0] in ("server", "agent", "uninstall") else args
+    return ([args[0], *early, *args[1:]] if args and args[0] in ("server", "agent", "uninstall") else args), folder
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -76,7 +80,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = words[1:]
     if called in ("kubectl", "ctr", "crictl"):
         args = [called, *args]
-    args = _globals_last(args)
+    args, folder = _globals_last(args)
+    if folder:
+        os.environ["K3S_DATA_DIR"] = folder
     if not args or args[0] in ("-h", "--help", "help"):
         print(_usage())
         sys.exit(0)

@@ -101,6 +101,16 @@ class LogReader:
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The log in pieces. Raises FileNotFoundError when there is none."""
+        async for runs in self._blocks():
+            yield b"".join(text for _, text in runs)
+
+    async def parts(self) -> AsyncGenerator[tuple[str, bytes], None]:
+        """The same, each piece with the stream that it was written to."""
+        async for runs in self._blocks():
+            for stream, text in runs:
+                yield stream, bytes(text)
+
+    async def _blocks(self) -> AsyncGenerator[list[tuple[str, bytearray]], None]:
         changed = asyncio.Event()
         with contextlib.ExitStack() as stack:
             if self._options.follow:
@@ -127,25 +137,28 @@ class LogReader:
     def _full(self) -> bool:
         return 0 < self._options.limit <= self._sent
 
-    def _show(self, block: bytes) -> bytes:
-        """What the client sees of the lines that are whole with `block`."""
+    def _show(self, block: bytes) -> list[tuple[str, bytearray]]:
+        """What the client sees of the lines that are whole with `block`: neighbours of one stream together."""
         options = self._options
         *lines, self._rest = (self._rest + block).split(b"\n")
-        out = bytearray()
+        runs: list[tuple[str, bytearray]] = []
         for raw in lines:
             line = Line.parse(raw + b"\n")
             if line is None or (options.stream and line.stream != options.stream):
                 continue
             if options.since and times.parse(line.stamp.decode()) < options.since:
                 continue
+            if not runs or runs[-1][0] != line.stream:
+                runs.append((line.stream, bytearray()))
             if options.timestamps and self._fresh:
-                out += line.stamp + b" "
-            out += line.text
+                runs[-1][1].extend(line.stamp + b" ")
+            runs[-1][1].extend(line.text)
             self._fresh = line.whole
-        if options.limit:
-            del out[options.limit - self._sent :]
-        self._sent += len(out)
-        return bytes(out)
+        for _, text in runs:
+            if options.limit:
+                del text[options.limit - self._sent :]
+            self._sent += len(text)
+        return [run for run in runs if run[1]]
 
     def _rotated(self, file: BinaryIO) -> bool:
         """True when the runtime went on with a new file under the same name."""

@@ -147,7 +147,7 @@ async def _grpc(host: str, port: int, service: str) -> Result:
     from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
     from k3s.kubelet.runtime.codec import Codec
-    from k3s.kubelet.runtime.cri import GrpcCodec
+    from k3s.kubelet.runtime.connection import GrpcCodec
 
     codec = Codec({"Ask": {"service": [1, "string"]}, "Answer": {"status": [1, "int32"]}}, {})
     channel = Channel(host, port, codec=GrpcCodec())

@@ -11,6 +11,7 @@ from pathlib import Path
 from k3s import VERSION
 from k3s.api.kinds import Kind, builtin
 from k3s.api.object import encode
+from k3s.base import files
 from k3s.base.clock import Clock
 from k3s.base.entropy import Entropy
 from k3s.client.client import Client
@@ -123,6 +124,8 @@ class Agent:
             sandbox_image=config.pause_image,
             snapshotter="" if config.snapshotter == "overlayfs" else config.snapshotter,
         )
+        endpoint = config.runtime_endpoint or f"unix://{containerd.socket}"
+        files.write_changed(folder / "etc" / "crictl.yaml", f"runtime-endpoint: {endpoint}\n")
         return Engine(EngineConfig(containerd, folder / "images", config.runtime_endpoint))
 
     async def _run_informers(self, ready: Callable[[], None]) -> None:

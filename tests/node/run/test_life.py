@@ -121,6 +121,14 @@ def test_the_servers_node_has_its_role(machine: Machine) -> None:
     assert kubectl("get", "nodes", "--no-headers").split()[2] == "control-plane"
 
 
+def test_crictl_finds_this_nodes_runtime(machine: Machine) -> None:
+    """By the data folder, whose settings the agent has written for root alone."""
+    assert (machine.data_dir / "agent/etc/crictl.yaml").stat().st_mode & 0o777 == 0o600
+    command = ["./k3s", "--data-dir", str(machine.data_dir), "crictl", "ps", "--label=io.kubernetes.pod.name=life"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[1].split()[-2:] == ["life", "default"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stop_and_start(machine: Machine, number: int) -> None:
     """A stop ends server, agent and containerd within seconds and in order; the next start finds the container."""

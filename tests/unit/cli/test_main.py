@@ -10,8 +10,9 @@ import pytest
 
 from k3s import VERSION
 from k3s.cli import ctr, kubectl, main, uninstall
+from k3s.cli.crictl import command as crictl
 
-_COMMANDS = ("server", "agent", "kubectl", "ctr", "check-config", "completion", "doctor", "sbom", "uninstall")
+_COMMANDS = ("server", "agent", "kubectl", "crictl", "ctr", "check-config", "completion", "doctor", "sbom", "uninstall")
 
 
 def ran(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -67,16 +68,16 @@ def test_wrong_requests(capsys: pytest.CaptureFixture[str], words: tuple[str, ..
     assert err.startswith("k3s: ") and err.count("\n") == 1 and part in err
 
 
-@pytest.mark.parametrize("name", ["kubectl", "ctr"])
+@pytest.mark.parametrize("name", ["kubectl", "ctr", "crictl"])
 def test_called_by_another_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A link called kubectl or ctr is that command, all words are its own."""
+    """A link called kubectl, ctr or crictl is that command, all words are its own."""
     seen: list[list[str]] = []
 
     def run(args: list[str]) -> int:
         seen.append(args)
         return 7
 
-    monkeypatch.setattr({"kubectl": kubectl, "ctr": ctr}[name], "main", run)
+    monkeypatch.setattr({"kubectl": kubectl, "ctr": ctr, "crictl": crictl}[name], "main", run)
     with pytest.raises(SystemExit) as ended:
         main.main([f"/usr/local/bin/{name}", "version", "--help"])
     assert ended.value.code == 7 and seen == [["version", "--help"]]
@@ -111,8 +112,8 @@ def test_options_before_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """`k3s -d DIR --version` and `k3s --debug server` mean what they mean behind the command."""
     from k3s.cli import main as entry
 
-    assert entry._globals_last(["-d", "/x", "--debug", "server", "--token=t"]) == [
-        *("server", "-d", "/x", "--debug", "--token=t")
-    ]
-    assert entry._globals_last(["--data-dir=/x", "--version"]) == ["--version"]
-    assert entry._globals_last(["kubectl", "-d"]) == ["kubectl", "-d"]
+    words = ["-d", "/x", "--debug", "server", "--token=t"]
+    assert entry._globals_last(words) == (["server", "-d", "/x", "--debug", "--token=t"], "/x")
+    assert entry._globals_last(["--data-dir=/x", "--version"]) == (["--version"], "/x")
+    assert entry._globals_last(["kubectl", "-d"]) == (["kubectl", "-d"], "")
+    assert entry._globals_last(["-d", "/x", "crictl", "-D", "ps"]) == (["crictl", "-D", "ps"], "/x")

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack
-from importlib import resources
 from typing import Any
 
-from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
 from grpclib.const import Status
-from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from k3s.kubelet.runtime import events as containerd_events
-from k3s.kubelet.runtime.codec import Codec
+from k3s.kubelet.runtime.connection import REQUEST_S, Connection
 from k3s.kubelet.runtime.interface import (
     CREATED,
     EXITED,
@@ -38,8 +33,7 @@ from k3s.kubelet.runtime.interface import (
 
 log = logging.getLogger(__name__)
 
-# What upstream waits for a verb that should be quick (runtimeRequestTimeout) and for the pull of an image.
-_REQUEST_S = 120.0
+# What upstream waits for the pull of an image.
 _PULL_S = 3600.0
 # How long a broken event stream rests before it is opened again; at first at once.
 _RECONNECT_S = (0.0, 0.1, 0.5, 1.0, 2.0)
@@ -57,60 +51,15 @@ _CRI_EVENTS = {
 }
 
 
-class GrpcCodec(CodecBase):
-    """Tells grpclib how messages become bytes; the message type is a pair of codec and name."""
-
-    __content_subtype__ = "proto"
-
-    def encode(self, message: Any, message_type: Any) -> bytes:
-        codec, name = message_type
-        return bytes(codec.encode(name, message))
-
-    def decode(self, data: bytes, message_type: Any) -> Any:
-        codec, name = message_type
-        return codec.decode(name, data)
-
-
 class CriRuntime:
     """A `Runtime` at a unix socket; `namespace` is where containerd keeps what belongs to Kubernetes."""
 
     def __init__(self, socket: str, *, namespace: str = "k8s.io") -> None:
-        table = json.loads(resources.files("k3s.kubelet").joinpath("data/cri.json").read_text())
-        self._socket = socket.removeprefix("unix://")
+        self._connection = Connection(socket)
+        self._call = self._connection.call
         self._namespace = namespace
-        self._codec = Codec(table["messages"], table["enums"])
-        self._methods: dict[str, tuple[str, str, str]] = {
-            method: (f"/runtime.v1.{service}/{method}", request, answer)
-            for service, methods in table["services"].items()
-            for method, (request, answer) in methods.items()
-        }
-        self._channel: Channel | None = None
-        self._event_channel: Channel | None = None
 
-    def _connection(self) -> Channel:
-        if self._channel is None:
-            self._channel = Channel(path=self._socket, codec=GrpcCodec())
-        return self._channel
-
-    async def _call(self, method: str, timeout_s: float = _REQUEST_S, **request: Any) -> dict[str, Any]:
-        path, asked, answered = self._methods[method]
-        # grpclib hands the types through to the codec unread: ours are pairs of codec and message name.
-        types: Any = ((self._codec, asked), (self._codec, answered))
-        call: UnaryUnaryMethod[Any, Any] = UnaryUnaryMethod(self._connection(), path, *types)
-        try:
-            return await call(request, timeout=timeout_s)  # type: ignore[no-any-return]
-        except GRPCError as error:
-            raise RuntimeFailure(error.status.name, error.message or error.status.name) from None
-        except asyncio.TimeoutError:
-            raise RuntimeFailure(
-                "DEADLINE_EXCEEDED", f"Cannot {method}: the runtime did not answer in {timeout_s:g} s"
-            ) from None
-        except (OSError, StreamTerminatedError, ProtocolError) as error:
-            raise RuntimeFailure(
-                "UNAVAILABLE", f"Cannot {method}: the runtime at {self._socket} is not reached: {error!r}"
-            ) from None
-
-    async def _quiet(self, method: str, timeout_s: float = _REQUEST_S, **request: Any) -> None:
+    async def _quiet(self, method: str, timeout_s: float = REQUEST_S, **request: Any) -> None:
         """Calls a verb for which 'not there' means 'already done'."""
         try:
             await self._call(method, timeout_s, **request)
@@ -135,7 +84,7 @@ class CriRuntime:
         return Readiness(bool(runtime.get("status")), bool(network.get("status")), ", ".join(messages))
 
     async def run_pod_sandbox(self, config: Config, handler: str = "") -> str:
-        answer = await self._call("RunPodSandbox", 2 * _REQUEST_S, config=config, runtime_handler=handler)
+        answer = await self._call("RunPodSandbox", 2 * REQUEST_S, config=config, runtime_handler=handler)
         return str(answer["pod_sandbox_id"])
 
     async def stop_pod_sandbox(self, sandbox_id: str) -> None:
@@ -164,7 +113,7 @@ class CriRuntime:
 
     async def stop_container(self, container_id: str, timeout_s: float) -> None:
         whole = int(timeout_s)
-        await self._quiet("StopContainer", _REQUEST_S + whole, container_id=container_id, timeout=whole)
+        await self._quiet("StopContainer", REQUEST_S + whole, container_id=container_id, timeout=whole)
 
     async def remove_container(self, container_id: str) -> None:
         await self._quiet("RemoveContainer", container_id=container_id)
@@ -187,7 +136,7 @@ class CriRuntime:
     async def exec_sync(self, container_id: str, command: Sequence[str], timeout_s: float) -> ExecResult:
         answer = await self._call(
             "ExecSync",
-            timeout_s + 5 if timeout_s else _REQUEST_S,
+            timeout_s + 5 if timeout_s else REQUEST_S,
             container_id=container_id,
             cmd=list(command),
             timeout=int(timeout_s),
@@ -254,22 +203,11 @@ class CriRuntime:
             log.warning("Runtime events were interrupted", extra={"reason": reason, "again_in_s": pause})
             await asyncio.sleep(pause)
 
-    async def _stream(self, path: str, asked: Any, answered: Any, request: Any) -> AsyncIterator[Any]:
-        # A connection of its own: a long stream must not share flow control with the verbs.
-        if self._event_channel is None:
-            self._event_channel = Channel(path=self._socket, codec=GrpcCodec())
-        method: UnaryStreamMethod[Any, Any] = UnaryStreamMethod(self._event_channel, path, asked, answered)
-        async with AsyncExitStack() as stack:
-            stream = await stack.enter_async_context(method.open())
-            await stream.send_message(request, end=True)
-            yield None
-            async for message in stream:
-                yield message
-
     async def _containerd_events(self) -> AsyncIterator[RuntimeEvent]:
         codec = containerd_events.codec
         request = {"filters": containerd_events.filters(self._namespace)}
-        messages = self._stream(containerd_events.SUBSCRIBE, (codec, "SubscribeRequest"), (codec, "Envelope"), request)
+        types = (codec, "SubscribeRequest"), (codec, "Envelope")
+        messages = self._connection.stream_of(containerd_events.SUBSCRIBE, types, request)
         async for envelope in messages:
             if envelope is None:
                 yield RuntimeEvent("resync")
@@ -277,18 +215,14 @@ class CriRuntime:
                 yield event
 
     async def _cri_events(self) -> AsyncIterator[RuntimeEvent]:
-        path, asked, answered = self._methods["GetContainerEvents"]
-        async for message in self._stream(path, (self._codec, asked), (self._codec, answered), {}):
+        async for message in self._connection.stream("GetContainerEvents"):
             if message is None:
                 yield RuntimeEvent("resync")
             elif kind := _CRI_EVENTS.get(message["container_event_type"]):
                 yield RuntimeEvent(kind, message["container_id"])
 
     async def close(self) -> None:
-        for channel in (self._channel, self._event_channel):
-            if channel is not None:
-                channel.close()
-        self._channel = self._event_channel = None
+        self._connection.close()
 
 
 def _seconds(nanoseconds: int) -> float:
