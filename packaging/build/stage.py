@@ -116,7 +116,7 @@ class Builder:
     def _key(self, stage: Stage, needs: Mapping[str, Built]) -> str:
         parts = {
             "arch": self._arch,
-            "code": hashlib.sha256(inspect.getsource(sys.modules[stage.make.__module__]).encode()).hexdigest(),
+            "code": {name: _digest(path) for name, path in sorted(_code(stage.make.__module__).items())},
             "name": stage.name,
             "inputs": {name: pick(self._rows, name, self._arch).hash for name in stage.inputs},
             "needs": {name: built.hash for name, built in needs.items()},
@@ -133,6 +133,22 @@ class Builder:
     def _say(self, built: Built) -> None:
         how = "kept" if built.reused else f"{built.seconds:.1f} s"
         print(f"  {built.name:<12} {built.hash[:12]}  {built.size / 1e6:7.1f} MB  {how}", flush=True)
+
+
+#: Modules that say how stages are run, and nothing of what comes out of them.
+_RUNNING = ("build.fetch", "build.inputs", "build.stage", "build.store")
+
+
+def _code(name: str, found: dict[str, Path] | None = None) -> dict[str, Path]:
+    """The files of a stage's module and of those of the build that it uses."""
+    found = {} if found is None else found
+    module = sys.modules[name]
+    found[name] = Path(inspect.getsourcefile(module) or "")
+    for value in vars(module).values():
+        used = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None)
+        if isinstance(used, str) and used.startswith("build.") and used not in (*found, *_RUNNING):
+            _code(used, found)
+    return found
 
 
 def _digest(path: Path) -> str:

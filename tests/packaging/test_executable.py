@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import struct
 import subprocess
@@ -12,31 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
-from build import command, fetch, refresh
+from build import command, fetch
 from build.store import Store
 
 from k3s import VERSION
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).resolve().parents[2]
-#: Kept between runs: inputs are large, and stages that did not change are not built again.
-_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "k3s-build"
-
-
-@pytest.fixture(scope="module")
-def store() -> Store:
-    return Store(_CACHE)
-
-
-@pytest.fixture(scope="module")
-def executable(tmp_path_factory: pytest.TempPathFactory, store: Store) -> Path:
-    """Built quickly, so larger than a release. When the archive has dropped a locked version, of the present ones."""
-    out = tmp_path_factory.mktemp("dist")
-    try:
-        return command.build(command.host(), store, out, level=3)
-    except fetch.Vanished:
-        rows = refresh.refreshed(ROOT / "packaging/wanted.toml", ROOT / "requirements.lock", store)
-        return command.build(command.host(), store, out, rows, level=3)
 
 
 def run(executable: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -172,11 +153,11 @@ def test_it_runs_where_there_is_nothing(executable: Path, tmp_path: Path, kind: 
     assert (done.returncode, VERSION in done.stdout) == (0, True), done.stderr
 
 
-def test_two_builds_are_the_same_bytes(executable: Path, tmp_path: Path) -> None:
+def test_two_builds_are_the_same_bytes(executable: Path, store: Store, tmp_path: Path) -> None:
     """From the same inputs in another folder, later, with no stage of the first build."""
     inputs = Store(tmp_path / "somewhere/else")
     shutil.rmtree(inputs.folder / "files")
-    (inputs.folder / "files").symlink_to(_CACHE / "files")
+    (inputs.folder / "files").symlink_to(store.folder / "files")
     try:
         again = command.build(command.host(), inputs, tmp_path / "out", level=3)
     except fetch.Vanished:
