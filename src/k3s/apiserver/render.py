@@ -16,7 +16,7 @@ from k3s.apiserver.media import JSON, PLAIN, PROTOBUF, YAML, Media
 from k3s.apiserver.results import Many, One
 from k3s.apiserver.watch import bookmark_object
 from k3s.base.clock import Clock
-from k3s.base.message import Response
+from k3s.base.message import Joined, Response
 
 _META = "meta.k8s.io/v1"
 
@@ -96,16 +96,16 @@ class Renderer:
         kind = result.kind
         return {"kind": kind.list_kind, "apiVersion": kind.api_version, "metadata": meta, "items": self.objects(result)}
 
-    def _joined(self, result: Many, tails: list[bytes], joiner: bytes) -> bytes:
+    def _joined(self, result: Many, tails: list[bytes], joiner: bytes) -> Joined | bytes:
         kind = result.kind
         meta = encode(_list_meta(str(result.revision), result.next_page, result.remaining, custom=result.kind.custom))
         start = encode({"kind": kind.list_kind, "apiVersion": kind.api_version})[:-1]
         if not tails:
             return b'%b,"metadata":%b,"items":[]}\n' % (start, meta)
-        # One join makes the whole text: to put it into another one would copy megabytes once or twice more.
+        # Beginning and end go into a part each: to put a joined text into another one would copy megabytes.
         tails[0] = b'%b,"metadata":%b,"items":[%b%b' % (start, meta, joiner[1:], tails[0])
         tails[-1] += b"]}\n"
-        return joiner.join(tails)
+        return Joined(joiner, tails)
 
     def value(self, status: int, obj: Any, media: Media) -> Response:
         """Any object in the wanted format."""

@@ -32,7 +32,7 @@ class Compression:
 
     async def apply(self, answer: Response) -> Response:
         """The same answer, compressed."""
-        body = await blocking(gzipped, answer.body, self.level)
+        body = await blocking(gzipped, bytes(answer.body), self.level)
         return Response(answer.status, body, answer.content_type, (*answer.headers, *_ADDED))
 
 

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import httptools
@@ -29,6 +29,7 @@ from k3s.base.message import (
     TEXT,
     Answer,
     Chunks,
+    Joined,
     PeerCertificate,
     Request,
     Response,
@@ -96,6 +97,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._head_only = False
+        self._whole = False
         self.paused = False
 
     # --- from the transport
@@ -196,7 +198,7 @@ class Connection(asyncio.Protocol):
         self._unread = None
         if self._transport is None or self._upgraded:
             return
-        if self._source is not None or self.task is not None:
+        if self._source is not None or (self.task is not None and not self._whole):
             self._unread = asyncio.get_running_loop().call_later(UNREAD_S, self._not_read)
         else:
             self._transport.abort()
@@ -370,14 +372,30 @@ class Connection(asyncio.Protocol):
         if self._head_only:
             transport.write(head + end % len(body))
         elif len(body) < _JOIN_BELOW:
-            transport.write(head + end % len(body) + body)
+            transport.write(head + end % len(body) + bytes(body))
         else:
             transport.write(head + end % len(body))
             # In pieces that stay in the processor's cache while they are encrypted.
-            view = memoryview(body)
-            for at in range(0, len(body), _PIECE):
-                transport.write(view[at : at + _PIECE])
+            pieces = body.pieces(_PIECE) if isinstance(body, Joined) else _cut(body)
+            for piece in pieces:
+                transport.write(piece)
+                if self.paused:
+                    self._writable, self._whole = asyncio.Event(), True
+                    self.task = self._server.tasks.spawn(self._rest_of(pieces), "rest")
+                    return
         self._finished()
+
+    async def _rest_of(self, pieces: Iterator[bytes | memoryview]) -> None:
+        """The pieces of an answer that the client did not take at once."""
+        assert self._writable is not None
+        for piece in pieces:
+            await self._writable.wait()
+            if self._transport is None:
+                return
+            self._transport.write(piece)
+        self.task, self._writable, self._whole = None, None, False
+        self._finished()
+        self._advance()
 
     def _finished(self) -> None:
         self._busy = False
@@ -482,6 +500,11 @@ class Connection(asyncio.Protocol):
             self.end()
         elif not self._busy and self._transport is not None:
             self._transport.close()
+
+
+def _cut(body: bytes) -> Iterator[memoryview]:
+    view = memoryview(body)
+    return (view[at : at + _PIECE] for at in range(0, len(body), _PIECE))
 
 
 class HttpServer:

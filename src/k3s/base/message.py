@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 JSON = "application/json"
@@ -65,15 +65,41 @@ class Request:
         self.lines = b""
 
 
+class Joined:
+    """A long text as its parts and what stands between them: put together a piece at a time while it is sent, so that
+    megabytes are neither copied nor in memory as a whole."""
+
+    __slots__ = ("_between", "_parts", "_size")
+
+    def __init__(self, between: bytes, parts: Sequence[bytes]) -> None:
+        self._between = between
+        self._parts = parts
+        self._size = sum(map(len, parts)) + len(between) * (len(parts) - 1)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __bytes__(self) -> bytes:
+        return self._between.join(self._parts)
+
+    def pieces(self, about: int) -> Iterator[bytes]:
+        """The text in pieces of `about` so many bytes, of one part at least."""
+        parts = self._parts
+        together = max(about * len(parts) // self._size, 1)
+        yield self._between.join(parts[:together])
+        for at in range(together, len(parts), together):
+            yield self._between.join((b"", *parts[at : at + together]))
+
+
 class Response:
     """A complete answer. `value` is the object that `body` tells of, for a caller in this process."""
 
-    __slots__ = ("body", "content_type", "headers", "make", "status", "value")
+    __slots__ = ("body", "content_type", "headers", "status", "value")
 
     def __init__(
         self,
         status: int,
-        body: bytes = b"",
+        body: bytes | Joined = b"",
         content_type: str = JSON,
         headers: tuple[Header, ...] = (),
         value: Any = None,

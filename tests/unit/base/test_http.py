@@ -18,9 +18,10 @@ from k3s.base.compress import Compression, accepts_gzip
 from k3s.base.duplex import Duplex
 from k3s.base.entropy import SystemEntropy
 from k3s.base.http import MAX_BODY, HttpServer
-from k3s.base.message import TEXT, Answer, Chunks, Request, Response, Sink, Stream, Upgrade
+from k3s.base.message import TEXT, Answer, Chunks, Joined, Request, Response, Sink, Stream, Upgrade
 
 LARGE = b'{"name":"some text that repeats"}' * 10_000
+PARTS = [b"%d" % number * (number % 50) for number in range(200_000)]
 Talk = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -53,6 +54,8 @@ class App:
         match request.target:
             case "/large":
                 return Response(200, LARGE)
+            case "/list":
+                return Response(200, Joined(b",", PARTS))
             case "/gate":
                 return self._waiting()
             case "/upgrade":
@@ -413,6 +416,53 @@ def test_who_does_not_read_gets_no_more_answers_and_is_let_go(monkeypatch: pytes
         writer.write(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n" * 1000)
         await server.connections.none_left.wait()
         assert len(app.requests) < 100
+        writer.transport.abort()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+    run(body)
+
+
+@pytest.mark.parametrize("about", [1, 7, 100, 1 << 20])
+def test_a_joined_text_is_the_same_in_pieces(about: int) -> None:
+    joined = Joined(b", ", [b"one", b"", b"three" * 9, b"4"])
+    pieces = list(joined.pieces(about))
+    assert b"".join(pieces) == bytes(joined) == b"one, , " + b"three" * 9 + b", 4"
+    assert len(joined) == len(bytes(joined))
+    assert len(pieces) == (4 if about < 28 else 1)
+
+
+def test_a_long_answer_waits_for_its_reader_and_is_whole() -> None:
+    """Only what the reader takes soon is put together; the connection goes on afterwards, and others meanwhile."""
+
+    async def body(app: App, server: Any, connect: Any) -> None:
+        reader, writer = await connect()
+        writer.transport.pause_reading()
+        for path in ("/list", "/small"):
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        await app.asked.wait()
+        other, asking = await connect()
+        asking.write(b"GET /small HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await answer(other))[2] == b"0 /small"
+        asking.close()
+        (slow,) = [connection for connection in server.connections if connection.paused]
+        assert slow._transport.get_write_buffer_size() < 1 << 20 < len(b",".join(PARTS)) / 10
+        writer.transport.resume_reading()
+        assert (await answer(reader))[2] == b",".join(PARTS)
+        assert (await answer(reader))[2] == b"0 /small"
+        writer.close()
+
+    run(body)
+
+
+def test_who_does_not_read_a_long_answer_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "UNREAD_S", 0.2)
+
+    async def body(app: App, server: Any, connect: Any) -> None:
+        _, writer = await connect()
+        writer.transport.pause_reading()
+        writer.write(b"GET /list HTTP/1.1\r\nHost: a\r\n\r\n")
+        await server.connections.none_left.wait()
         writer.transport.abort()
         with suppress(OSError):
             await writer.wait_closed()
