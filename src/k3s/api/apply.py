@@ -10,6 +10,7 @@ API server.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -86,7 +87,7 @@ class _Entry:
 
     def owning(self, paths: Paths, time: str) -> _Entry:
         """The entry with other fields, written at `time`."""
-        return _Entry(self.manager, self.operation, self.api_version, self.subresource, to_fields(paths), time)
+        return _made(self.manager, self.operation, self.api_version, self.subresource, paths, time)
 
     def minus(self, taken: Collection[Path]) -> _Entry:
         """The entry without fields that somebody else took; most writes take nothing from most managers."""
@@ -111,6 +112,13 @@ class _Entry:
         if self.subresource:
             text += f' with subresource "{self.subresource}"'
         return text if self.operation == APPLY else f"{text} using {self.api_version}"
+
+
+@functools.lru_cache(maxsize=256)
+def _made(manager: str, operation: str, api_version: str, subresource: str, paths: Paths, time: str) -> _Entry:
+    """An entry, shared by the objects that are made alike in the same second."""
+    entry = _Entry(manager, operation, api_version, subresource, to_fields(paths), time)
+    return replace(entry, raw=entry.to_object())
 
 
 def _read(obj: Object | None) -> list[_Entry]:

@@ -69,9 +69,14 @@ def _clock_text(second: int) -> str:
     return f"{_date_text(day)}T{h:02d}:{m:02d}:{s:02d}"
 
 
+@functools.lru_cache(maxsize=64)
+def _second_text(second: int) -> str:
+    return _clock_text(second) + "Z"
+
+
 def format(epoch_s: float) -> str:
-    """RFC 3339 in UTC with whole seconds, rounded down."""
-    return _clock_text(int(epoch_s // 1)) + "Z"
+    """RFC 3339 in UTC with whole seconds, rounded down; one text for all that happens in a second."""
+    return _second_text(int(epoch_s // 1))
 
 
 def micro(epoch_s: float) -> str:

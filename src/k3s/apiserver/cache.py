@@ -12,6 +12,7 @@ import asyncio
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from sys import intern
 from typing import Any, Protocol
 
 from k3s.api.kinds import Kind
@@ -93,7 +94,9 @@ class Item:
     def obj(self) -> Object:
         """The object, decoded at most once; never to be changed."""
         if self._obj is None:
-            self._obj = decode(self.head + self.tail)
+            obj: Object = decode(self.head + self.tail)
+            obj["kind"], obj["apiVersion"] = intern(obj["kind"]), intern(obj["apiVersion"])
+            self._obj = obj
         return self._obj
 
     def restamped(self, revision: int) -> Item:
@@ -377,7 +380,8 @@ class Cache:
             item = self.item(namespace, name, event.revision, event.created, event.value)
             # Where nobody looks, as at events, the dict would take more memory than the text, for nothing.
             if fresh is not None and fresh[0] is event.value and (bucket.watchers or bucket.prefix in self._listeners):
-                item._obj = stamped(fresh[1], event.revision)
+                item._obj = obj = stamped(fresh[1], event.revision)
+                item.name = obj["metadata"]["name"]
             change = Change(item, bucket.put(item), False)
         bucket.remember(change)
         if bucket.prefix in self._listeners:
@@ -398,7 +402,7 @@ class Cache:
             bucket = self._buckets[prefix] = Bucket(prefix)
             bucket.ring_from = self.revision
         namespace, _, name = key[end:].rpartition("/")
-        return bucket, namespace, name
+        return bucket, intern(namespace), name
 
     # --- reading
 
@@ -456,8 +460,9 @@ class Cache:
 
 
 def stamped(obj: Object, revision: int) -> Object:
-    """The object with its resourceVersion."""
-    return {**obj, "metadata": {"resourceVersion": str(revision), **_unstamped(obj["metadata"])}}
+    """The object with its resourceVersion, and the words that many objects have alike kept once."""
+    meta = {"resourceVersion": str(revision), **_unstamped(obj["metadata"])}
+    return {**obj, "kind": intern(obj["kind"]), "apiVersion": intern(obj["apiVersion"]), "metadata": meta}
 
 
 def _unstamped(meta: Object) -> Object:

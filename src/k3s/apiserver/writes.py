@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from sys import intern
 from typing import Any, NamedTuple, Protocol
 
 from k3s.api.errors import ApiError, MethodNotAllowed, NotFound, UnsupportedMediaType, invalid
@@ -330,7 +331,7 @@ def manager_of(call: Call) -> str:
         return name
     if bodies.PATCHES.get(bodies.media_type(call.request)) == "apply":
         return ""
-    return call.request.headers.get("user-agent", "").partition("/")[0][:_MANAGER_LIMIT] or "unknown"
+    return intern(call.request.headers.get("user-agent", "").partition("/")[0][:_MANAGER_LIMIT] or "unknown")
 
 
 def _check_manager(verb: str, manager: str) -> None:
