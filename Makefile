@@ -25,7 +25,7 @@ sim: setup  ## the simulated cluster: make sim SEEDS=5000
 fuzz: setup  ## odd inputs for the parsers and the API: make fuzz SECONDS=600
 	$(PYTHON) tests/fuzz/run.py --seconds $(or $(SECONDS),30)
 
-torture: setup  ## the server killed 200 times, thousands of power failures: make torture ARGS="--kills 20 --only kill"
+torture: setup  ## the server killed 200 times, thousands of power failures, growth: make torture ARGS="--kills 20 --only kill"
 	$(PYTHON) -m tests.torture $(ARGS)
 
 bench: setup  ## the figures of docs/benchmarks.md

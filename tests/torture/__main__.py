@@ -11,20 +11,24 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.torture import power, storm
+from tests.torture import growth, power, storm
 
 
 def main(arguments: list[str]) -> int:
     """The command; answers the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
-    parser.add_argument("--only", action="append", choices=("kill", "power"), help="these parts instead of all")
+    parser.add_argument(
+        "--only", action="append", choices=("kill", "power", "growth"), help="these parts instead of all"
+    )
     parser.add_argument("--kills", type=int, default=200, help="how often the server is killed")
     parser.add_argument("--failures", type=int, default=5000, help="how many power failures are tried")
+    parser.add_argument("--minutes", type=float, default=10.0, help="how long writes go on with 100 000 objects there")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="what chance begins with")
     options = parser.parse_args(arguments)
     parts: dict[str, Callable[[Path], tuple[object, list[str]]]] = {
         "power": lambda folder: _power(folder, options.failures, options.seed),
         "kill": lambda folder: _kill(folder, options.kills, options.seed),
+        "growth": lambda folder: _growth(folder, options.minutes, options.seed),
     }
     print(f"seed {options.seed}", flush=True)
     bad = False
@@ -46,6 +50,11 @@ def _power(folder: Path, failures: int, seed: int) -> tuple[object, list[str]]:
 
 def _kill(folder: Path, kills: int, seed: int) -> tuple[object, list[str]]:
     report = asyncio.run(storm.storm(folder, kills=kills, seed=seed))
+    return report, report.problems
+
+
+def _growth(folder: Path, minutes: float, seed: int) -> tuple[object, list[str]]:
+    report = asyncio.run(growth.grow(folder, growth.Plan(seconds=minutes * 60), seed))
     return report, report.problems
 
 

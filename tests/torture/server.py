@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.cluster import ROOT
 
 from k3s.client.client import Client
-from k3s.client.https import HttpsTransport
+from k3s.client.https import CONNECTIONS, HttpsTransport
 from k3s.client.tls import Credentials
 
 TOKEN = "torture-token"
@@ -94,12 +94,12 @@ class Server:
             self._process.kill()
             self._process.wait()
 
-    def transport(self) -> HttpsTransport:
+    def transport(self, connections: int = CONNECTIONS) -> HttpsTransport:
         """A way to it of one's own."""
         authority = str(self.data / "server" / "tls" / "server-ca.crt")
-        return HttpsTransport(
-            f"https://127.0.0.1:{self.port}", Credentials(ca_file=authority), token=TOKEN, request_s=20.0
-        )
+        trust = Credentials(ca_file=authority)
+        url = f"https://127.0.0.1:{self.port}"
+        return HttpsTransport(url, trust, token=TOKEN, request_s=20.0, connections=connections)
 
     def client(self) -> Client:
         """A client with all rights."""

@@ -71,16 +71,20 @@ async def storm(
         traffic.follow(server.client(), "one key", key="k1")
         traffic.follow(server.client(), "lazy", lazy_s=20.0)
         while report.blows.get("killed", 0) < kills:
-            await asyncio.sleep(0.1 + 1.4 * entropy.fraction())
+            await asyncio.sleep(0.05 + 0.7 * entropy.fraction())
             blow = ("killed", "killed", "killed", "frozen", *_DISK)[entropy.below(7 if disk_faults else 4)]
             report.blows[blow] = report.blows.get(blow, 0) + 1
             await _strike(server, disk, blow, entropy)
+            if blow == "killed" and report.blows["killed"] % 10 == 0:
+                seconds = time.monotonic() - began
+                print(f"    {report.blows} after {len(history.operations)} operations, {seconds:.0f} s", flush=True)
         async with asyncio.timeout(120):
             await traffic.finish(last)
     finally:
         await traffic.close()
         server.stop()
         server.remove()
+    print(f"    the audit begins, {time.monotonic() - began:.0f} s", flush=True)
     await _read_log(server.database, history)
     _count(history, report)
     report.problems = audit(history)

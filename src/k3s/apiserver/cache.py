@@ -379,7 +379,7 @@ class Cache:
             fresh = self._fresh.get(event.key)
             item = self.item(namespace, name, event.revision, event.created, event.value)
             # Where nobody looks, as at events, the dict would take more memory than the text, for nothing.
-            if fresh is not None and fresh[0] is event.value and (bucket.watchers or bucket.prefix in self._listeners):
+            if fresh is not None and fresh[0] is event.value and bucket.watchers:
                 item._obj = obj = stamped(fresh[1], event.revision)
                 item.name = obj["metadata"]["name"]
             change = Change(item, bucket.put(item), False)

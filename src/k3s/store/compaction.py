@@ -40,5 +40,3 @@ class Compactor:
                 await self._store.compact(target)
             except Unavailable as error:
                 log.warning("%s; compaction is tried again in %d s", error, self._every_s)
-            else:
-                log.debug("Datastore compacted", extra={"revision": target})

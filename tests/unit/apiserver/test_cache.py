@@ -144,3 +144,24 @@ def test_waiting_for_a_revision(run) -> None:  # type: ignore[no-untyped-def]
         await cache.appeared(MAP, "d", "b")
 
     run(body())
+
+
+def test_what_nobody_watches_is_kept_as_text(run) -> None:  # type: ignore[no-untyped-def]
+    """An Event's dict would be larger than its text; that somebody hears of each write (expiry) does not read it."""
+
+    async def main() -> None:
+        store = MemoryStore()
+        await store.open()
+        cache = Cache(same)
+        await cache.load(store)
+        heard: list[str] = []
+        cache.listen(MAP, lambda change: heard.append(change.item.name))
+        value = config_map("a")
+        cache.expect("/registry/core/configmaps/d/a", value, decode(value))
+        await store.put("/registry/core/configmaps/d/a", value, 0)
+        item = cache.bucket(MAP).get("d", "a")
+        assert heard == ["a"]
+        assert item is not None
+        assert item._obj is None
+
+    run(main())

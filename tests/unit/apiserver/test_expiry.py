@@ -71,5 +71,43 @@ def test_an_event_goes_an_hour_after_its_last_write() -> None:
     loop.run(1, main())
 
 
+def test_events_that_are_due_go_together() -> None:
+    """In few transactions: one after the other they would go slower than a busy cluster makes new ones."""
+
+    async def main() -> None:
+        clock = LoopClock(1_800_000_000.0)
+        store = Slow()
+        await store.open()
+        server = build(store, clock=clock)
+        await server.load()
+        client = Client(LocalTransport(server.handler(ADMIN)))
+        task = asyncio.get_running_loop().create_task(
+            Expiry(server.cache, server.crud, EVENT, 60, clock).run(lambda: None)
+        )
+        await asyncio.sleep(1)
+        await asyncio.gather(*(client.create(EVENT, event(f"e{number}")) for number in range(100)))
+        await asyncio.sleep(70)
+        assert names(server) == []
+        assert store.deleting < 10
+        task.cancel()
+        await server.stop()
+
+    loop.run(1, main())
+
+
+class Slow(MemoryStore):
+    """A datastore whose deletions take a second; `deleting` is for how many of those it was at it."""
+
+    deleting = 0
+    _under_way = 0
+
+    async def delete(self, key: str, expected: int) -> int:
+        self._under_way += 1
+        self.deleting += self._under_way == 1
+        await asyncio.sleep(1)
+        self._under_way -= 1
+        return await super().delete(key, expected)
+
+
 def names(server: ApiServer) -> list[str]:
     return [item.name for item in server.cache.bucket(EVENT).items(everywhere=True)]

@@ -1,4 +1,4 @@
-"""The SQLite file: how it is made and opened, and the short transactions that keep it small.
+"""The SQLite file: how it is made and opened, and what it says of itself.
 
     log       one row for each write; the revision is the row's number; value NULL is a deletion
     current   the newest revision of each key that exists, so that neither a write nor a list looks at history
@@ -14,7 +14,6 @@ import errno
 import fcntl
 import os
 import sqlite3
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,16 +35,12 @@ PRAGMA user_version = 1;
 COMMIT;
 """
 
-# Pages (4 KiB) after which a commit copies the write-ahead log into the file: bounds the log to a few MiB.
-WAL_PAGES = 1000
+# Pages (4 KiB) that the write-ahead log is to have: `checkpoint` copies it into the file from half of that on. A commit
+# does so only when that has not come to its end (a long read) and the log is much longer.
+WAL_PAGES, WAL_PAGES_MOST = 1000, 4000
 WAL_BYTES = WAL_PAGES * 4096
 # KiB of page cache. The API server keeps every current object itself; this is for index pages.
 WRITER_CACHE_KIB, READER_CACHE_KIB = 1024, 256
-# Free pages are given back once they are this many and a quarter of the file, in steps of at most VACUUM_PAGES.
-FREE_PAGES_KEPT, VACUUM_PAGES = 1024, 256
-# A sweep aims at this length; a write that arrives meanwhile waits for it.
-SWEEP_AIM_S = 0.015
-SWEEP_ROWS_MIN, SWEEP_ROWS_MAX = 16, 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +51,6 @@ class Opened:
     revision: int
     compacted: int
     swept: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """What one step of compaction did: history up to `swept` is gone; `rows` is how much the next step should take."""
-
-    swept: int
-    rows: int
 
 
 def take_ownership(path: Path) -> int:
@@ -121,7 +108,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> Opened:
     connection.execute("PRAGMA busy_timeout = 5000")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MOST}")
     connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
     connection.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
     connection.execute("PRAGMA temp_store = MEMORY")
@@ -169,33 +156,6 @@ def rollback(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
 
 
-def sweep(connection: sqlite3.Connection, swept: int, goal: int, rows: int) -> Sweep:
-    """One bounded step of compaction, a transaction of its own. Raises sqlite3.Error.
-
-    Each row names the one it replaced, so walking the rows up to `goal` finds all that is superseded without a search.
-    """
-    started = time.monotonic()
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        within = (swept, goal, rows)
-        statement = "SELECT revision FROM log WHERE revision > ? AND revision <= ? ORDER BY revision LIMIT ?"
-        (last,) = connection.execute(f"SELECT max(revision) FROM ({statement})", within).fetchone()
-        if last is not None:
-            span = (swept, last)
-            superseded = "SELECT previous FROM log WHERE revision > ? AND revision <= ? AND previous > 0"
-            connection.execute(f"DELETE FROM log WHERE revision IN ({superseded})", span)
-            connection.execute("DELETE FROM log WHERE revision > ? AND revision <= ? AND value IS NULL", span)
-        reached = goal if last is None else last
-        connection.execute("UPDATE meta SET compacted = ?, swept = ?", (goal, reached))
-        connection.execute("COMMIT")
-    except BaseException:
-        rollback(connection)
-        raise
-    elapsed = max(time.monotonic() - started, 1e-4)
-    fitting = int(rows * min(2.0, SWEEP_AIM_S / elapsed))
-    return Sweep(reached, min(max(fitting, SWEEP_ROWS_MIN), SWEEP_ROWS_MAX))
-
-
 def probe(connection: sqlite3.Connection, path: Path) -> None:
     """Tries whether writing works again, by a write that changes nothing. Raises sqlite3.Error, OSError."""
     if (os.statvfs(path).f_bavail * os.statvfs(path).f_frsize) < WAL_BYTES:
@@ -213,15 +173,4 @@ def is_read_only(path: Path) -> bool:
     """Whether the disk of a file says that it is read-only."""
     with contextlib.suppress(OSError):
         return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
-    return False
-
-
-def trim(connection: sqlite3.Connection) -> bool:
-    """Gives space back to the disk, a step at a time; True while there is more to do. Raises sqlite3.Error."""
-    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
-    (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    if free > FREE_PAGES_KEPT and free > pages // 4:
-        connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
-        return True
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     return False

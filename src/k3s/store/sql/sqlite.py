@@ -6,8 +6,8 @@ to the writer's thread: one hop for a whole group, and no fight over the interpr
 
     idle ──write──▶ BEGIN, statements ──▶ COMMIT on the thread ──▶ events to the subscriber, answers ──▶ next or idle
 
-The connection belongs to whoever has the turn: `_busy` means the thread. Reads use a second connection and thread, made
-at the first read.
+The connection belongs to whoever has the turn: `_busy` means the thread. Reads, and most copying of the write-ahead
+log, use a second connection and thread.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ from k3s.store.interface import (
     Unavailable,
 )
 from k3s.store.log import check_key, check_readable
-from k3s.store.sql import database, history
+from k3s.store.sql import checkpoint, database, history
+from k3s.store.sql.checkpoint import Checkpoints
 from k3s.store.sql.failures import is_busy, unavailable
+from k3s.store.sql.upkeep import Step, Upkeep
 from k3s.store.sql.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -76,17 +78,15 @@ class SqliteStore:
         self._path = path
         self._revision = 0
         self._oldest = 0
-        self._swept = 0
-        self._sweep_rows = 256
         self._subscriber: Subscriber | None = None
         self._pending: deque[_Write] = deque()
-        self._compactions: list[tuple[int, asyncio.Future[None]]] = []
-        self._trim = False
         self._busy = False
         self._scheduled = False
         self._suspect = False
         self._problem = ""
         self._retry: asyncio.TimerHandle | None = None
+        self._rest: asyncio.TimerHandle | None = None
+        self._wal = Checkpoints()
         self._probe = False
         self._open = False
         self._idle: asyncio.Future[None] | None = None
@@ -108,7 +108,8 @@ class SqliteStore:
             os.close(self._owner)
             raise
         self._connection: sqlite3.Connection = opened.connection
-        self._revision, self._oldest, self._swept = opened.revision, opened.compacted, opened.swept
+        self._revision, self._oldest = opened.revision, opened.compacted
+        self._upkeep = Upkeep(opened.swept)
         self._open = True
 
     async def close(self) -> None:
@@ -116,12 +117,11 @@ class SqliteStore:
         if not self._open:
             return
         self._open = False
-        self._trim = self._probe = False
-        if self._retry is not None:
-            self._retry.cancel()
-        for _, answer in self._compactions:
-            _fail(answer, Unavailable(f"Cannot compact the datastore {self._path}: it is being closed"))
-        self._compactions.clear()
+        self._probe = False
+        for timer in (self._retry, self._rest):
+            if timer is not None:
+                timer.cancel()
+        self._upkeep.end(Unavailable(f"Cannot compact the datastore {self._path}: it is being closed"))
         if self._busy or self._pending:
             self._idle = self._loop.create_future()
             await self._idle
@@ -180,23 +180,22 @@ class SqliteStore:
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        """Gives the connection its next work: writes first, then compaction, then giving space back."""
+        """Gives the connection its next work. A step of upkeep that is due goes first: it is short, and rests after."""
         self._scheduled = False
         if self._busy:
             return
-        if self._suspect and (self._pending or self._compactions or self._probe):
+        # While the log is copied upkeep would only make it longer.
+        upkeep = self._upkeep.is_due() and not self._wal.copying
+        if self._suspect and (self._pending or upkeep or self._probe):
             self._hand_over(lambda: database.open_writer(self._path), self._reopened)
+        elif self._wal.rest_due:
+            self._hand_over(lambda: checkpoint.copy(self._connection), lambda _, __: self._wal.emptied())
+        elif upkeep:
+            self._hand_over(self._upkeep.step(self._connection), self._kept_up)
         elif self._pending:
             self._begin()
         elif self._probe:
             self._hand_over(lambda: database.probe(self._connection, self._path), self._probed)
-        elif self._compactions:
-            goal = self._compactions[-1][0]
-            self._hand_over(
-                lambda: database.sweep(self._connection, self._swept, goal, self._sweep_rows), self._swept_to
-            )
-        elif self._trim:
-            self._hand_over(lambda: database.trim(self._connection), self._trimmed)
         elif self._idle is not None:
             self._idle.set_result(None)
             self._idle = None
@@ -280,6 +279,7 @@ class SqliteStore:
                 _fail(answer, failure)
             return
         self._problem = ""
+        self._wrote(checkpoint.pages_of(group.events))
         try:
             self._deliver(group.events)
         finally:
@@ -356,7 +356,7 @@ class SqliteStore:
             failure = self._failed("open", error or Unavailable(f"Cannot open the datastore {self._path}"))
             for write in self._take():
                 _fail(write.answer, failure)
-            self._end_compactions(failure)
+            self._upkeep.end(failure)
             self._probe = False
             return
         self._connection.close()
@@ -373,34 +373,37 @@ class SqliteStore:
         """Forgets history before `revision` in short steps between the writes; returns when it is done."""
         self._check_open()
         self._oldest = goal = max(self._oldest, min(revision, self._revision))
-        if self._swept >= goal:
-            return
-        answer: asyncio.Future[None] = self._loop.create_future()
-        self._compactions.append((goal, answer))
+        answer = self._upkeep.compact(goal)
+        if answer is not None:
+            self._schedule()
+            await answer
+
+    def _kept_up(self, step: Step | None, error: Exception | None) -> None:
+        if step is None:
+            failure = self._failed("compact", error or RuntimeError("a step of upkeep gave no answer"))
+            self._upkeep.end(failure)
+        elif self._open:
+            self._wrote(step.pages)
+            if rest_s := self._upkeep.took(step, self._loop.time()):
+                self._rest = self._loop.call_later(rest_s, self._rested)
+
+    def _rested(self) -> None:
+        self._upkeep.rested()
         self._schedule()
-        await answer
 
-    def _swept_to(self, step: database.Sweep | None, error: Exception | None) -> None:
-        if error is not None or step is None:
-            self._end_compactions(self._failed("compact", error or RuntimeError("a sweep gave no answer")))
-            return
-        self._swept, self._sweep_rows = step.swept, step.rows
-        finished = [answer for goal, answer in self._compactions if goal <= self._swept]
-        self._compactions = [(goal, answer) for goal, answer in self._compactions if goal > self._swept]
-        self._trim = bool(finished) and self._open
-        for answer in finished:
-            if not answer.done():
-                answer.set_result(None)
+    # --- the write-ahead log ---
 
-    def _end_compactions(self, failure: Exception) -> None:
-        for _, answer in self._compactions:
-            _fail(answer, failure)
-        self._compactions.clear()
+    def _wrote(self, pages: int) -> None:
+        if self._wal.wrote(pages):
+            self._reading_thread().submit(lambda: checkpoint.copy(self._reader_connection()), self._copied)
 
-    def _trimmed(self, more: bool, error: Exception | None) -> None:
-        self._trim = more is True and self._open
-        if error is not None:
-            self._failed("shrink", error)
+    def _copied(self, _: None, error: Exception | None) -> None:
+        # An error is no write's: what could not be copied stays in the log, and the next writes meet the same disk.
+        if error is not None and self._reader is not None:
+            self._reader.submit(self._close_reader, lambda _, __: None)
+        self._wal.copied()
+        if self._open:
+            self._schedule()
 
     # --- reading ---
 
@@ -436,14 +439,17 @@ class SqliteStore:
 
     async def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         self._check_open()
-        if self._reader is None:
-            self._reader = Worker("store-reader")
         try:
-            return await self._reader.run(lambda: query(self._reader_connection()))  # type: ignore[no-any-return]
+            return await self._reading_thread().run(lambda: query(self._reader_connection()))  # type: ignore[no-any-return]
         except (sqlite3.Error, OSError) as error:
             if self._reader is not None and not (isinstance(error, sqlite3.Error) and is_busy(error)):
                 self._reader.submit(self._close_reader, lambda _, __: None)
             raise unavailable("read", str(self._path), error) from error
+
+    def _reading_thread(self) -> Worker:
+        if self._reader is None:
+            self._reader = Worker("store-reader")
+        return self._reader
 
     def _reader_connection(self) -> sqlite3.Connection:
         if self._reading is None:
