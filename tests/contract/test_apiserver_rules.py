@@ -286,8 +286,17 @@ def test_documents_that_did_not_change(run: Any) -> None:
             caller = Caller(server.ports[0])
             await caller.send("GET", "/openapi/v3")
             _, headers, _ = await caller.answer()
-            await caller.send("GET", "/openapi/v3", If_None_Match=headers["etag"])
-            assert (await caller.answer())[0] == 304
+            tag = headers["etag"]
+            cases = ((tag, 304), (f"W/{tag}", 304), (f'"x", {tag}', 304), ("*", 304), ('"x"', 200))
+            for given, status in cases:
+                await caller.send("GET", "/openapi/v3", If_None_Match=given)
+                assert (await caller.answer())[0] == status, given
+            aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+            await caller.send("GET", "/apis", Accept=aggregated)
+            tag = (await caller.answer())[1]["etag"]
+            for given, status in ((tag, 304), (f'"x", {tag}', 200), ("*", 200)):
+                await caller.send("GET", "/apis", Accept=aggregated, If_None_Match=given)
+                assert (await caller.answer())[0] == status, given
 
     run(body())
 

@@ -21,7 +21,7 @@ def configuration(request: Request, kind: Kind) -> Object:
     """The configuration in a request's body. Raises BadRequest."""
     value: Any = request.value
     if value is None:
-        bodies.check_size(request)
+        bodies.check_whole(request)
         value = bodies.apply_value(request.body)
     if not isinstance(value, dict):
         why = f"json: cannot unmarshal {jsontext.kind_of(value)} into Go value of type map[string]interface {{}}"

@@ -13,6 +13,7 @@ from k3s.api.errors import ApiError, BadRequest, TooLarge, UnsupportedMediaType,
 from k3s.api.kinds import Kind, Registry, split_api_version
 from k3s.api.object import Object
 from k3s.api.structure import Mistyped
+from k3s.apiserver.limits import late
 from k3s.apiserver.media import JSON, PROTOBUF, SUPPORTED, YAML
 from k3s.base.http import MAX_BODY
 from k3s.base.message import Request
@@ -33,17 +34,19 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", JSON).partition(";")[0].strip().lower() or JSON
 
 
-def check_size(request: Request) -> None:
-    """Raises TooLarge."""
+def check_whole(request: Request) -> None:
+    """Raises TooLarge, Timeout for a body that is not there."""
     if request.too_large:
         raise TooLarge(f"Request entity too large: limit is {MAX_BODY}", {})
+    if request.late:
+        raise late()
 
 
 def read(request: Request, expected: str = "") -> Any:
     """The value of a body. Raises BadRequest, TooLarge, UnsupportedMediaType."""
     if request.value is not None:
         return request.value
-    check_size(request)
+    check_whole(request)
     kind = media_type(request)
     if kind == JSON:
         return _json(request.body, expected)

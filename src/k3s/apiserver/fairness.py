@@ -13,7 +13,7 @@ from math import ceil
 from k3s.apiserver import dumps
 from k3s.apiserver.flows import Flow
 from k3s.apiserver.identity import User
-from k3s.apiserver.limits import lasting
+from k3s.apiserver.limits import Pushback, lasting
 from k3s.apiserver.request import Target, truth
 from k3s.apiserver.seats import TIME_OUT, Level, Plan, Seating, Tally, Ticket
 from k3s.base import metrics
@@ -47,12 +47,23 @@ class Fairness:
         self._clock = clock
         self._request_s = request_s
         self._others = _others(seating.total)
+        self._pushbacks: dict[str, Pushback] = {}
         prefix = "apiserver_flowcontrol_"
         self._rejected = registry.counter(f"{prefix}rejected_requests_total", "Sent away.", (*_NAMES, "reason"))
         self._dispatched = registry.counter(f"{prefix}dispatched_requests_total", "Begun.", _NAMES)
         self._waiting = registry.gauge(f"{prefix}current_inqueue_requests", "Waiting in queues.", _NAMES)
         self._running = registry.gauge(f"{prefix}current_executing_requests", "Being answered.", _NAMES)
-        self._nominal = registry.gauge(f"{prefix}nominal_limit_seats", "Seats by shares.", _NAMES[:1])
+        self._seats = registry.gauge(f"{prefix}current_executing_seats", "Seats that are taken.", _NAMES)
+        self._wanted = registry.gauge(f"{prefix}current_inqueue_seats", "Seats that are waited for.", _NAMES)
+        self._limits = {
+            name: registry.gauge(f"{prefix}{name}", text, _NAMES[:1])
+            for name, text in (
+                ("nominal_limit_seats", "Seats by shares."),
+                ("lower_limit_seats", "Seats that are never lent."),
+                ("upper_limit_seats", "Seats with all that may be borrowed."),
+                ("current_limit_seats", "Seats that could be had now."),
+            )
+        }
         self._waited = registry.histogram(
             f"{prefix}request_wait_duration_seconds", "Seconds in a queue.", (*_NAMES, "execute"), _WAITS
         )
@@ -105,6 +116,12 @@ class Fairness:
         self._told(ticket, "true")
         return ticket
 
+    def retry_after(self, flow: Flow | None) -> int:
+        """After how many seconds a request that was just sent away may come again."""
+        name = (self._others if flow is None else flow.tally).level.plan.name
+        pushback = self._pushbacks.get(name) or self._pushbacks.setdefault(name, Pushback())
+        return pushback.sent_away(self._clock.monotonic())
+
     def _told(self, ticket: Ticket, execute: str) -> None:
         tally = ticket.tally
         waited = self._clock.monotonic() - ticket.arrived
@@ -122,11 +139,14 @@ class Fairness:
 
     def measure(self) -> None:
         """Brings the metrics up to date."""
-        for gauge in (self._waiting, self._running, self._nominal):
+        for gauge in (self._waiting, self._running, self._seats, self._wanted, *self._limits.values()):
             gauge.values.clear()
         for name, level in self.seating.levels.items():
-            self._nominal.set(float(level.nominal), name)
+            for limit, seats in level.limits().items():
+                self._limits[limit].set(float(seats), name)
             for schema, tally in level.tallies.items():
+                self._seats.set(float(tally.seats), name, schema)
+                self._wanted.set(float(level.wanted(schema)), name, schema)
                 self._waiting.set(float(tally.waiting), name, schema)
                 self._running.set(float(tally.running), name, schema)
                 self._dispatched.values[(name, schema)] = tally.dispatched

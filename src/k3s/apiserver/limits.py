@@ -27,9 +27,44 @@ def late() -> Timeout:
     return Timeout("Timeout: request did not complete within the allotted timeout", {})
 
 
-def too_many() -> Response:
+def too_many(retry_after_s: int = 1) -> Response:
     """The answer to what there is no room for."""
-    return Response(429, _TOO_MANY, TEXT, (("Retry-After", "1"),))
+    return Response(429, _TOO_MANY, TEXT, (("Retry-After", str(retry_after_s)),))
+
+
+class Pushback:
+    """After how many seconds those whom one priority level sends away may come again: longer while it sends away many.
+
+    Upstream's rule: twice as long when three a second were sent away for as long as the time is now, a second less when
+    there was not one a second.
+    """
+
+    __slots__ = ("_counts", "_raised", "seconds")
+
+    _LONGEST_S = 32
+
+    def __init__(self) -> None:
+        self.seconds = 1
+        self._raised = 0
+        # Who was sent away, by second.
+        self._counts: dict[int, int] = {}
+
+    def sent_away(self, now: float) -> int:
+        """Counts one more; the seconds after which it may come again."""
+        second = int(now)
+        if second not in self._counts:
+            self._adapt(second)
+        self._counts[second] = self._counts.get(second, 0) + 1
+        return self.seconds
+
+    def _adapt(self, second: int) -> None:
+        self._counts = {at: count for at, count in self._counts.items() if second - at <= self._LONGEST_S}
+        recent = sum(count for at, count in self._counts.items() if second - at <= self.seconds)
+        if recent >= 3 * self.seconds and second - self._raised >= self.seconds:
+            self.seconds = min(2 * self.seconds, self._LONGEST_S)
+            self._raised = second
+        elif recent < self.seconds and self.seconds > 1:
+            self.seconds -= 1
 
 
 class Limits:

@@ -96,7 +96,7 @@ class Pipeline:
             user = self._authenticate(request, target)
             flow = self._flows.of(user, target.info)
             if flow is not None:
-                request.lines = flow.lines
+                request.lines += flow.lines
             self._authorize(user, target)
             headers = request.headers
             if not target.info.is_resource:
@@ -156,7 +156,7 @@ class Pipeline:
             async with asyncio.timeout(seconds):
                 seat = self._fairness.enter(flow, target) or await self._fairness.wait(flow, user, target, seconds)
                 if seat is None:
-                    return self._seen(too_many(), target, began)
+                    return self._seen(too_many(self._fairness.retry_after(flow)), target, began)
                 try:
                     return await self._caught(work, target, media, began)
                 finally:

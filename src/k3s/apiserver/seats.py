@@ -89,11 +89,11 @@ class Queue:
 class Tally:
     """What became of the requests of one schema at one level. It is the seat of those that found room at once."""
 
-    __slots__ = ("dispatched", "level", "rejected", "running", "schema", "waiting")
+    __slots__ = ("dispatched", "level", "rejected", "running", "schema", "seats", "waiting")
 
     def __init__(self, schema: str, level: Level) -> None:
         self.schema, self.level = schema, level
-        self.running = self.waiting = self.dispatched = 0
+        self.running = self.seats = self.waiting = self.dispatched = 0
         self.rejected: dict[str, int] = {}
 
     def enter(self, width: int = 1) -> bool:
@@ -102,6 +102,7 @@ class Tally:
         if level.waiting or (level.seating.waiting and level.used + width > level.nominal) or not level.take(width):
             return False
         self.running += 1
+        self.seats += width
         self.dispatched += 1
         return True
 
@@ -112,6 +113,7 @@ class Tally:
     def release(self, width: int, now: float) -> None:
         """Gives seats back, to whoever waits for them."""
         self.running -= 1
+        self.seats -= width
         level = self.level
         level.give(width)
         if level.seating.waiting:
@@ -210,6 +212,24 @@ class Level:
         """Takes no part any more: a request that was classified before the change finds room."""
         self.pool, self.least, self.most = Pool(), _MOST, _MOST
 
+    def wanted(self, schema: str) -> int:
+        """The seats that a schema's requests wait for."""
+        waiting = (ticket for queue in self.active.values() for ticket in queue.waiting)
+        return sum(ticket.width for ticket in waiting if ticket.tally.schema == schema)
+
+    def limits(self) -> dict[str, int]:
+        """How many seats it has, by the names of upstream's metrics: by its shares, when it lends all that it may, when
+        it borrows all that it may, and now."""
+        lower = self.nominal - self.lendable
+        upper = min(self.most, self.seating.total)
+        now = max(self.used, self.least) + self.pool.size - self.pool.used
+        return {
+            "nominal_limit_seats": self.nominal,
+            "lower_limit_seats": lower,
+            "upper_limit_seats": upper,
+            "current_limit_seats": min(now, upper),
+        }
+
     def widest(self, most: int) -> int:
         """How wide a request may be: at most a seventh of the level, so that it leaves room."""
         return most if self.plan.exempt else max(1, min(most, ceil(self.nominal * 0.15)))
@@ -271,6 +291,7 @@ class Level:
         queue.seats += ticket.width
         ticket.began = now
         ticket.tally.running += 1
+        ticket.tally.seats += ticket.width
         ticket.tally.dispatched += 1
         ticket.wake()
         return True

@@ -20,6 +20,7 @@ from k3s.apiserver.datastore import Datastore
 from k3s.apiserver.definitions import Definitions
 from k3s.apiserver.fairness import Fairness
 from k3s.apiserver.flows import Flows
+from k3s.apiserver.front import Front
 from k3s.apiserver.identity import APISERVER, MASTERS, User, authenticated
 from k3s.apiserver.limits import Limits
 from k3s.apiserver.meters import Meters
@@ -65,6 +66,12 @@ class ApiServerConfig:
     writing_at_once: int = 200
     #: How long a watch stays at least when its client does not say.
     watch_s: float = WATCH_S
+    #: Origins of pages that may use the API (expressions), and what browsers are told of TLS.
+    origins: tuple[str, ...] = ()
+    hsts: tuple[str, ...] = ()
+    #: How long a stopping server goes on as before, but for /readyz; whether it then sends away who comes, with a word.
+    linger_s: float = 0.0
+    turns_away: bool = False
 
 
 class Local:
@@ -152,7 +159,13 @@ class ApiServer:
             Flows(self.cache, seating, clock.monotonic),
             fairness,
         )
-        self._http = HttpServer(self.pipeline.start, clock, entropy, Compression())
+        self._front = Front(self.pipeline.start, config.origins, config.hsts)
+        self._http = HttpServer(
+            self._front if config.origins or config.hsts or config.turns_away else self.pipeline.start,
+            clock,
+            entropy,
+            Compression(),
+        )
         #: Where it listens, known once it does.
         self.ports: list[int] = []
 
@@ -191,9 +204,11 @@ class ApiServer:
     async def stop(self) -> None:
         """Ends watches, finishes what is being answered, closes; from now on /readyz says no."""
         self._stopping = True
+        await asyncio.sleep(self._config.linger_s)
+        self._front.leaving = self._config.turns_away
         self._hub.close()
         await self._definitions.stop()
-        await self._http.stop(self._config.stop_within_s)
+        await self._http.stop(self._config.stop_within_s, listening=self._config.turns_away)
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serves until cancelled."""

@@ -213,7 +213,7 @@ class Writes:
         if "force" in call.target.query:
             text = "Forbidden: may not be specified for non-apply patch"
             _refuse_option("patch", "force", text, "FieldValueForbidden")
-        bodies.check_size(call.request)
+        bodies.check_whole(call.request)
         value = call.request.value
         if value is None:
             value = patch.parse(media, call.request.body)

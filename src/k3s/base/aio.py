@@ -131,10 +131,15 @@ async def debounced(mailbox: Mailbox[K], quiet_s: float, at_most_s: float) -> As
 
 async def blocking(function: Callable[..., T], *args: Any) -> T:
     """Runs a short blocking function on a thread of the small shared pool."""
+    return await threaded(function, *args)
+
+
+def threaded(function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+    """Begins a short blocking function on a thread of the small shared pool; any number may wait for its result."""
     global _executor
     if _executor is None:
         _executor = ThreadPoolExecutor(_BLOCKING_THREADS, thread_name_prefix="blocking")
-    return await asyncio.get_running_loop().run_in_executor(_executor, function, *args)
+    return asyncio.get_running_loop().run_in_executor(_executor, function, *args)
 
 
 async def eternal(name: str, work: Awaitable[None]) -> None:

@@ -77,7 +77,7 @@ class Connection(asyncio.Protocol):
         self._repeated: dict[str, list[str]] = {}
         self._header_bytes = 0
         self._body: bytearray | bytes = b""
-        self._too_large = False
+        self._too_large = self._too_late = False
         self._waiting: deque[tuple[Request | Response, bool]] = deque()
         self._ahead = 0
         self._held = False
@@ -189,7 +189,8 @@ class Connection(asyncio.Protocol):
         if self._busy or self._held or self._upgraded or self._counted != self._count:
             self._time()
         elif self._timed == _IN_BODY and not self._ignoring:
-            self._refuse(408, "408 Request Timeout: the body did not come in time")
+            self._too_late = True
+            self._cut()
         elif self._transport is not None:
             self._transport.close()
 
@@ -214,7 +215,7 @@ class Connection(asyncio.Protocol):
             self._repeated = {}
         self._header_bytes = 0
         self._body = b""
-        self._too_large = False
+        self._too_large = self._too_late = False
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request's target."""
@@ -247,7 +248,8 @@ class Connection(asyncio.Protocol):
             self._refuse(400, "400 Bad Request: too many Host headers")
         length = headers.get("content-length")
         if length is not None and int(length) > MAX_BODY:
-            self._body_too_large()
+            self._too_large = True
+            self._cut()
         elif "expect" in headers and not self._ignoring:
             self._expected(headers["expect"])
 
@@ -268,12 +270,13 @@ class Connection(asyncio.Protocol):
             self._body = bytearray(self._body)
         self._body += data
         if len(self._body) > MAX_BODY:
-            self._body_too_large()
+            self._too_large = True
+            self._cut()
 
-    def _body_too_large(self) -> None:
-        """Answers without waiting for the rest: whoever is answered may refuse for a better reason than the size."""
+    def _cut(self) -> None:
+        """Answers without waiting for the rest: there may be a better reason to refuse than the body."""
         if not self._ignoring:
-            self._body, self._too_large = b"", True
+            self._body = b""
             self.on_message_complete()
             self._ignoring = True
             self._advance()
@@ -292,16 +295,18 @@ class Connection(asyncio.Protocol):
             bytes(self._body),
             self._peer,
             too_large=self._too_large,
+            late=self._too_late,
         )
         # After a request to upgrade, what follows is no HTTP: an answer that declines it is the last one.
-        again = parser.should_keep_alive() and not self._too_large and not parser.should_upgrade() and not self._old
+        cut = self._too_large or self._too_late
+        again = parser.should_keep_alive() and not cut and not parser.should_upgrade() and not self._old
         self._ignoring = self._old
         self._waiting.append((request, again))
         self._ahead += len(request.body)
         if (len(self._waiting) >= _AHEAD or self._ahead > _AHEAD_BYTES) and self._transport is not None:
             self._held = True
             self._transport.pause_reading()
-        if not parser.should_upgrade() and not self._too_large:
+        if not parser.should_upgrade() and not cut:
             self._advance()
 
     # --- answering
@@ -535,18 +540,26 @@ class HttpServer:
         self._listeners.append(server)
         return int(server.sockets[0].getsockname()[1])
 
-    async def stop(self, within_s: float = 5.0) -> None:
-        """Accepts nothing more, ends streams, waits for what is being answered, then closes."""
+    async def stop(self, within_s: float = 5.0, *, listening: bool = False) -> None:
+        """Accepts nothing more, ends streams, waits for what is being answered, then closes.
+
+        With `listening` it goes on to accept while it waits, so that who comes is told what the app has to say.
+        """
         self.stopping = True
-        for listener in self._listeners:
-            listener.close()
+        if not listening:
+            self._close_listeners()
         for connection in list(self.connections):
             connection.stop()
         answering = [connection.task for connection in self.connections if connection.task is not None]
         if answering:
             await asyncio.wait(answering, timeout=within_s)
+        self._close_listeners()
         for connection in list(self.connections):
             connection.stop()
         await self.tasks.close()
         for transport in list(self.handed_over):
             transport.close()
+
+    def _close_listeners(self) -> None:
+        while self._listeners:
+            self._listeners.pop().close()

@@ -40,10 +40,11 @@ class Request:
     tell of a user with a line feed, because a comma may be part of a group's name.
 
     `value` is the decoded body when the sender is in this process, so that nothing is encoded in between. `lines` are
-    header lines, each with its end, that whoever answers adds to any answer of this request.
+    header lines, each with its end, that whoever answers adds to any answer of this request. `too_large` and `late`
+    tell of a body that is not there because it is longer than allowed, or did not come in time.
     """
 
-    __slots__ = ("body", "headers", "lines", "method", "peer", "target", "too_large", "value")
+    __slots__ = ("body", "headers", "late", "lines", "method", "peer", "target", "too_large", "value")
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class Request:
         peer: PeerCertificate | None = None,
         value: Any = None,
         too_large: bool = False,
+        late: bool = False,
     ) -> None:
         self.method = method
         self.target = target
@@ -62,6 +64,7 @@ class Request:
         self.peer = peer
         self.value = value
         self.too_large = too_large
+        self.late = late
         self.lines = b""
 
 

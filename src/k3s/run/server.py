@@ -104,6 +104,10 @@ class ServerConfig:
     reading_at_once: int = 400
     writing_at_once: int = 200
     watch_s: float = 1800.0
+    origins: tuple[str, ...] = ()
+    hsts: tuple[str, ...] = ()
+    linger_s: float = 0.0
+    turns_away: bool = False
     compaction_s: float = 300.0
     admission: AdmissionSettings = UNSAID
     api_audiences: tuple[str, ...] = ()  # empty: the issuer and k3s
@@ -212,6 +216,10 @@ class ControlPlane:
                 reading_at_once=config.reading_at_once,
                 writing_at_once=config.writing_at_once,
                 watch_s=config.watch_s,
+                origins=config.origins,
+                hsts=config.hsts,
+                linger_s=config.linger_s,
+                turns_away=config.turns_away,
             ),
             self.authenticator,
             self.authorizer,
@@ -299,7 +307,7 @@ class ControlPlane:
         """The services in the order of starting."""
         runs = {
             "store": Service("store", self._run_store),
-            "apiserver": Service("apiserver", self.api.run, ("store",), stop_within_s=15),
+            "apiserver": Service("apiserver", self.api.run, ("store",), stop_within_s=15 + self.config.linger_s),
             "packaged": Service("packaged", self._run_packaged, ("apiserver",)),
             "informers": Service("informers", self._run_informers, ("apiserver",)),
             "controllers": Service("controllers", self._run_controllers, ("informers",)),

@@ -27,6 +27,11 @@ API_SERVER_ARGS = {
     "max-requests-inflight": "a number",
     "max-mutating-requests-inflight": "a number",
     "min-request-timeout": "a number of seconds",
+    "cors-allowed-origins": "expressions, separated by commas",
+    "strict-transport-security-directives": "directives, separated by commas",
+    "shutdown-delay-duration": "a duration",
+    "shutdown-send-retry-after": "true or false",
+    "goaway-chance": "a number",
     "etcd-compaction-interval": "a duration",
     "api-audiences": "audiences, separated by commas",
     "enable-admission-plugins": "names, separated by commas",
@@ -113,6 +118,7 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
         raise ConfigError(f"Wrong value {domain!r} for --cluster-domain: {problems[0]}")
     low, _, high = settings.text("service-node-port-range").partition("-")
     api = component_args(settings, "kube-apiserver-arg", API_SERVER_ARGS)
+    _check_goaway(api)
     manager = component_args(settings, "kube-controller-manager-arg", CONTROLLER_ARGS)
     return ServerConfig(
         data_dir=data_dir(settings, env),
@@ -135,6 +141,10 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
         reading_at_once=_count(api, "max-requests-inflight", 400),
         writing_at_once=_count(api, "max-mutating-requests-inflight", 200),
         watch_s=float(_count(api, "min-request-timeout", 1800)),
+        origins=_origins(api),
+        hsts=_hsts(api),
+        linger_s=_duration(api, "shutdown-delay-duration", "0s"),
+        turns_away=_switch(api, "shutdown-send-retry-after"),
         api_audiences=_listed(api, "api-audiences"),
         admission=_admission(api),
         disabled=frozenset(settings.items("disable")),
@@ -203,6 +213,47 @@ def _admission(args: Mapping[str, str]) -> AdmissionSettings:
         return settings(enable, disable, args.get("admission-control-config-file", ""))
     except SettingsError as error:
         raise ConfigError(f"Cannot use what --kube-apiserver-arg says of admission: {error}") from error
+
+
+def _check_goaway(args: Mapping[str, str]) -> None:
+    """How often a client of HTTP/2 is sent to another server; here all speak HTTP/1.1, so nothing follows from it."""
+    value = args.get("goaway-chance", "0")
+    try:
+        fits = 0 <= float(value) <= 0.02
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ConfigError(f"Wrong value {value!r} for --kube-apiserver-arg=goaway-chance: use a number from 0 to 0.02")
+
+
+def _origins(args: Mapping[str, str]) -> tuple[str, ...]:
+    """Expressions for origins; each has to say where the host begins and ends, or it would let in too many."""
+    name = "cors-allowed-origins"
+    origins = _listed(args, name)
+    if not origins:
+        return ()
+    from k3s.api import pattern
+
+    for text in origins:
+        where = f"Wrong value {text!r} for --kube-apiserver-arg={name}:"
+        try:
+            pattern.compiled(text)
+        except pattern.BadPattern as error:
+            raise ConfigError(f"{where} {error}") from None
+        if not ("^" in text or "//" in text) or not ("$" in text or ":" in text.rpartition("//")[2]):
+            raise ConfigError(f"{where} begin the host with // or ^ and end it with $ or a port, as //example\\.com$")
+    return origins
+
+
+def _hsts(args: Mapping[str, str]) -> tuple[str, ...]:
+    name = "strict-transport-security-directives"
+    directives = _listed(args, name)
+    for text in directives:
+        if text not in ("includeSubDomains", "preload") and not text.startswith("max-age="):
+            raise ConfigError(
+                f"Wrong value {text!r} for --kube-apiserver-arg={name}: use max-age=SECONDS, includeSubDomains, preload"
+            )
+    return directives
 
 
 def _listed(args: Mapping[str, str], name: str) -> tuple[str, ...]:

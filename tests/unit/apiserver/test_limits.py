@@ -9,8 +9,10 @@ import pytest
 from tests.fakes.server import Caller, serving
 
 from k3s.api.errors import BadRequest
-from k3s.apiserver.limits import Limits
+from k3s.api.object import decode
+from k3s.apiserver.limits import Limits, Pushback
 from k3s.apiserver.request import parse
+from k3s.base import http
 from k3s.base.message import TEXT, Answer, Request, Response
 
 SLOW = b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -120,6 +122,88 @@ def test_a_watch_ends_after_its_time(run) -> None:  # type: ignore[no-untyped-de
             assert (await caller.reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
             await caller.send("GET", "/readyz")
             assert (await caller.reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+
+    run(body())
+
+
+def test_who_is_sent_away_often_is_sent_away_for_longer() -> None:
+    """Three a second double the time, once in it, up to half a minute; quiet takes a second off each time."""
+    pushback = Pushback()
+    told = [[pushback.sent_away(second + 0.1) for _ in range(10)][-1] for second in range(200)]
+    assert told[0] == 1 and told[1] == 2 and sorted(set(told)) == [1, 2, 4, 8, 16, 32]
+    assert told.index(4) >= 3 and told.index(32) >= 31
+    later = [pushback.sent_away(1000.0 + 100 * at) for at in range(40)]
+    assert later[0] == 31 and later[-1] == 1
+
+
+def test_a_body_that_does_not_come_is_late(run, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    """As upstream, where the request runs into its deadline; who may not write is told that instead."""
+    monkeypatch.setattr(http, "_LIMITS", (0.1, 0.1, 0.1))
+
+    async def body() -> None:
+        async with serving() as server:
+            head = (
+                b"POST /api/v1/namespaces HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\nContent-Length: 9\r\n\r\n{"
+            )
+            status, headers, text = await asked(server.ports[0], head % b"adm")
+            answer = decode(text)
+            assert (status, answer["reason"]) == (504, "Timeout") and "Connection: close" in headers
+            assert answer["message"] == "Timeout: request did not complete within the allotted timeout"
+            assert (await asked(server.ports[0], head % b"ali"))[0] == 403
+
+    run(body())
+
+
+def test_a_server_that_lingers_answers_until_it_sends_away_who_comes(run) -> None:  # type: ignore[no-untyped-def]
+    """During the delay only /readyz tells; then, while a slow request is finished, others are told to come back."""
+
+    async def body() -> None:
+        slow = Slow()
+        async with serving(routes={"/slow": slow}, config={"linger_s": 0.5, "turns_away": True}) as server:
+            port = server.ports[0]
+            answering = asyncio.ensure_future(asked(port, SLOW))
+            await slow.begun.acquire()
+            watcher = Caller(port)
+            await watcher.send("GET", f"/api/v1/pods?watch=1&resourceVersion={server.cache.revision}")
+            assert (await watcher.answer_head())[0] == 200
+            stopping = asyncio.ensure_future(server.stop())
+            await asyncio.sleep(0)
+            get = b"GET %b HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer adm\r\n\r\n"
+            assert (await asked(port, get % b"/readyz"))[0] == 500
+            assert (await asked(port, get % b"/api/v1/namespaces"))[0] == 200
+            assert await watcher.event() == {}
+            status, head, text = await asked(port, get % b"/api/v1/namespaces")
+            assert (status, text) == (429, b"The apiserver is shutting down, please try again later.\n")
+            assert "Retry-After: 5" in head and "Connection: close" in head
+            assert (await asked(port, get % b"/livez"))[0] == 200
+            slow.gate.set()
+            assert (await answering)[0] == 200
+            await stopping
+            with pytest.raises(OSError):
+                await asyncio.open_connection("127.0.0.1", port)
+
+    run(body())
+
+
+def test_browsers_are_told_what_they_may(run) -> None:  # type: ignore[no-untyped-def]
+    """Pages of the origins that are named may use the API, preflight included; any answer tells of TLS."""
+
+    async def body() -> None:
+        config = {"origins": (r"//example\.com$",), "hsts": ("max-age=31536000", "preload")}
+        async with serving(config=config) as server:
+            caller = Caller(server.ports[0], "nobody")
+            for origin, method, status, allowed in (
+                ("https://example.com", "OPTIONS", 204, True),
+                ("https://example.com", "GET", 401, True),
+                ("https://example.com.evil.org", "GET", 401, False),
+                ("https://example.com.evil.org", "OPTIONS", 401, False),
+            ):
+                await caller.send(method, "/api/v1/namespaces", Origin=origin)
+                found, headers, _ = await caller.answer()
+                assert found == status
+                assert headers["strict-transport-security"] == "max-age=31536000; preload"
+                assert headers.get("access-control-allow-origin") == (origin if allowed else None)
+                assert ("access-control-allow-credentials" in headers) is allowed
 
     run(body())
 

@@ -51,6 +51,8 @@ class App:
         self.asked.set()
         if request.too_large:
             return Response(413, b"too large", TEXT)
+        if request.late:
+            return Response(504, b"late", TEXT)
         match request.target:
             case "/large":
                 return Response(200, LARGE)
@@ -345,6 +347,22 @@ def test_large_answers_are_compressed_for_those_who_ask() -> None:
     run(body)
 
 
+def test_who_asks_for_the_same_at_once_shares_the_work() -> None:
+    """Compressed once for all, also when the first of them goes away; anew for what is different, and after a while."""
+
+    async def body() -> None:
+        compression = Compression(above=10)
+        first = asyncio.ensure_future(compression.apply(Response(200, LARGE)))
+        await asyncio.sleep(0)
+        first.cancel()
+        others = [compression.apply(Response(200, bytes(bytearray(LARGE)))) for _ in range(5)]
+        answers = await asyncio.gather(*others, compression.apply(Response(200, LARGE[:-1])))
+        assert [gzip.decompress(answer.body) for answer in answers] == [*[LARGE] * 5, LARGE[:-1]]
+        assert compression.done == 2
+
+    asyncio.run(body())
+
+
 def test_accept_encoding() -> None:
     assert accepts_gzip("gzip") and accepts_gzip("br, GZIP") is False and accepts_gzip("br,gzip ; q=1")
     assert not accepts_gzip("") and not accepts_gzip("gzip; q=0.0")
@@ -355,7 +373,7 @@ def test_accept_encoding() -> None:
     [
         (b"", 0),
         (b"GET / HT", 0),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\na", 408),
+        (b"POST /late HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\na", 504),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na", 200),
     ],
 )

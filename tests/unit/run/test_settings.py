@@ -126,6 +126,11 @@ def test_a_node() -> None:
         ("--kube-apiserver-arg=anonymous-auth=maybe", ("anonymous-auth", "maybe", "true or false")),
         ("--kube-apiserver-arg=token-auth-file=/none", ("token-auth-file", "/none")),
         ("--kube-apiserver-arg=audit-log-path=/x", ("audit-log-path", "not honoured")),
+        ("--kube-apiserver-arg=goaway-chance=0.5", ("goaway-chance", "0.5", "0.02")),
+        ("--kube-apiserver-arg=cors-allowed-origins=example.com", ("cors-allowed-origins", "example.com", "begin")),
+        ("--kube-apiserver-arg=cors-allowed-origins=//a(b$", ("cors-allowed-origins", "//a(b$", "missing closing )")),
+        ("--kube-apiserver-arg=strict-transport-security-directives=x", ("directives", "'x'", "max-age")),
+        ("--kube-apiserver-arg=shutdown-delay-duration=soon", ("shutdown-delay-duration", "soon", "duration")),
         (
             "--kube-controller-manager-arg=terminated-pod-gc-threshold=few",
             ("--kube-controller-manager-arg", "terminated-pod-gc-threshold", "few", "use a number"),
