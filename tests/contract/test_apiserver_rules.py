@@ -278,6 +278,34 @@ def test_replicas_set_through_scale_have_no_time(run: Any) -> None:
     assert entry["fieldsV1"] == {"f:spec": {"f:replicas": {}}}
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        (MAPS, 405),
+        (f"{MAPS}/a", 405),
+        ("/api/v1/namespaces/default/status", 405),
+        ("/version", 405),
+        (WIDGETS, 200),
+        ("/healthz", 200),
+        ("/openapi/v2", 200),
+        ("/apis", 200),
+        ("/metrics", 200),
+    ],
+)
+def test_head(run: Any, path: str, status: int) -> None:
+    """Upstream serves built-in kinds and the version by routes that know no HEAD; all else answers it as a GET."""
+
+    async def body() -> None:
+        async with serving() as server:
+            caller = Caller(server.ports[0])
+            await caller.call("POST", DEFINITIONS, definition("widgets"))
+            await _until(server, lambda: _conditions(server, "widgets").get("Established") == "True")
+            await caller.send("HEAD", path)
+            assert (await caller.answer_head())[0] == status
+
+    run(body())
+
+
 def test_documents_that_did_not_change(run: Any) -> None:
     """A client that has a document already is told so."""
 

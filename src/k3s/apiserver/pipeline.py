@@ -316,6 +316,8 @@ class Pipeline:
         target, kind = call.target, call.kind
         info = target.info
         verb, name = info.verb, info.name
+        if target.method == "HEAD" and not kind.custom and info.subresource != "proxy":
+            raise _NOT_ALLOWED  # Upstream's routes of built-in kinds know no HEAD.
         if info.subresource:
             return self._writes.subresource(call)
         self._check_verb(kind, target)

@@ -66,7 +66,7 @@ class Plain:
         return None
 
     def _read(self, request: Request, response: Response) -> Response:
-        if request.method not in ("GET", "HEAD"):
+        if request.method != "GET":
             raise MethodNotAllowed("the server does not allow this method on the requested resource", {})
         return response
 

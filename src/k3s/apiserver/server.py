@@ -118,7 +118,6 @@ class ApiServer:
     ) -> None:
         store = self._store = Datastore(store)
         self._config = config
-        self._clock = clock
         self.registry = registry or REGISTRY.copy()
         self.cache = cache or Cache(computed(self.registry))
         self.metrics = metrics or measures.Registry()
@@ -160,12 +159,9 @@ class ApiServer:
             fairness,
         )
         self._front = Front(self.pipeline.start, config.origins, config.hsts)
-        self._http = HttpServer(
-            self._front if config.origins or config.hsts or config.turns_away else self.pipeline.start,
-            clock,
-            entropy,
-            Compression(),
-        )
+        # Most servers have nothing to say before the answer.
+        app = self._front if config.origins or config.hsts or config.turns_away else self.pipeline.start
+        self._http = HttpServer(app, clock, entropy, Compression())
         #: Where it listens, known once it does.
         self.ports: list[int] = []
 
