@@ -19,10 +19,10 @@ from k3s.apiserver.admission.defaults import chain
 from k3s.apiserver.admits import AdmissionRequest
 from k3s.apiserver.authz import Attributes, Authorizer
 from k3s.apiserver.cache import Cache, serialise
+from k3s.apiserver.conversion import computed
 from k3s.apiserver.identity import User, authenticated
 from k3s.apiserver.nodeauthz import NodeAuthorizer
 from k3s.apiserver.rbac import Rbac
-from k3s.apiserver.server import conversion
 from k3s.base.aio import at_once
 from k3s.base.clock import SystemClock
 from k3s.base.entropy import SeededEntropy
@@ -75,7 +75,7 @@ async def filled(objects: list[Object]) -> Cache:
         assert kind is not None
         meta = one["metadata"]
         await store.put(kind.key(meta.get("namespace", ""), meta["name"]), serialise(one), 0)
-    cache = Cache(conversion(REGISTRY))
+    cache = Cache(computed(REGISTRY))
     await cache.load(store)
     await store.close()
     return cache

@@ -82,7 +82,7 @@ def dispatcher(name: str, overloads: Iterable[Overload]) -> Callable[..., Any]:
         return None
 
     def run(*args: Any) -> Any:
-        classes = tuple(arg.__class__ for arg in args)
+        classes = tuple(map(type, args))
         try:
             overload = chosen[classes]
         except KeyError:

@@ -48,7 +48,7 @@ class LazyMap(dict[str, Any]):
 class Program:
     """An expression that compiled: its source, the type of its value, the names it refers to."""
 
-    __slots__ = ("_run", "_slots", "_width", "names", "source", "tree")
+    __slots__ = ("_rest", "_run", "_slots", "names", "source", "tree")
 
     def __init__(self, source: str, tree: Node, environment: Environment) -> None:
         self.source = source
@@ -57,7 +57,7 @@ class Program:
         compiler = Compiler(environment, environment.variables)
         self._run = compiler.compile(tree)
         self._slots = tuple(environment.variables)
-        self._width = compiler.width
+        self._rest = (None,) * (compiler.width - 1 - len(self._slots))
 
     @property
     def type(self) -> Type:
@@ -66,8 +66,7 @@ class Program:
 
     def evaluate(self, bindings: Mapping[str, Any], budget: Budget | None = None) -> Any:
         """The value; raises EvaluationError. What it cost is taken from the budget, also when there is no value."""
-        frame: list[Any] = [PER_CALL, *map(bindings.get, self._slots)]
-        frame += [None] * (self._width - len(frame))
+        frame: list[Any] = [PER_CALL, *map(bindings.get, self._slots), *self._rest]
         try:
             value = self._run(frame)
         except RecursionError:

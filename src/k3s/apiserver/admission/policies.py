@@ -104,9 +104,9 @@ class Compiled(Generic[P]):
     @property
     def program(self) -> P:
         """The compiled expressions. Raises Misconfigured."""
-        from k3s.api.cel import CompileError
-
         if self._program is None:
+            from k3s.api.cel import CompileError
+
             try:
                 self._program = self._compile(self._policy)
             except CompileError as error:
