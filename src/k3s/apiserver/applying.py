@@ -55,6 +55,7 @@ async def apply(crud: Crud, call: Call, context: Context) -> tuple[Outcome, bool
         cause = {"reason": "FieldValueRequired", "message": text, "field": "fieldManager"}
         raise invalid("meta.k8s.io", "PatchOptions", "", [cause])
     config = configuration(call.request, kind)
+    call.sent(config)
     given = (config.get("metadata") or {}).get("name", "")
     if given and given != context.name:
         raise BadRequest(f"the name of the object ({given}) does not match the name on the URL ({context.name})")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from k3s.api.kinds import Kind
 from k3s.apiserver.identity import User
 from k3s.apiserver.media import Media
@@ -12,7 +14,7 @@ from k3s.base.message import Request
 class Call:
     """What is known once the sender may go on."""
 
-    __slots__ = ("kind", "media", "namespace", "request", "target", "user", "warnings")
+    __slots__ = ("kind", "media", "namespace", "notes", "request", "target", "user", "warnings")
 
     def __init__(self, request: Request, target: Target, user: User, kind: Kind, media: Media) -> None:
         self.request = request
@@ -23,3 +25,10 @@ class Call:
         #: Empty for a kind without namespaces: a namespace's own path names it as both.
         self.namespace = target.info.namespace if kind.namespaced else ""
         self.warnings: list[str] = []
+        #: What admission wants the audit log to say.
+        self.notes: dict[str, str] = request.record.notes if request.record is not None else {}
+
+    def sent(self, body: Any) -> None:
+        """What the client sent, understood: an object, options or a patch; for the audit log."""
+        if self.request.record is not None:
+            self.request.record.sent = body

@@ -234,6 +234,7 @@ class Crud:
             context.dry_run,
             context.options,
             context.warnings,
+            context.notes,
         )
         obj = await self._admission.admit(request)
         meta = {k: v for k, v in obj["metadata"].items() if k not in written.SERVER_OWNED}
@@ -342,6 +343,7 @@ class Crud:
             context.dry_run,
             context.options,
             context.warnings,
+            context.notes,
         )
         new = await self._admission.admit(request)
         new = strategy.prepare_update(context, old, new)
@@ -387,6 +389,7 @@ class Crud:
                 context.dry_run,
                 context.options,
                 context.warnings,
+                context.notes,
             )
             await self._admission.validate(request)
             touched = touch(old) if touch is not None else old

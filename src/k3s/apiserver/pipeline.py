@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from k3s.api.errors import ApiError, InternalError, MethodNotAllowed, NotFound, not_found
 from k3s.api.kinds import Kind, Registry
+from k3s.api.object import Object
+from k3s.apiserver.audit.record import Broken, Record
 from k3s.apiserver.authn import Authenticates, impersonated
 from k3s.apiserver.authz import Attributes, Authorizes, refusal
 from k3s.apiserver.call import Call
@@ -31,6 +34,9 @@ from k3s.base.message import TEXT, Answer, Chunks, Request, Response, Stream, Up
 from k3s.client import transport
 from k3s.client.transport import WatchEvent
 
+if TYPE_CHECKING:
+    from k3s.apiserver.audit.auditor import Auditor
+
 log = logging.getLogger(__name__)
 
 Route = Callable[[Request, Target], Awaitable[Answer]]
@@ -38,6 +44,8 @@ Plain = Callable[[Request, Target, User], "Answer | Awaitable[Answer] | None"]
 # Kinds whose every use is answered with a warning.
 _DEPRECATED = {("", "endpoints"): "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"}
 _STREAMING = (Response, Stream, Chunks, Upgrade)
+# Where requests of this process come from.
+_ITSELF = "127.0.0.1"
 _NOT_FOUND_TEXT = Response(404, b"404 page not found\n", TEXT)
 
 
@@ -61,7 +69,9 @@ class Pipeline:
         limits: Limits,
         flows: Flows,
         fairness: Fairness,
+        auditor: Auditor | None = None,
     ) -> None:
+        self._auditor = auditor
         self._fairness = fairness
         self._flows = flows
         self._limits = limits
@@ -84,6 +94,10 @@ class Pipeline:
 
     def start(self, request: Request) -> Answer | Awaitable[Answer]:
         """Answers an HTTP request. Never raises."""
+        answer, auditor = self._start(request), self._auditor
+        return answer if auditor is None or request.record is None else auditor.ended(request.record, answer)
+
+    def _start(self, request: Request) -> Answer | Awaitable[Answer]:
         began = self._now()
         target = self._targets.get(request.method, request.target)
         media = PLAIN
@@ -97,7 +111,7 @@ class Pipeline:
             flow = self._flows.of(user, target.info)
             if flow is not None:
                 request.lines += flow.lines
-            self._authorize(user, target)
+            self._authorize(user, target, request.record)
             headers = request.headers
             if not target.info.is_resource:
                 answer = self._plain(request, target, user)
@@ -180,7 +194,8 @@ class Pipeline:
 
     def _broken(self, target: Target) -> Response:
         log.exception("Cannot answer %s %s", target.method, target.path)
-        return self._renderer.error(InternalError("Internal error occurred: see the server's log", {}), PLAIN)
+        made = self._renderer.error(InternalError("Internal error occurred: see the server's log", {}), PLAIN)
+        return Broken(made.status, made.body, made.content_type)
 
     def _seen(self, answer: Answer, target: Target, began: float) -> Answer:
         status = 101 if isinstance(answer, Upgrade) else answer.status
@@ -199,27 +214,46 @@ class Pipeline:
 
     async def local(self, user: User, sent: transport.Request) -> transport.Response:
         """Answers a request of this process: the same steps, no bytes. Raises ApiError."""
-        call = self._local_call(user, sent)
+        request, target = self._local_request(user, sent)
+        record: Record | None = request.record
+        if record is None:
+            return await self._local(user, request, target)
+        try:
+            response = await self._local(user, request, target)
+        except ApiError as error:
+            record.done(error.code, error.to_status())
+            raise
+        record.shown = response.body
+        record.done(response.status)
+        return response
+
+    async def _local(self, user: User, request: Request, target: Target) -> transport.Response:
+        call = self._local_call(user, request, target)
         if isinstance(call, Response):
             return transport.Response(call.status, call.body, {"content-type": call.content_type})
         result = self._dispatch(call)
         if not isinstance(result, (One, Many, Watching)) and not isinstance(result, _STREAMING):
             result = await result
-        if isinstance(result, One):
-            obj = result.obj
-            if obj is None and result.item is not None and result.kind is not None:
-                obj = self._reads.as_kind(result.item, result.kind)
-            return transport.Response(result.status, obj)
-        if isinstance(result, Many):
-            return transport.Response(200, self._renderer.listed(result))
+        if isinstance(result, (One, Many)):
+            return transport.Response(result.status if isinstance(result, One) else 200, self._shown(result))
         if isinstance(result, Response):
             body = result.value if result.value is not None else result.body
             return transport.Response(result.status, body, {"content-type": result.content_type})
-        raise InternalError(f"{sent.method} {sent.path} cannot be answered in memory: it is a stream; use HTTPS")
+        raise InternalError(f"{request.method} {target.path} cannot be answered in memory: it is a stream; use HTTPS")
+
+    def _shown(self, result: One | Many) -> Object | None:
+        """What a result tells, as a value."""
+        if isinstance(result, Many):
+            return self._renderer.listed(result)
+        if result.obj is None and result.item is not None and result.kind is not None:
+            return self._reads.as_kind(result.item, result.kind)
+        return result.obj
 
     async def local_watch(self, user: User, sent: transport.Request) -> AsyncIterator[WatchEvent]:
         """The events of a watch of this process. Raises ApiError."""
-        call = self._local_call(user, sent)
+        request, target = self._local_request(user, sent)
+        record: Record | None = request.record
+        call = self._local_call(user, request, target)
         if isinstance(call, Response):
             raise NotFound("the server could not find the requested resource", {})
         result = self._dispatch(call)
@@ -230,18 +264,28 @@ class Pipeline:
         watch = LocalWatch(
             self._hub, result.bucket, result.kind, result.scope, result.bookmarks, result.begin, result.timeout_s
         )
+        if record is not None:
+            record.started()
         try:
             async for event in watch:
                 yield event
         finally:
             await watch.aclose()
+            if record is not None:
+                record.done(200)
 
-    def _local_call(self, user: User, sent: transport.Request) -> Call | Response:
+    def _local_request(self, user: User, sent: transport.Request) -> tuple[Request, Target]:
         text = f"{sent.path}?{urlencode(sent.query)}" if sent.query else sent.path
         target = self._targets.get(sent.method, text)
-        self._authorize(user, target)
-        value = sent.body if sent.body is not None else None
-        request = Request(sent.method, text, {"content-type": sent.content_type}, value=value)
+        request = Request(sent.method, text, {"content-type": sent.content_type}, value=sent.body)
+        if self._auditor is not None:
+            request.source = _ITSELF
+            request.record = self._auditor.begin(request, target)
+            self._auditor.sender(request.record, target, user)
+        return request, target
+
+    def _local_call(self, user: User, request: Request, target: Target) -> Call | Response:
+        self._authorize(user, target, request.record)
         if not target.info.is_resource:
             answer = self._plain(request, target, user)
             if isinstance(answer, Response):
@@ -252,16 +296,35 @@ class Pipeline:
     # --- the steps
 
     def _authenticate(self, request: Request, target: Target) -> User:
-        headers = request.headers
-        user = self._authenticator.authenticate(headers, request.peer)
-        if user is None:
-            user = self._authenticator.without_credentials(target.path)
-        for name in headers:
+        if self._auditor is not None:
+            return self._recorded(request, target, self._auditor)
+        user = self._sender(request, target)
+        return self._acting(request, user)
+
+    def _recorded(self, request: Request, target: Target, auditor: Auditor) -> User:
+        """As `_authenticate`; the audit log hears of the sender first."""
+        record = request.record = auditor.begin(request, target)
+        try:
+            user = self._sender(request, target)
+        except ApiError:
+            auditor.sender(record, target, None)
+            raise
+        auditor.sender(record, target, user)
+        acting = self._acting(request, user)
+        record.users = user, acting
+        return acting
+
+    def _sender(self, request: Request, target: Target) -> User:
+        user = self._authenticator.authenticate(request.headers, request.peer)
+        return self._authenticator.without_credentials(target.path) if user is None else user
+
+    def _acting(self, request: Request, user: User) -> User:
+        for name in request.headers:
             if name.startswith("impersonate-"):
-                return impersonated(headers, user, self._demand)
+                return impersonated(request.headers, user, self._demand)
         return user
 
-    def _authorize(self, user: User, target: Target) -> None:
+    def _authorize(self, user: User, target: Target, record: Record | None) -> None:
         info, query = target.info, target.query
         self._demand(
             Attributes(
@@ -277,12 +340,15 @@ class Pipeline:
                 info.is_resource,
                 query.get("fieldSelector", ""),
                 query.get("labelSelector", ""),
-            )
+            ),
+            record,
         )
 
-    def _demand(self, attributes: Attributes) -> None:
+    def _demand(self, attributes: Attributes, record: Record | None = None) -> None:
         """Raises Forbidden unless the request is allowed."""
         decision = self._authorizer.authorize(attributes)
+        if record is not None:
+            record.decided(decision.allowed, decision.reason)
         if not decision.allowed:
             raise refusal(attributes, decision.reason)
 
@@ -348,6 +414,9 @@ class Pipeline:
 
     def _form(self, call: Call, result: Result) -> Answer:
         include = call.target.query.get("includeObject", "")
+        record = call.request.record
+        if record is not None and record.keeps_response and isinstance(result, (One, Many)):
+            record.shown = self._shown(result)
         if isinstance(result, One):
             answer: Answer = self._renderer.one(result, call.media, include)
         elif isinstance(result, Many):

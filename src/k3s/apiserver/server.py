@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from k3s.api.kinds import REGISTRY, Registry
 from k3s.apiserver import bootstrap
@@ -44,6 +45,9 @@ from k3s.base.http import HttpServer
 from k3s.client import transport
 from k3s.client.transport import WatchEvent
 from k3s.store.interface import Store
+
+if TYPE_CHECKING:
+    from k3s.apiserver.audit.auditor import Auditor
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,7 @@ class ApiServer:
         checks: Mapping[str, Check] | None = None,
         debug: Mapping[str, Debug] | None = None,
         routes: Mapping[str, Route] | None = None,
+        auditor: Auditor | None = None,
     ) -> None:
         store = self._store = Datastore(store)
         self._config = config
@@ -133,14 +138,13 @@ class ApiServer:
         renderer = Renderer(self.cache, clock)
         writes = Writes(self.crud, self.registry, clock, reviews)
         writes.serve(table(reads, writes, admission, issuer, nodes))
+        self._stopping = False
         self._checks = {"ping": _well, "log": _well, "etcd": self._store_check, **(checks or {})}
-        self._stopping, live = False, frozenset(self._checks)
-        self._checks["shutdown"] = lambda: "process is shutting down" if self._stopping else None
         self._documents: Documents | None = None
         seating = Seating(config.reading_at_once + config.writing_at_once)
         fairness = Fairness(seating, self.metrics, self._stored, clock, config.request_s)
         self._meters = Meters(self.metrics, self.registry, self.cache, self._hub, fairness.measure)
-        plain = self._plain(live, {**fairness.dumps(), **(debug or {})}, issuer)
+        plain = self._plain({**fairness.dumps(), **(debug or {})}, issuer)
         self.pipeline = Pipeline(
             self.registry,
             authenticator,
@@ -157,7 +161,9 @@ class ApiServer:
             Limits(config.request_s),
             Flows(self.cache, seating, clock.monotonic),
             fairness,
+            auditor,
         )
+        self._auditor = auditor
         self._front = Front(self.pipeline.start, config.origins, config.hsts)
         # Most servers have nothing to say before the answer.
         app = self._front if config.origins or config.hsts or config.turns_away else self.pipeline.start
@@ -165,8 +171,10 @@ class ApiServer:
         #: Where it listens, known once it does.
         self.ports: list[int] = []
 
-    def _plain(self, live: frozenset[str], debug: Mapping[str, Debug], issuer: Issuer | None) -> Plain:
-        """What is no object; `live` are the checks that /livez asks."""
+    def _plain(self, debug: Mapping[str, Debug], issuer: Issuer | None) -> Plain:
+        """What is no object. A server that stops is alive, but not ready any more."""
+        live = frozenset(self._checks)
+        self._checks["shutdown"] = lambda: "process is shutting down" if self._stopping else None
         host, port = self._config.advertise
         at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return Plain(
@@ -186,6 +194,8 @@ class ApiServer:
 
     async def load(self) -> None:
         """Opens the store's state and makes what has to exist; from then on local clients are served."""
+        if self._auditor is not None:
+            self._auditor.open(self.metrics)
         await self.cache.load(self._store)
         self._definitions.start()
         address, port = self._config.advertise
@@ -205,6 +215,8 @@ class ApiServer:
         self._hub.close()
         await self._definitions.stop()
         await self._http.stop(self._config.stop_within_s, listening=self._config.turns_away)
+        if self._auditor is not None:
+            await self._auditor.close()
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serves until cancelled."""

@@ -104,6 +104,8 @@ class Context:
     force: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    #: What the audit log shall say of it.
+    notes: dict[str, str] = field(default_factory=dict)
     #: What has to be done once the write took effect or failed.
     cleanups: list[Callable[[], None]] = field(default_factory=list)
     #: The write is an apply: managedFields are the caller's work.

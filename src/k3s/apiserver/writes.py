@@ -139,6 +139,7 @@ class Writes:
             truth(query.get("force")),
             query,
             call.warnings,
+            call.notes,
         )
 
     async def create(self, call: Call) -> Result:
@@ -156,6 +157,7 @@ class Writes:
             bodies.custom_type(value, kind, request.body)
             value = bodies.rounded(value)
         obj = bodies.of_kind(value, kind, self.registry)
+        call.sent(obj)
         twice = bodies.duplicates(request, value) if context.field_validation != "Ignore" else ()
         return bodies.shaped(kind, obj, context.field_validation, context.warnings, twice)
 
@@ -217,6 +219,7 @@ class Writes:
         value = call.request.value
         if value is None:
             value = patch.parse(media, call.request.body)
+        call.sent(value)
         if type == "json":
             return Patcher(type, value, lambda old: patch.json_patch(old, value))
         if type == "merge":
@@ -235,6 +238,7 @@ class Writes:
         value: Any = call.request.value
         if value is None and call.request.body:
             value = bodies.read(call.request, "DeleteOptions")
+        call.sent(value)
         return deletion.parse(value, call.target.query)
 
     def _deleted(self, kind: Kind, outcome: Outcome) -> One:

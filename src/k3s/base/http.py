@@ -72,6 +72,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._peer: PeerCertificate | None = None
+        self._source_address = ""
         self._url = b""
         self._headers: dict[str, str] = {}
         self._repeated: dict[str, list[str]] = {}
@@ -106,6 +107,8 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
         self._transport = transport  # type: ignore[assignment]
         self._peer = peer_certificate(transport.get_extra_info("peercert"))
+        address = transport.get_extra_info("peername")
+        self._source_address = str(address[0]) if isinstance(address, tuple) else ""
         self._server.connections.add(self)
         self._timer = asyncio.get_running_loop().call_later(HEADER_S, self._late)
 
@@ -297,6 +300,7 @@ class Connection(asyncio.Protocol):
             too_large=self._too_large,
             late=self._too_late,
         )
+        request.source = self._source_address
         # After a request to upgrade, what follows is no HTTP: an answer that declines it is the last one.
         cut = self._too_large or self._too_late
         again = parser.should_keep_alive() and not cut and not parser.should_upgrade() and not self._old

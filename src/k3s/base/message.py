@@ -41,10 +41,23 @@ class Request:
 
     `value` is the decoded body when the sender is in this process, so that nothing is encoded in between. `lines` are
     header lines, each with its end, that whoever answers adds to any answer of this request. `too_large` and `late`
-    tell of a body that is not there because it is longer than allowed, or did not come in time.
+    tell of a body that is not there because it is longer than allowed, or did not come in time. `source` is the address
+    of the other end; `record` is what the audit log keeps of it, if anything.
     """
 
-    __slots__ = ("body", "headers", "late", "lines", "method", "peer", "target", "too_large", "value")
+    __slots__ = (
+        "body",
+        "headers",
+        "late",
+        "lines",
+        "method",
+        "peer",
+        "record",
+        "source",
+        "target",
+        "too_large",
+        "value",
+    )
 
     def __init__(
         self,
@@ -66,6 +79,8 @@ class Request:
         self.too_large = too_large
         self.late = late
         self.lines = b""
+        self.source = ""
+        self.record: Any = None
 
 
 class Joined:

@@ -7,6 +7,7 @@ program knows a flag's name (k3s docs: CLI reference). An option that no part ho
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 SERVER, AGENT, BOTH = "S", "A", "SA"
@@ -351,8 +352,8 @@ def help_text(personality: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def markdown() -> str:
-    """The options page of the documentation."""
+def markdown(passed: Mapping[str, Mapping[str, str]]) -> str:
+    """The options page of the documentation; `passed`: what options that pass flags on take, and in which form."""
     lines = [
         "# Options",
         "",
@@ -372,4 +373,7 @@ def markdown() -> str:
         lines.append(
             f"| {flag} | {option.on} | {env} | {default} | {meaning}{' (repeatable)' if option.is_list else ''} |"
         )
+    for name, flags in passed.items():
+        lines += ["", f"## Flags for `--{name}`", "", "| flag | takes |", "|---|---|"]
+        lines += [f"| `{flag}` | {form} |" for flag, form in flags.items()]
     return "\n".join(lines) + "\n"

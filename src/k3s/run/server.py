@@ -20,6 +20,7 @@ from k3s.apiserver import identity, rbac_bootstrap
 from k3s.apiserver.admission import defaults as admission
 from k3s.apiserver.admission.settings import UNSAID
 from k3s.apiserver.admission.settings import Settings as AdmissionSettings
+from k3s.apiserver.audit.settings import AuditSettings, auditor
 from k3s.apiserver.authn import Authenticator, Credentials, parse_token_file
 from k3s.apiserver.authz import Authorizer
 from k3s.apiserver.cache import Cache
@@ -110,6 +111,7 @@ class ServerConfig:
     turns_away: bool = False
     compaction_s: float = 300.0
     admission: AdmissionSettings = UNSAID
+    audit: AuditSettings | None = None
     api_audiences: tuple[str, ...] = ()  # empty: the issuer and k3s
     disabled: frozenset[str] = frozenset()
     scheduler: bool = True
@@ -236,6 +238,7 @@ class ControlPlane:
             checks=self._checks(),
             debug=self._debug(),
             routes=self._routes(),
+            auditor=auditor(config.audit, self.clock, self.entropy) if config.audit is not None else None,
         )
 
     def client(self, user: identity.User) -> Client:

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from k3s.api import names, times
+from k3s.apiserver.audit.settings import FLAGS as AUDIT_FLAGS
+from k3s.apiserver.audit.settings import AuditError, AuditSettings
+from k3s.apiserver.audit.settings import settings as audit_settings
 from k3s.run.agentconfig import AgentConfig
 from k3s.run.config import ConfigError, Settings, component_args, default_data_dir
 
@@ -37,9 +40,16 @@ API_SERVER_ARGS = {
     "enable-admission-plugins": "names, separated by commas",
     "disable-admission-plugins": "names, separated by commas",
     "admission-control-config-file": "a file",
+    **AUDIT_FLAGS,
 }
 CONTROLLER_ARGS = {"terminated-pod-gc-threshold": "a number"}
 KUBELET_ARGS = {"max-pods": "a number"}
+#: All of them, by option.
+PASSED = {
+    "kube-apiserver-arg": API_SERVER_ARGS,
+    "kube-controller-manager-arg": CONTROLLER_ARGS,
+    "kubelet-arg": KUBELET_ARGS,
+}
 _DNS_POSITION = 10
 # Switches that leave out parts which are not built yet: with and without them there is no such part.
 ABSENT = ("disable-cloud-controller", "disable-network-policy", "disable-helm-controller")
@@ -147,6 +157,7 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
         turns_away=_switch(api, "shutdown-send-retry-after"),
         api_audiences=_listed(api, "api-audiences"),
         admission=_admission(api),
+        audit=_audit(api),
         disabled=frozenset(settings.items("disable")),
         scheduler=not settings.switch("disable-scheduler"),
         controllers=not settings.switch("disable-controller-manager"),
@@ -254,6 +265,14 @@ def _hsts(args: Mapping[str, str]) -> tuple[str, ...]:
                 f"Wrong value {text!r} for --kube-apiserver-arg={name}: use max-age=SECONDS, includeSubDomains, preload"
             )
     return directives
+
+
+def _audit(args: Mapping[str, str]) -> AuditSettings | None:
+    """What is recorded of requests, and where. Raises ConfigError."""
+    try:
+        return audit_settings(args)
+    except AuditError as error:
+        raise ConfigError(f"Cannot use what --kube-apiserver-arg says of the audit log: {error}") from error
 
 
 def _listed(args: Mapping[str, str], name: str) -> tuple[str, ...]:
