@@ -96,9 +96,10 @@ install_executable() {
     here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
     from=${INSTALL_K3S_BIN:-$here/k3s$suffix}
     [ -f "$from" ] || fatal "there is no file $from: put the executable there, or name it with INSTALL_K3S_BIN"
-    sums=$(dirname -- "$from")/sha256sum-$(basename -- "$from").txt
+    sums=$(dirname -- "$from")/sha256sum.txt
     if [ -f "$sums" ]; then
-        (cd "$(dirname -- "$from")" && sha256sum -c "$sums" >/dev/null 2>&1) ||
+        wanted=$(grep "  $(basename -- "$from")\$" "$sums") || fatal "$sums does not tell of $from: get both again"
+        (cd "$(dirname -- "$from")" && echo "$wanted" | sha256sum -c >/dev/null 2>&1) ||
             fatal "$from is not the file that $sums tells of: get both again"
     fi
     if cmp -s "$from" "$bin/k3s"; then

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 from pathlib import Path
@@ -150,11 +151,18 @@ def test_what_is_missing_is_named(systemd: Host, env: dict[str, str], told: str)
 
 
 def test_a_wrong_checksum_is_refused(systemd: Host) -> None:
-    """The checksum file beside the executable has to fit."""
-    (systemd.folder / "sha256sum-k3s-one.txt").write_text(f"{'0' * 64}  k3s-one\n")
-    done = systemd.install()
-    assert (done.returncode, "is not the file that" in done.stderr) == (1, True)
-    assert not (systemd.bin / "k3s").exists()
+    """The file of sums beside the executable has to fit and to name it."""
+    sums, right = (
+        systemd.folder / "sha256sum.txt",
+        hashlib.sha256((systemd.folder / "k3s-one").read_bytes()).hexdigest(),
+    )
+    for content, told in ((f"{'0' * 64}  k3s-one", "is not the file that"), (f"{right}  k3s", "does not tell of")):
+        sums.write_text(f"{content}\n")
+        done = systemd.install()
+        assert (done.returncode, told in done.stderr) == (1, True)
+        assert not (systemd.bin / "k3s").exists()
+    sums.write_text(f"{'0' * 64}  k3s\n{right}  k3s-one\n")
+    assert systemd.install().returncode == 0
 
 
 def test_nothing_stays(host: Host) -> None:
