@@ -1,7 +1,7 @@
 # The words of this project: setup, run, check, test, sim, bench. Each is a line or two.
 PYTHON := .venv/bin/python
 
-.PHONY: setup run check test fast sim torture bench fuzz lock dist deb wrapper fix
+.PHONY: setup run check test fast sim torture bench fuzz lock dist images deb wrapper release fix
 
 setup:  ## environment for development, and the system packages the tests need
 	./packaging/setup.sh
@@ -37,8 +37,14 @@ lock: setup  ## pin the present version of everything the executable carries, an
 dist: setup  ## dist/k3s, the one executable; make dist ARCH=arm64 for dist/k3s-arm64
 	$(PYTHON) packaging/dist.py $(if $(ARCH),--arch $(ARCH)) $(if $(STORE),--store $(STORE))
 
+images: setup  ## images for hosts that reach no registry; make images ARCH=arm64
+	$(PYTHON) packaging/dist.py images $(if $(ARCH),--arch $(ARCH)) $(if $(STORE),--store $(STORE))
+
 deb: setup  ## the Debian package: the executable with its units; make deb ARCH=arm64
 	$(PYTHON) packaging/dist.py deb $(if $(ARCH),--arch $(ARCH)) $(if $(STORE),--store $(STORE))
+
+release: setup  ## everything that is handed out, for both architectures: dist/VERSION
+	$(PYTHON) packaging/release.py $(if $(STORE),--store $(STORE))
 
 wrapper: setup  ## PREFIX/bin/k3s with the system's own containerd, runc and CNI plugins: make wrapper PREFIX=/opt/k3s
 	$(PYTHON) packaging/wrapper.py --prefix $(or $(PREFIX),$(error name the folder: make wrapper PREFIX=/opt/k3s))

@@ -54,9 +54,8 @@ class Cluster:
             self._before = {path for path in _NODE_FILES if path.exists()}
             images = self.data / "agent" / "images"
             images.mkdir(parents=True)
-            (images / "busybox.tar").write_bytes(
-                oci.busybox(IMAGE, Path("/usr/bin/busybox").read_bytes(), ["sh", "sleep"], platform.machine())
-            )
+            image = oci.busybox(IMAGE, Path("/usr/bin/busybox").read_bytes(), ["sh", "sleep"], platform.machine())
+            (images / "busybox.tar").write_bytes(oci.archive(image))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import termios
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -197,9 +197,9 @@ class Started:
 class Cluster:
     """`./k3s server` below `folder`, or the server of another k3s."""
 
-    def __init__(self, folder: Path, program: Sequence[str] = ("./k3s",)) -> None:
+    def __init__(self, folder: Path, program: Sequence[str] = ("./k3s",), options: Sequence[str] = ()) -> None:
         self.folder = folder
-        self._program = program
+        self._program, self._options = program, options
         self.data_dir = folder / "data"
         self.kubeconfig = folder / "kubeconfig.yaml"
         self.port = _free_port()
@@ -208,25 +208,23 @@ class Cluster:
         self._lock: int | None = None
         self._before: set[Path] = set()
 
-    def prepare(self) -> None:
-        """Takes the machine and puts the test image where the node imports it from."""
+    def prepare(self, archives: Mapping[str, bytes] | None = None) -> None:
+        """Takes the machine and puts archives of images (else the test image) where the node imports them from."""
         self._lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         assert not Path("/run/k3s/containerd/containerd.sock").exists(), "a k3s node runs on this machine: stop it"
         self._before = {path for path in _NODE_FILES if path.exists()}
         images = self.data_dir / "agent" / "images"
         images.mkdir(parents=True)
-        applets = subprocess.run(["/usr/bin/busybox", "--list"], capture_output=True, text=True, check=True)
-        binary = Path("/usr/bin/busybox").read_bytes()
-        archive = oci.busybox(BUSYBOX, binary, applets.stdout.split(), platform.machine())
-        (images / "busybox.tar").write_bytes(archive)
+        for name, content in (archives or {"busybox.tar": _busybox()}).items():
+            (images / name).write_bytes(content)
 
     def start(self) -> None:
         """Starts the server and waits until it says that the cluster is up."""
         # A test run that is killed takes its cluster with it.
         command = ["setpriv", "--pdeathsig", "TERM", *self._program, "server", f"--data-dir={self.data_dir}"]
         command += [f"--https-listen-port={self.port}"]
-        command += [f"--write-kubeconfig={self.kubeconfig}"]
+        command += [f"--write-kubeconfig={self.kubeconfig}", *self._options]
         began = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
@@ -302,6 +300,12 @@ def remains(folder: Path) -> list[str]:
                 if "/run/k3s/" in line or str(folder) in line:
                     left.append(line)
     return left
+
+
+def _busybox() -> bytes:
+    applets = subprocess.run(["/usr/bin/busybox", "--list"], capture_output=True, text=True, check=True)
+    image = oci.busybox(BUSYBOX, Path("/usr/bin/busybox").read_bytes(), applets.stdout.split(), platform.machine())
+    return oci.archive(image)
 
 
 def _free_port() -> int:

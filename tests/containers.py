@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from k3s.kubelet import images, mounts, oci
-from k3s.kubelet.containerd import PAUSE_IMAGE, Containerd, ContainerdConfig
+from k3s.kubelet import images, mounts, oci, pause
+from k3s.kubelet.containerd import Containerd, ContainerdConfig
 from k3s.kubelet.runtime.cri import CriRuntime
 
 BUSYBOX = "docker.io/library/busybox:1"
@@ -34,7 +34,8 @@ class Running:
 
 def busybox() -> bytes:
     """An image archive made from the machine's static busybox."""
-    return oci.busybox(BUSYBOX, Path("/usr/bin/busybox").read_bytes(), _APPLETS.split(), platform.machine())
+    spec = oci.busybox(BUSYBOX, Path("/usr/bin/busybox").read_bytes(), _APPLETS.split(), platform.machine())
+    return oci.archive(spec)
 
 
 def _network(bridge: str, subnet: str, folder: Path) -> str:
@@ -68,7 +69,7 @@ async def containerd(folder: Path) -> AsyncIterator[Running]:
     runtime = await child.start()
     try:
         importer = images.Importer(config.socket)
-        await images.ensure_pause(runtime, importer, PAUSE_IMAGE)
+        await images.ensure_pause(runtime, importer, pause.IMAGE)
         await importer.load_bytes(busybox())
         yield Running(config, child, runtime)
     finally:

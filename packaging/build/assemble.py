@@ -15,8 +15,9 @@ from build.interpreter import LOADERS
 from build.stage import Work
 
 MAGIC = b"k3s-payload-1\n\0\0"
-#: Room for the loader's path, which is only known where the payload is unpacked.
-_ROOM = "/k3s-interpreter" + "_" * 480
+#: Room for the paths of the loader and the libraries, which are only known where the payload is unpacked. Not beside
+#: `$ORIGIN`: runc runs a copy of itself that has no folder.
+_LOADER, _LIBRARIES = (f"/k3s-{name}" + "_" * 480 for name in ("interpreter", "libraries"))
 #: The stages whose files are the payload.
 PARTS = ("bill", "root", "cni", "tools", "libraries", "python", "k3s", "stub")
 
@@ -32,8 +33,8 @@ def payload(work: Work) -> None:
         (tree / "bin" / name).symlink_to("k3s")
     loader = f"lib/{LOADERS[work.arch]}"
     (tree / loader).chmod(0o755)
-    listed = _link(tree, _patchelf(work))
-    (tree / ".interpreters").write_text("".join(f"{at} {size} {loader} {name}\n" for at, size, name in listed))
+    listed = _link(tree, _patchelf(work), loader)
+    (tree / ".interpreters").write_text("".join(f"{at} {size} {target} {name}\n" for at, size, target, name in listed))
     _checksums(tree)
     packed = zstandard.ZstdCompressor(
         compression_params=zstandard.ZstdCompressionParameters.from_level(
@@ -53,8 +54,8 @@ def _patchelf(work: Work) -> Path:
     return program
 
 
-def _link(tree: Path, patchelf: Path) -> list[tuple[int, int, str]]:
-    """Points programs and extensions at the libraries of the payload; where each program names its loader."""
+def _link(tree: Path, patchelf: Path, loader: str) -> list[tuple[int, int, str, str]]:
+    """Points programs and extensions at the libraries of the payload; where each program has room for which path."""
     listed = []
     for path in sorted(tree.rglob("*")):
         name = path.relative_to(tree).as_posix()
@@ -63,15 +64,16 @@ def _link(tree: Path, patchelf: Path) -> list[tuple[int, int, str]]:
         interpreter, dynamic, runpath = _segments(path, patchelf)
         if not dynamic or name.startswith("lib/ld-linux"):
             continue
-        up = "/".join([".."] * name.count("/"))
-        ours = f"$ORIGIN/{up}/lib" if not name.startswith("lib/lib") else "$ORIGIN"
         if interpreter:
-            _run(patchelf, "--set-interpreter", _ROOM, "--force-rpath", "--set-rpath", ours, str(path))
-            at = path.read_bytes().find(_ROOM.encode())
-            if at < 0:
-                raise LockError(f"cannot set the interpreter of {name}")
-            listed.append((at, len(_ROOM) + 1, name))
+            _run(patchelf, "--set-interpreter", _LOADER, "--force-rpath", "--set-rpath", _LIBRARIES, str(path))
+            for room, target in ((_LOADER, loader), (_LIBRARIES, "lib")):
+                at = path.read_bytes().find(room.encode())
+                if at < 0:
+                    raise LockError(f"cannot set the interpreter of {name}")
+                listed.append((at, len(room) + 1, target, name))
         elif runpath:
+            up = "/".join([".."] * name.count("/"))
+            ours = f"$ORIGIN/{up}/lib" if not name.startswith("lib/lib") else "$ORIGIN"
             _run(patchelf, "--set-rpath", f"{runpath}:{ours}", str(path))
     shutil.rmtree(patchelf.parent)
     return listed

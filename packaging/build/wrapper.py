@@ -31,6 +31,8 @@ TOOLS = {
     "nsenter": "util-linux",
     "mount": "mount",
     "ipset": "ipset",
+    "zstd": "zstd",
+    "catatonit": "catatonit",
     "containerd-shim-runc-v2": "containerd",
     **dict.fromkeys(IPTABLES, "iptables"),
     **PROGRAMS,

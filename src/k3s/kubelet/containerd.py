@@ -21,12 +21,12 @@ from pathlib import Path
 
 from k3s.base import files
 from k3s.base.inotify import appears
+from k3s.kubelet import pause
 from k3s.kubelet.runtime.cri import CriRuntime
 from k3s.kubelet.runtime.interface import RuntimeFailure
 
 log = logging.getLogger(__name__)
 
-PAUSE_IMAGE = "docker.io/rancher/mirrored-pause:3.6"
 # Snapshotters for file systems that we do not use: each costs time at every start.
 _DISABLED = ("snapshotter.v1.aufs", "snapshotter.v1.btrfs", "snapshotter.v1.devmapper", "snapshotter.v1.zfs")
 _START_S = 60.0
@@ -45,7 +45,7 @@ class ContainerdConfig:
     cni_config: Path  # <agent>/etc/cni/net.d
     state: Path = Path("/run/k3s/containerd")
     cni_bin: Path = Path("/usr/lib/cni")
-    sandbox_image: str = PAUSE_IMAGE
+    sandbox_image: str = pause.IMAGE
     snapshotter: str = ""  # empty: overlayfs where it works, else native
     binary: str = "containerd"
     runc: str = "runc"

@@ -7,7 +7,6 @@ import base64
 import binascii
 import logging
 import os
-import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,9 +17,8 @@ from typing import Any
 import msgspec
 
 from k3s.api.object import Object
-from k3s.base import bundle
 from k3s.base.aio import Tasks
-from k3s.kubelet import oci
+from k3s.kubelet import pause
 from k3s.kubelet.runtime.interface import Image, Runtime, RuntimeFailure
 
 log = logging.getLogger(__name__)
@@ -30,8 +28,6 @@ _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tbz", ".tar.lz
 _UNPACK = {".gz": "gzip", ".tgz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".tbz": "bzip2", ".lz4": "lz4"}
 _PARALLEL_PULLS = 3
 _DEFAULT_REGISTRY = "docker.io"
-# Where the pausing process of the package catatonit may lie.
-CATATONIT = (Path("/usr/libexec/podman/catatonit"), Path("/usr/bin/catatonit"))
 
 
 class ImageFailure(Exception):
@@ -244,20 +240,10 @@ def listed_images(folder: Path) -> list[str]:
     return names
 
 
-def pause_programs() -> Sequence[Path]:
-    """Where the pausing process may lie: in the executable's payload, or where Debian has it."""
-    ours = bundle.program("catatonit")
-    return (Path(ours), *CATATONIT) if ours else CATATONIT
-
-
-async def ensure_pause(runtime: Runtime, importer: Importer, name: str, binaries: Sequence[Path] | None = None) -> None:
-    """Makes and imports the pause image when it is not there. Raises RuntimeError when catatonit is missing."""
-    if await runtime.image_status(name) is not None:
-        return
-    binary = next((path for path in (pause_programs() if binaries is None else binaries) if path.is_file()), None)
-    if binary is None:
-        raise RuntimeError(f"Cannot make the image {name}: catatonit is not installed; install the package catatonit")
-    await importer.load_bytes(oci.pause(name, binary.read_bytes(), platform.machine()))
+async def ensure_pause(runtime: Runtime, importer: Importer, name: str) -> None:
+    """Makes and imports the pause image when it is not there. Raises RuntimeError when no program for it is there."""
+    if await runtime.image_status(name) is None:
+        await importer.load_bytes(pause.image(name))
 
 
 def to_collect(

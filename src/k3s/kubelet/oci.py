@@ -42,8 +42,26 @@ class ImageSpec:
     machine: str = "x86_64"
 
 
-def archive(spec: ImageSpec) -> bytes:
-    """The image as one tar. Raises KeyError for a machine that images have no name for."""
+def archive(*specs: ImageSpec) -> bytes:
+    """Images as one tar; a layer that several have is in it once. Raises KeyError for a machine that images have no
+    name for."""
+    entries: list[dict[str, Any]] = []
+    blobs: dict[str, bytes] = {}
+    for spec in specs:
+        entry, parts = _image(spec)
+        entries.append(entry)
+        blobs |= {_digest(blob).partition(":")[2]: blob for blob in parts}
+    return _tar(
+        [
+            Entry("oci-layout", _json({"imageLayoutVersion": "1.0.0"}), mode=0o644),
+            Entry("index.json", _json({"schemaVersion": 2, "manifests": entries}), mode=0o644),
+            *(Entry(f"blobs/sha256/{name}", blob, mode=0o644) for name, blob in sorted(blobs.items())),
+        ]
+    )
+
+
+def _image(spec: ImageSpec) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+    """The row of an image in an index, and what it is made of."""
     layer = _tar(spec.entries)
     digest = _digest(layer)
     config = _json(
@@ -69,29 +87,21 @@ def archive(spec: ImageSpec) -> bytes:
         "io.containerd.image.name": spec.name,
         "org.opencontainers.image.ref.name": spec.name.rpartition(":")[2],
     }
-    blobs = {_digest(blob).partition(":")[2]: blob for blob in (layer, config, manifest)}
-    return _tar(
-        [
-            Entry("oci-layout", _json({"imageLayoutVersion": "1.0.0"}), mode=0o644),
-            Entry("index.json", _json({"schemaVersion": 2, "manifests": [entry]}), mode=0o644),
-            *(Entry(f"blobs/sha256/{name}", blob, mode=0o644) for name, blob in sorted(blobs.items())),
-        ]
-    )
+    return entry, (layer, config, manifest)
 
 
-def pause(name: str, catatonit: bytes, machine: str) -> bytes:
-    """The image of the process that holds a pod's namespaces: catatonit, which pauses and reaps with -P."""
-    spec = ImageSpec(
+def pause(name: str, program: bytes, machine: str) -> ImageSpec:
+    """The image of the process that holds a pod's namespaces: ours, or catatonit, which pauses and reaps with -P."""
+    return ImageSpec(
         name=name,
-        entries=(Entry("pause", catatonit),),
+        entries=(Entry("pause", program),),
         entrypoint=("/pause", "-P"),
         user="65535:65535",
         machine=machine,
     )
-    return archive(spec)
 
 
-def busybox(name: str, binary: bytes, applets: Sequence[str], machine: str) -> bytes:
+def busybox(name: str, binary: bytes, applets: Sequence[str], machine: str) -> ImageSpec:
     """A small image with a shell: a static busybox and a link for each of its `applets`."""
     links = tuple(Entry(f"bin/{applet}", link="busybox") for applet in applets if applet != "busybox")
     passwd = b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"
@@ -103,7 +113,7 @@ def busybox(name: str, binary: bytes, applets: Sequence[str], machine: str) -> b
         Entry("etc/passwd", passwd, mode=0o644),
         Entry("etc/group", b"root:x:0:\nnogroup:x:65534:\n", mode=0o644),
     )
-    return archive(ImageSpec(name=name, entries=entries, command=("sh",), machine=machine))
+    return ImageSpec(name=name, entries=entries, command=("sh",), machine=machine)
 
 
 def _runtime_config(spec: ImageSpec) -> dict[str, Any]:

@@ -25,10 +25,9 @@ from k3s.client.client import Client
 from k3s.client.informer import Informer
 from k3s.client.recorder import Recorder
 from k3s.client.recorder import reference as pod_reference
-from k3s.kubelet import containers, eviction, node, resources, signals
+from k3s.kubelet import containers, eviction, node, pause, resources, signals
 from k3s.kubelet.actions import Shared
 from k3s.kubelet.collector import Collector
-from k3s.kubelet.containerd import PAUSE_IMAGE
 from k3s.kubelet.heartbeat import Heartbeat, HeartbeatConfig
 from k3s.kubelet.host import Host, LinuxHost
 from k3s.kubelet.images import Images
@@ -70,7 +69,7 @@ class KubeletConfig:
     image_gc_high: int = 85
     image_gc_low: int = 80
     seccomp_default: bool = False
-    keep_images: tuple[str, ...] = (PAUSE_IMAGE,)
+    keep_images: tuple[str, ...] = (pause.IMAGE,)
     log_max_bytes: int = 10 << 20
     log_max_files: int = 5
     # Several sandboxes at once fill the processors; more only get in each other's way.

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from k3s.base import bundle
+from k3s.kubelet import pause
 from k3s.run.config import ConfigError
 
 #: Program -> Debian package. Programs of the original's packaging that nothing here calls yet are left out.
@@ -17,7 +18,6 @@ PROGRAMS = {
     "conntrack": "conntrack",
     "iptables": "iptables",
     "ip": "iproute2",
-    "catatonit": "catatonit",
 }
 #: Those of the runtime that we start.
 RUNTIME_PROGRAMS = {"containerd": "containerd", "ctr": "containerd", "runc": "runc"}
@@ -40,6 +40,8 @@ def missing_packages(with_runtime: bool) -> list[str]:
     packages = {package for program, package in wanted.items() if shutil.which(program) is None}
     if cni_folder() is None:
         packages.add(CNI_PACKAGE)
+    if pause.program() is None:
+        packages.add("catatonit")
     return sorted(packages)
 
 

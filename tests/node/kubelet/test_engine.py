@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tests.containers import BUSYBOX, busybox
 
-from k3s.kubelet import mounts
-from k3s.kubelet.containerd import PAUSE_IMAGE, ContainerdConfig
+from k3s.kubelet import mounts, pause
+from k3s.kubelet.containerd import ContainerdConfig
 from k3s.kubelet.engine import Engine, EngineConfig
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -36,7 +36,7 @@ def test_images_of_a_folder_and_a_death(run, tmp_path: Path):
         try:
             async with asyncio.timeout(30):
                 await ready.wait()
-                assert await engine.runtime.image_status(PAUSE_IMAGE) is not None
+                assert await engine.runtime.image_status(pause.IMAGE) is not None
                 assert await engine.runtime.image_status(BUSYBOX) is not None
                 await engine.runtime.remove_image(BUSYBOX)
                 (folder / "again.tar").write_bytes(busybox())

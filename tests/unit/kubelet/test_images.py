@@ -83,8 +83,8 @@ def test_garbage():
 
 def test_an_archive_is_always_the_same():
     """The same files make the same bytes, with the name where containerd looks for it."""
-    first = oci.busybox("docker.io/library/busybox:1", b"binary", ["sh", "ls"], "x86_64")
-    assert first == oci.busybox("docker.io/library/busybox:1", b"binary", ["sh", "ls"], "x86_64")
+    first = oci.archive(oci.busybox("docker.io/library/busybox:1", b"binary", ["sh", "ls"], "x86_64"))
+    assert first == oci.archive(oci.busybox("docker.io/library/busybox:1", b"binary", ["sh", "ls"], "x86_64"))
     with tarfile.open(fileobj=io.BytesIO(first)) as tar:
         index = json.loads(tar.extractfile("index.json").read())
         names = [m.name for m in tar.getmembers()]

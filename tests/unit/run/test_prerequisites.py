@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from k3s.kubelet import pause
 from k3s.run import prerequisites
 from k3s.run.config import ConfigError
 from k3s.run.prerequisites import install_missing, missing_packages
@@ -27,6 +28,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine without any program; answers the folder that is its PATH."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(prerequisites, "CNI_FOLDERS", (tmp_path / "cni",))
+    monkeypatch.setattr(pause, "CATATONIT", (tmp_path / "catatonit",))
     return tmp_path
 
 

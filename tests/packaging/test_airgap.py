@@ -1,0 +1,134 @@
+"""A host that reaches nothing: installed from files, it runs pods, a Service and DNS, and does not even try."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from build import command
+from build.store import Store
+from tests.cluster import Cluster, Kubectl, remains
+from tests.e2e.objects import pod
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
+_ADDRESS = "192.0.2.10"
+# The only way out leads to a device at whose other end nobody is; what is sent there is noted.
+_COUNTER = """
+table inet seen {
+    set tried { type ipv4_addr . inet_proto . inet_service; flags dynamic; size 1000; }
+    chain out {
+        type filter hook postrouting priority 300;
+        oifname "eth0" meta l4proto { tcp, udp } add @tried { ip daddr . meta l4proto . th dport }
+    }
+}
+"""
+
+
+class Island:
+    """A network namespace with one device, to which its default route leads."""
+
+    def __init__(self, name: str) -> None:
+        self.inside = ("nsenter", f"--net=/run/netns/{name}")
+        self._name = name
+
+    def __enter__(self) -> Island:
+        subprocess.run(["ip", "netns", "add", self._name], check=True)
+        try:
+            self._prepare()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _prepare(self) -> None:
+        for words in (
+            "link set lo up",
+            "link add eth0 type veth peer name nowhere",
+            "link set nowhere up",
+            f"address add {_ADDRESS}/24 dev eth0",
+            "link set eth0 up",
+            "route add default dev eth0",
+        ):
+            self.run("ip", *words.split())
+        subprocess.run([*self.inside, "nft", "-f", "-"], input=_COUNTER, text=True, check=True)
+
+    def __exit__(self, *exc: object) -> None:
+        subprocess.run(["ip", "netns", "delete", self._name], check=True)
+
+    def run(self, *words: str) -> str:
+        """The output of a command in it."""
+        return subprocess.run([*self.inside, *words], capture_output=True, text=True, check=True).stdout
+
+    def tried(self) -> str:
+        """Whom something in it has sent packets to."""
+        listed = self.run("nft", "list", "set", "inet", "seen", "tried")
+        return listed.partition("elements = {")[2].partition("}")[0].strip()
+
+
+@pytest.fixture(scope="module")
+def island() -> Iterator[Island]:
+    with Island(f"k3s-island-{os.getpid()}") as made:
+        yield made
+
+
+def test_the_counter_counts(island: Island) -> None:
+    """A packet to the outside is noted with its destination; it is taken out again."""
+    send = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('203.0.113.5', 53))"
+    island.run(sys.executable, "-c", send)
+    assert island.tried() == "203.0.113.5 . udp . 53"
+    island.run("nft", "flush", "set", "inet", "seen", "tried")
+
+
+def _installed(island: Island, executable: Path, folder: Path) -> Path:
+    """The k3s that install.sh puts in place, from the files of a release."""
+    tools = folder / "tools"
+    tools.mkdir()
+    (tools / "systemctl").write_text("#!/bin/sh\n")
+    (tools / "systemctl").chmod(0o755)
+    settings = {
+        "PATH": f"{tools}:{os.environ['PATH']}",
+        "INSTALL_K3S_BIN_DIR": str(folder / "bin"),
+        "INSTALL_K3S_SYSTEMD_DIR": str(folder / "units"),
+        "INSTALL_K3S_BIN": str(executable),
+    }
+    script = ["sh", str(ROOT / "packaging/install.sh")]
+    subprocess.run([*island.inside, *script], env=settings, check=True, capture_output=True)
+    return folder / "bin/k3s"
+
+
+def test_a_cluster_from_files(island: Island, executable: Path, store: Store, tmp_path: Path) -> None:
+    """Pods of imported images, a Service by its name; a restart without any route; no packet to anywhere else."""
+    k3s = _installed(island, executable, tmp_path)
+    archive, listed = command.publish(command.builder(command.host(), store).build("images"), tmp_path)
+    image = next(name for name in listed.read_text().split() if "busybox" in name)
+    cluster = Cluster(tmp_path / "cluster", (*island.inside, str(k3s)), [f"--node-ip={_ADDRESS}"])
+    cluster.prepare({archive.name: archive.read_bytes()})
+    try:
+        cluster.start()
+        run = f"K3S_DATA_DIR={cluster.data_dir} exec {' '.join(island.inside)} {k3s}"
+        (tmp_path / "kubectl").write_text(f'#!/bin/sh\n{run} kubectl "$@"\n')
+        (tmp_path / "kubectl").chmod(0o755)
+        client = Kubectl(tmp_path / "kubectl", "1.37", tmp_path, cluster.kubeconfig)
+        probe = {"tcpSocket": {"port": 80}, "periodSeconds": 1}
+        serve = "mkdir /www && echo served > /www/index.html && exec httpd -f -h /www"
+        client.apply(pod("web", serve, container={"image": image, "readinessProbe": probe}))
+        client("expose", "pod", "web", "--port=80")
+        client("wait", "pod/web", "--for=condition=Ready", "--timeout=60s")
+        asks = "nslookup kubernetes.default.svc.cluster.local >&2 && wget -qO- http://web.default.svc.cluster.local/"
+        client.apply(pod("asks", asks, container={"image": image}, restartPolicy="OnFailure"))
+        client("wait", "pod/asks", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
+        assert client("logs", "asks").endswith("served\n")
+        assert island.tried() == ""
+        cluster.stop()
+        island.run("ip", "route", "delete", "default")
+        cluster.start()
+        assert client("exec", "web", "--", "cat", "/www/index.html") == "served\n"
+        assert island.tried() == ""
+    finally:
+        cluster.remove()
+    assert remains(tmp_path) == []
