@@ -306,6 +306,56 @@ def test_head(run: Any, path: str, status: int) -> None:
     run(body())
 
 
+FLOWS = "/apis/flowcontrol.apiserver.k8s.io/v1"
+
+
+@pytest.mark.parametrize(
+    ("path", "patch", "refused"),
+    [
+        ("prioritylevelconfigurations/exempt", {"exempt": {"nominalConcurrencyShares": 10, "lendablePercent": 5}}, ""),
+        (
+            "prioritylevelconfigurations/catch-all",
+            {"limited": {"nominalConcurrencyShares": 6}},
+            "spec of 'catch-all' must equal the fixed value",
+        ),
+        ("flowschemas/exempt", {"matchingPrecedence": 2}, "spec of 'exempt' must equal the fixed value"),
+        ("flowschemas/catch-all", {"distinguisherMethod": None}, "spec of 'catch-all' must equal the fixed value"),
+        ("prioritylevelconfigurations/workload-low", {"limited": {"nominalConcurrencyShares": 6}}, ""),
+    ],
+)
+def test_what_every_server_relies_on_stays(run: Any, path: str, patch: Object, refused: str) -> None:
+    """The mandatory levels and schemas of flow control cannot be changed, but for what the exempt level lends."""
+    request = ("PATCH", f"{FLOWS}/{path}", {"spec": patch}, {"Content_Type": "application/merge-patch+json"})
+    ((status, answer),) = answers(run, request)
+    assert status == (422 if refused else 200)
+    assert refused in answer.get("message", "")
+
+
+def test_fields_of_features_that_are_off(run: Any) -> None:
+    """What belongs to a feature that is off is not stored, with a source of a claim that only it allows."""
+    claim: Object = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}},
+        "dataSourceRef": {"kind": "PersistentVolumeClaim", "name": "a", "namespace": "other"},
+    }
+    driver = {"preventPodSchedulingIfMissing": True, "attachRequired": False}
+    claims, drivers = "/api/v1/namespaces/default/persistentvolumeclaims", "/apis/storage.k8s.io/v1/csidrivers"
+    made = answers(
+        run,
+        ("POST", claims, {"metadata": {"name": "c"}, "spec": claim}, {}),
+        ("POST", drivers, {"metadata": {"name": "d.io"}, "spec": driver}, {}),
+        (
+            "PATCH",
+            f"{drivers}/d.io",
+            {"spec": {"preventPodSchedulingIfMissing": True}},
+            {"Content_Type": "application/merge-patch+json"},
+        ),
+    )
+    assert [status for status, _ in made] == [201, 201, 200]
+    assert "dataSourceRef" not in made[0][1]["spec"]
+    assert all("preventPodSchedulingIfMissing" not in answer["spec"] for _, answer in made[1:])
+
+
 def test_documents_that_did_not_change(run: Any) -> None:
     """A client that has a document already is told so."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from k3s.api import apply as fields
-from k3s.api import custom, schema, times
+from k3s.api import custom, gates, schema, times
 from k3s.api.errors import ApiError, already_exists, conflict, forbidden, invalid, not_found
 from k3s.api.kinds import Kind, builtin
 from k3s.api.object import Object
@@ -242,7 +242,7 @@ class Crud:
         meta["creationTimestamp"] = times.format(context.now)
         if strategy.counts:
             meta["generation"] = 1
-        obj = strategy.prepare_create(context, {**obj, "metadata": meta})
+        obj = strategy.prepare_create(context, gates.closed(kind, {**obj, "metadata": meta}))
         causes = [*validate_create(kind, obj), *strategy.validate(context, None, obj)]
         if causes:
             raise invalid(self._storage_kind(kind).group, kind.kind, name, causes)
@@ -346,7 +346,7 @@ class Crud:
             context.notes,
         )
         new = await self._admission.admit(request)
-        new = strategy.prepare_update(context, old, new)
+        new = strategy.prepare_update(context, old, gates.closed(kind, new, old))
         new = written.counted(context, strategy, old, new)
         causes: list[Cause] = [
             *written.metadata_causes(old, new),

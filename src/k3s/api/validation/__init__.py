@@ -16,6 +16,7 @@ from k3s.api import custom, schema
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
 from k3s.api.validation import (
+    allocations,
     autoscaling,
     config,
     control,
@@ -133,7 +134,6 @@ _UPDATE: dict[str, Update] = {
 _STATUS: dict[str, Create] = {
     "apiservices.apiregistration.k8s.io": control.api_service_status,
     "poddisruptionbudgets.policy": workloads.disruption_budget_status,
-    "resourceclaims.resource.k8s.io": devices.claim_status,
     "flowschemas.flowcontrol.apiserver.k8s.io": flowcontrol.status,
     "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io": flowcontrol.status,
     "persistentvolumeclaims": persistent.claim_status,
@@ -150,6 +150,7 @@ _STATUS: dict[str, Create] = {
 _STATUS_UPDATE: dict[str, Update] = {
     "pods": podchanges.status,
     "jobs.batch": jobs.status,
+    "resourceclaims.resource.k8s.io": allocations.claim_status,
     "deployments.apps": partial(workloads.status, "Deployment"),
     "replicasets.apps": partial(workloads.status, "ReplicaSet"),
     "statefulsets.apps": partial(workloads.status, "StatefulSet"),

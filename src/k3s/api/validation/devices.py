@@ -32,18 +32,17 @@ from k3s.api.validation.storageclasses import driver_name
 
 Spec = Mapping[str, Any]
 Rule = Callable[[str, Any], Causes]
-_MOST = 32
+MOST = 32
 _MOST_ALTERNATIVES = 8
 _MOST_DEVICES = 128
 _MOST_TAINTS = 16
 _MOST_BINDING = 4
-_MOST_RESERVED = 256
 _VALUE_LENGTH = 64
 _ID_LENGTH = 32
 _POOL_LENGTH = 253
 _EXPRESSION_LENGTH = 10 * 1024
 _PARAMETERS_LENGTH = 10 * 1024
-_EFFECTS = ("NoExecute", "NoSchedule")
+_EFFECTS = ("NoExecute", "NoSchedule", "None")
 _WHERE = ("nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection")
 _NUMBER, _PART = r"(0|[1-9]\d*)", r"(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)"
 _VERSION = re.compile(
@@ -56,17 +55,18 @@ def _spec(obj: Object) -> Spec:
     return obj.get("spec") or {}
 
 
-def _list(at: str, values: Sequence[Any], most: int, rule: Rule, key: str | None = None) -> Causes:
+def listed(at: str, values: Sequence[Any], most: int, rule: Rule, key: str | None = None) -> Causes:
     """A list of no more than `most`; `key` names what each element has alone, empty for the element itself."""
-    for i, value in enumerate(values):
-        yield from rule(f"{at}[{i}]", value)
     if len(values) > most:
         yield too_many(at, len(values), most)
+        return
+    for i, value in enumerate(values):
+        yield from rule(f"{at}[{i}]", value)
     seen: set[str] = set()
     for i, value in enumerate(values if key is not None else ()):
         own = value.get(key, "") if key else value
         if own in seen:
-            yield duplicate(f"{at}[{i}].{key}" if key else f"{at}[{i}]", own)
+            yield duplicate(f"{at}[{i}]", own)
         seen.add(own)
 
 
@@ -89,6 +89,29 @@ def template(obj: Object) -> Causes:
 
 
 def _claim(at: str, devices: Spec) -> Causes:
+    reference = references(devices)
+
+    def constraint(here: str, value: Spec) -> Causes:
+        yield from listed(f"{here}.requests", value.get("requests") or (), MOST, reference, "")
+        if value.get("matchAttribute") is not None:
+            yield from _full_name(f"{here}.matchAttribute", value["matchAttribute"])
+        elif value.get("distinctAttribute") is not None:
+            yield from _full_name(f"{here}.distinctAttribute", value["distinctAttribute"])
+        else:
+            both = 'exactly one of "matchAttribute" or "distinctAttribute" is required'
+            yield required(here, f"{both}, but multiple fields are set")
+
+    def config(here: str, value: Spec) -> Causes:
+        yield from listed(f"{here}.requests", value.get("requests") or (), MOST, reference, "")
+        yield from configuration(here, value)
+
+    yield from listed(f"{at}.requests", devices.get("requests") or (), MOST, _request, "name")
+    yield from listed(f"{at}.constraints", devices.get("constraints") or (), MOST, constraint)
+    yield from listed(f"{at}.config", devices.get("config") or (), MOST, config)
+
+
+def references(devices: Spec) -> Rule:
+    """The rule for what names a request of a claim, or an alternative of one."""
     requests = devices.get("requests") or ()
     known = {request.get("name", "") for request in requests}
     known |= {
@@ -105,37 +128,21 @@ def _claim(at: str, devices: Spec) -> Causes:
         if name not in known:
             yield invalid(here, name, _REFERENCE)
 
-    def constraint(here: str, value: Spec) -> Causes:
-        yield from _list(f"{here}.requests", value.get("requests") or (), _MOST, reference, "")
-        if value.get("matchAttribute") is not None:
-            yield from _full_name(f"{here}.matchAttribute", value["matchAttribute"])
-        elif value.get("distinctAttribute") is not None:
-            yield from _full_name(f"{here}.distinctAttribute", value["distinctAttribute"])
-        else:
-            both = 'exactly one of "matchAttribute" or "distinctAttribute" is required'
-            yield required(here, f"{both}, but multiple fields are set")
-
-    def config(here: str, value: Spec) -> Causes:
-        yield from _list(f"{here}.requests", value.get("requests") or (), _MOST, reference, "")
-        yield from _configuration(here, value)
-
-    yield from _list(f"{at}.requests", requests, _MOST, _request, "name")
-    yield from _list(f"{at}.constraints", devices.get("constraints") or (), _MOST, constraint)
-    yield from _list(f"{at}.config", devices.get("config") or (), _MOST, config)
+    return reference
 
 
 def _request(at: str, request: Spec) -> Causes:
     yield from name_of(f"{at}.name", request.get("name", ""), names.dns_label)
     exactly, first = request.get("exactly"), request.get("firstAvailable") or ()
-    if first:
-        yield from _list(f"{at}.firstAvailable", first, _MOST_ALTERNATIVES, _alternative, "name")
-    if exactly is not None:
-        yield from _device_request(f"{at}.exactly", exactly)
     either = "exactly one of `exactly` or `firstAvailable` is required"
     if exactly is None and not first:
         yield required(at, either)
     elif exactly is not None and first:
         yield invalid(at, None, f"{either}, but multiple fields are set")
+    elif first:
+        yield from listed(f"{at}.firstAvailable", first, _MOST_ALTERNATIVES, _alternative, "name")
+    else:
+        yield from _device_request(f"{at}.exactly", exactly)
 
 
 def _alternative(at: str, request: Spec) -> Causes:
@@ -145,7 +152,7 @@ def _alternative(at: str, request: Spec) -> Causes:
 
 def _device_request(at: str, request: Spec) -> Causes:
     yield from name_of(f"{at}.deviceClassName", request.get("deviceClassName", ""))
-    yield from _list(f"{at}.selectors", request.get("selectors") or (), _MOST, _selector)
+    yield from listed(f"{at}.selectors", request.get("selectors") or (), MOST, _selector)
     mode, count = request.get("allocationMode", "ExactCount"), request.get("count", 0)
     if mode == "All":
         if count:
@@ -184,19 +191,24 @@ def _toleration(at: str, toleration: Spec) -> Causes:
         yield from one_of(f"{at}.effect", effect, _EFFECTS)
 
 
-def _configuration(at: str, config: Spec) -> Causes:
+def configuration(at: str, config: Spec) -> Causes:
+    """What is handed to a driver."""
     opaque = config.get("opaque")
     if opaque is None:
         yield required(f"{at}.opaque")
         return
     yield from driver_name(f"{at}.opaque.driver", opaque.get("driver", ""))
-    here, parameters = f"{at}.opaque.parameters", opaque.get("parameters")
-    if parameters is None:
-        yield required(here)
-    elif len(encode(parameters)) > _PARAMETERS_LENGTH:
-        yield too_long(here, _PARAMETERS_LENGTH)
-    elif not isinstance(parameters, dict):
-        yield invalid(here, "<value omitted>", "must be a valid JSON object")
+    yield from opaque_object(f"{at}.opaque.parameters", opaque.get("parameters"))
+
+
+def opaque_object(at: str, value: Any) -> Causes:
+    """What only a driver understands."""
+    if value is None:
+        yield required(at)
+    elif len(encode(value)) > _PARAMETERS_LENGTH:
+        yield too_long(at, _PARAMETERS_LENGTH)
+    elif not isinstance(value, dict):
+        yield invalid(at, "<value omitted>", "must be a valid JSON object")
 
 
 def _full_name(at: str, name: str) -> Causes:
@@ -224,25 +236,11 @@ def _qualified(at: str, name: str) -> Causes:
     yield from each(at, own, names.c_identifier(own))
 
 
-def claim_status(obj: Object) -> Causes:
-    """Who has a claim for himself: nobody, unless devices were allocated."""
-    status = obj.get("status") or {}
-    yield from _list("status.reservedFor", status.get("reservedFor") or (), _MOST_RESERVED, _consumer, "uid")
-    if status.get("reservedFor") and status.get("allocation") is None:
-        yield forbidden("status.reservedFor", "may not be specified when `allocated` is not set")
-
-
-def _consumer(at: str, consumer: Spec) -> Causes:
-    for part in ("resource", "name", "uid"):
-        if not consumer.get(part):
-            yield required(f"{at}.{part}")
-
-
 def device_class(obj: Object) -> Causes:
     """A class of devices."""
     spec = _spec(obj)
-    yield from _list("spec.selectors", spec.get("selectors") or (), _MOST, _selector)
-    yield from _list("spec.config", spec.get("config") or (), _MOST, _configuration)
+    yield from listed("spec.selectors", spec.get("selectors") or (), MOST, _selector)
+    yield from listed("spec.config", spec.get("config") or (), MOST, configuration)
     name = spec.get("extendedResourceName")
     if name is not None and not resources.is_extended(name):
         yield invalid("spec.extendedResourceName", name, "must be a valid extended resource name")
@@ -278,8 +276,8 @@ def _slice(spec: Spec, before: Spec | None) -> Causes:
     def device(at: str, value: Spec) -> Causes:
         yield from _device(at, value, counters, alone=bool(spec.get("perDeviceNodeSelection")))
 
-    yield from _list("spec.devices", spec.get("devices") or (), _MOST_DEVICES, device, "name")
-    yield from _list("spec.sharedCounters", spec.get("sharedCounters") or (), _MOST_DEVICES, _counters, "name")
+    yield from listed("spec.devices", spec.get("devices") or (), _MOST_DEVICES, device, "name")
+    yield from listed("spec.sharedCounters", spec.get("sharedCounters") or (), _MOST_DEVICES, _counters, "name")
 
 
 def _place(at: str, spec: Spec, empty: str) -> Causes:
@@ -299,15 +297,20 @@ def _place(at: str, spec: Spec, empty: str) -> Causes:
             yield invalid(f"{at}.{name}", False, "must be either unset or set to true")
 
 
+def pool_name(at: str, name: str) -> Causes:
+    """Names that are divided by slashes."""
+    if not name:
+        yield required(at)
+        return
+    if len(name) > _POOL_LENGTH:
+        yield too_long(at, _POOL_LENGTH)
+    for part in name.split("/"):
+        yield from each(at, part, names.dns_subdomain(part))
+
+
 def _pool(at: str, pool: Spec) -> Causes:
     name, count, generation = pool.get("name", ""), pool.get("resourceSliceCount", 0), pool.get("generation", 0)
-    if not name:
-        yield required(f"{at}.name")
-    else:
-        if len(name) > _POOL_LENGTH:
-            yield too_long(f"{at}.name", _POOL_LENGTH)
-        for part in name.split("/"):
-            yield from each(f"{at}.name", part, names.dns_subdomain(part))
+    yield from pool_name(f"{at}.name", name)
     if count <= 0:
         yield invalid(f"{at}.resourceSliceCount", count, "must be greater than zero")
     if generation < 0:
@@ -329,8 +332,8 @@ def _counter_names(at: str, given: Iterable[str]) -> Causes:
 def _device(at: str, device: Spec, counters: Mapping[str, set[str]], *, alone: bool) -> Causes:
     yield from name_of(f"{at}.name", device.get("name", ""), names.dns_label)
     attributes, capacity = device.get("attributes") or {}, device.get("capacity") or {}
-    if len(attributes) + len(capacity) > _MOST:
-        why = f"the total number of attributes and capacities must not exceed {_MOST}"
+    if len(attributes) + len(capacity) > MOST:
+        why = f"the total number of attributes and capacities must not exceed {MOST}"
         yield invalid(at, len(attributes) + len(capacity), why)
     for name, value in attributes.items():
         yield from _qualified(f"{at}.attributes[{name}]", name)
@@ -339,7 +342,7 @@ def _device(at: str, device: Spec, counters: Mapping[str, set[str]], *, alone: b
         yield from _qualified(f"{at}.capacity[{name}]", name)
         if value.get("requestPolicy") is not None and not device.get("allowMultipleAllocations"):
             yield forbidden(f"{at}.capacity[{name}].requestPolicy", "allowMultipleAllocations must be true")
-    yield from _list(f"{at}.taints", device.get("taints") or (), _MOST_TAINTS, _taint)
+    yield from listed(f"{at}.taints", device.get("taints") or (), _MOST_TAINTS, _taint)
     yield from _consumed(f"{at}.consumesCounters", device.get("consumesCounters") or (), counters)
     given = [f"`{name}`" for name in _WHERE[:3] if device.get(name)]
     if alone:
@@ -353,7 +356,7 @@ def _device(at: str, device: Spec, counters: Mapping[str, set[str]], *, alone: b
     elif any(device.get(name) is not None for name in _WHERE[:3]):
         why = "`nodeName`, `nodeSelector` and `allNodes` can only be set if `perDeviceNodeSelection` is set to true"
         yield invalid(at, None, f"{why} in the ResourceSlice spec")
-    yield from _binding(at, device.get("bindingConditions") or [], device.get("bindingFailureConditions") or [])
+    yield from binding(at, device.get("bindingConditions") or [], device.get("bindingFailureConditions") or [])
 
 
 def _attribute(at: str, attribute: Spec) -> Causes:
@@ -388,7 +391,7 @@ def _consumed(at: str, consumed: Sequence[Spec], counters: Mapping[str, set[str]
             yield required(f"{here}.counterSet")
         yield from _counter_names(f"{here}.counters", value.get("counters") or ())
 
-    yield from _list(at, consumed, _MOST, one, "counterSet")
+    yield from listed(at, consumed, MOST, one, "counterSet")
     for i, value in enumerate(consumed):
         known = counters.get(value.get("counterSet", ""))
         if known is None:
@@ -401,12 +404,14 @@ def _consumed(at: str, consumed: Sequence[Spec], counters: Mapping[str, set[str]
                 yield invalid(f"{at}[{i}].counters", name, why)
 
 
-def _binding(at: str, good: list[str], bad: list[str]) -> Causes:
+def binding(at: str, good: list[str], bad: list[str]) -> Causes:
+    """The conditions that a device is waited for, and those that end the wait."""
+
     def condition(here: str, name: str) -> Causes:
         yield from each(here, name, names.qualified_name(name))
 
-    yield from _list(f"{at}.bindingConditions", good, _MOST_BINDING, condition)
-    yield from _list(f"{at}.bindingFailureConditions", bad, _MOST_BINDING, condition)
+    yield from listed(f"{at}.bindingConditions", good, _MOST_BINDING, condition)
+    yield from listed(f"{at}.bindingFailureConditions", bad, _MOST_BINDING, condition)
     for part, values in (("bindingConditions", good), ("bindingFailureConditions", bad)):
         for i, name in enumerate(values):
             if name in values[:i]:

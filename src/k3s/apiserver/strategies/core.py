@@ -125,13 +125,17 @@ _SOURCES = (("", "PersistentVolumeClaim"), ("snapshot.storage.k8s.io", "VolumeSn
 
 
 def _sources(spec: Object) -> Object:
-    """The spec of a claim whose `dataSource` and `dataSourceRef` say the same, unless the latter says more."""
+    """The spec of a claim whose `dataSource` and `dataSourceRef` say the same."""
     source, reference = spec.get("dataSource"), spec.get("dataSourceRef")
+    if reference is not None and reference.get("namespace"):
+        # Sources in other namespaces are a feature that is off (CrossNamespaceVolumeDataSource).
+        reference = None
+        spec = {key: value for key, value in spec.items() if key != "dataSourceRef"}
     if source is not None and (source.get("apiGroup") or "", source.get("kind", "")) not in _SOURCES:
         source = None
         spec = {key: value for key, value in spec.items() if key != "dataSource"}
     if source is not None and reference is None:
         return {**spec, "dataSourceRef": source}
-    if source is None and reference is not None and not reference.get("namespace"):
+    if source is None and reference is not None:
         return {**spec, "dataSource": reference}
     return spec

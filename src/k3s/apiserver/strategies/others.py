@@ -6,7 +6,7 @@ from k3s.api import times
 from k3s.api.errors import forbidden
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
-from k3s.api.validation import certificates
+from k3s.api.validation import causes, certificates
 from k3s.apiserver.strategy import Cause, Context, Strategy
 
 _TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
@@ -158,6 +158,29 @@ def _without_election(obj: Object) -> Object:
 
 
 _ELECTION = ("strategy", "preferredHolder")
+
+
+class FlowStrategy(Strategy):
+    """The levels and schemas that every server relies on stay as they are; only what `exempt` lends may change."""
+
+    _MANDATORY = ("exempt", "catch-all")
+
+    def validate(self, context: Context, old: Object | None, new: Object) -> list[Cause]:
+        name, spec = new["metadata"].get("name", ""), new.get("spec") or {}
+        if name not in self._MANDATORY:
+            return []
+        from k3s.apiserver import bootstrap
+
+        free = "exempt" if (context.kind.kind, name) == ("PriorityLevelConfiguration", "exempt") else ""
+        fixed = next(
+            obj["spec"]
+            for obj in bootstrap.flow_control()
+            if (obj["kind"], obj["metadata"]["name"]) == (context.kind.kind, name)
+        )
+        if all(spec.get(key) == fixed.get(key) for key in spec.keys() | fixed.keys() if key != free):
+            return []
+        but = f" except the 'spec.{free}' field" if free else ""
+        return [causes.invalid("spec", causes.internal(spec), f"spec of '{name}'{but} must equal the fixed value")]
 
 
 class PriorityClassStrategy(Strategy):

@@ -7,6 +7,7 @@ from k3s.apiserver.strategies.others import (
     AutoscalerStrategy,
     DaemonSetStrategy,
     DefinitionStrategy,
+    FlowStrategy,
     JobStrategy,
     LeaseStrategy,
     PriorityClassStrategy,
@@ -29,5 +30,7 @@ ROWS: dict[tuple[str, str], type[Strategy]] = {
     ("certificates.k8s.io", "CertificateSigningRequest"): SigningRequestStrategy,
     ("coordination.k8s.io", "Lease"): LeaseStrategy,
     ("discovery.k8s.io", "EndpointSlice"): SliceStrategy,
+    ("flowcontrol.apiserver.k8s.io", "FlowSchema"): FlowStrategy,
+    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"): FlowStrategy,
     ("scheduling.k8s.io", "PriorityClass"): PriorityClassStrategy,
 }
