@@ -71,6 +71,30 @@ def test_keys_that_come_twice(run: Any) -> None:
     assert patched[1]["details"]["causes"][0]["message"].endswith('strict decoding error: duplicate field "data.y"')
 
 
+@pytest.mark.parametrize(
+    ("media", "body", "said"),
+    [
+        (
+            "application/json",
+            b'{"z":1,"data":{"x":"1","x":"2"},"metadata":{"b":1,"name":"a","name":"a","a":1},"c":{},"c":{}}',
+            'unknown field "z", duplicate field "data.x", unknown field "metadata.b", duplicate field "metadata.name", '
+            'unknown field "metadata.a", unknown field "c"',
+        ),
+        (
+            "application/yaml",
+            b"z: 1\nmetadata:\n  name: a\n  b: 1\n  a: 1\ndata:\n  x: '1'\n  x: '2'\nc: 1\n",
+            'yaml: unmarshal errors:\n  line 8: key "x" already set in map, unknown field "c", '
+            'unknown field "metadata.a", unknown field "metadata.b", unknown field "z"',
+        ),
+    ],
+)
+def test_several_mistakes_of_a_body(run: Any, media: str, body: bytes, said: str) -> None:
+    """They are told in the order of the text; YAML becomes JSON first, whose keys are in their own order."""
+    ((status, answer),) = answers(run, ("POST", f"{MAPS}?fieldValidation=Strict", body, {"Content_Type": media}))
+    assert status == 400
+    assert answer["message"].partition("strict decoding error: ")[2] == said
+
+
 def test_patches_whose_result_cannot_be_read(run: Any) -> None:
     """The patch is what is invalid, in the words of the decoder that its type goes through."""
     _, merged, restored, named = answers(

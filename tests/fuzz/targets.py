@@ -213,7 +213,7 @@ def _shape() -> Target:
 
     def run(data: bytes) -> object:
         obj = body.read(Request("POST", "/", {"content-type": "application/json"}, data))
-        jsontext.duplicates(data)
+        jsontext.keys(data)
         if not isinstance(obj, dict):
             return None
         for pattern in OBJECTS:

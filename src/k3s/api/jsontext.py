@@ -57,17 +57,16 @@ class _Pairs(list[tuple[str, Any]]):
     """An object with all its keys."""
 
 
-def duplicates(data: bytes) -> list[str]:
-    """The paths (`spec.containers[0].name`) of keys that come again in their object, in the order of the text."""
-    found: list[str] = []
+def keys(data: bytes) -> list[tuple[str, bool]]:
+    """The paths (`spec.containers[0].name`) of all keys in the order of the text, and whether each came before."""
+    found: list[tuple[str, bool]] = []
 
     def walk(value: Any, path: str) -> None:
         if isinstance(value, _Pairs):
             seen: set[str] = set()
             for key, inner in value:
                 at = f"{path}.{key}" if path else key
-                if key in seen:
-                    found.append(at)
+                found.append((at, key in seen))
                 seen.add(key)
                 walk(inner, at)
         elif isinstance(value, list):
@@ -75,7 +74,7 @@ def duplicates(data: bytes) -> list[str]:
                 walk(inner, f"{path}[{i}]")
 
     walk(json.loads(data.decode("utf-8", "replace"), object_pairs_hook=_Pairs), "")
-    return list(dict.fromkeys(found))
+    return found
 
 
 def kind_of(value: Any) -> str:

@@ -26,6 +26,8 @@ PATCHES = {
     "application/apply-patch+cbor": "",
 }
 _SHOWN = 30
+# As many as upstream's decoder keeps.
+_MOST_ERRORS = 100
 _INT64 = (-(1 << 63), (1 << 63) - 1)
 
 
@@ -110,7 +112,7 @@ def duplicates(request: Request, value: Any) -> list[str]:
     # A key that was dropped took its quotes with it: cheaper to count than to look for.
     if data.count(b'"') == msgspec.json.encode(value).count(b'"'):
         return []
-    return [f'duplicate field "{path}"' for path in jsontext.duplicates(data)]
+    return list(dict.fromkeys(f'duplicate field "{path}"' for path, again in jsontext.keys(data) if again))
 
 
 def repeated(request: Request, value: Any) -> str:
@@ -209,11 +211,13 @@ def shaped(
     twice: Sequence[str] = (),
     patch: str = "",
     old: Object | None = None,
+    request: Request | None = None,
 ) -> Object:
     """The object as its schema has it; unknown fields are refused (Strict), told of (Warn) or dropped (Ignore).
 
     What is the same as in the stored `old` went through this before. `twice` is what is said of keys that the body
-    had twice. For what a patch made (`patch` is its type) the errors are about the patch.
+    had twice. For what a patch made (`patch` is its type) the errors are about the patch. `request` is what was sent
+    when it is the object itself: its text has the order in which errors are told.
     """
     try:
         obj, unknown = schema.prune(kind, obj, settled(kind, old))
@@ -224,7 +228,9 @@ def shaped(
     if (unknown or twice) and validation != "Ignore":
         if not (patch or kind.custom):  # a struct has no place for the first of them either
             twice = [text for text in twice if not any(_within(text, at) for at in unknown)]
-        texts = [*twice, *(f'unknown field "{path}"' for path in unknown)]
+        texts = list(dict.fromkeys([*twice, *(f'unknown field "{path}"' for path in unknown)]))[:_MOST_ERRORS]
+        if request is not None:
+            texts = _in_order(request, texts)
         if kind.custom:
             texts.sort(key=lambda text: (not text.startswith("yaml: "), text))
         if validation == "Strict":
@@ -236,6 +242,28 @@ def shaped(
     if "metadata" not in obj:
         obj = {**obj, "metadata": {}}
     return obj
+
+
+def _in_order(request: Request, texts: list[str]) -> list[str]:
+    """As the decoder meets them: in the order of the text, of YAML by keys, because it becomes JSON first."""
+    media = media_type(request)
+    if media == YAML:
+        return sorted(texts, key=_place)
+    if media != JSON or len({text.partition(" ")[0] for text in texts}) < 2:
+        return texts
+    ranks: dict[str, int] = {}
+    for rank, (path, again) in enumerate(jsontext.keys(request.body)):
+        ranks.setdefault(f'{"duplicate" if again else "unknown"} field "{path}"', rank)
+    return sorted(texts, key=lambda text: ranks.get(text, 0))
+
+
+def _place(text: str) -> list[tuple[int, str]]:
+    """Where a text about a field stands among others; what is said of the whole text comes first."""
+    if not text.startswith("unknown field "):
+        return []
+    path = text.removeprefix('unknown field "').removesuffix('"')
+    steps = path.replace("]", "").replace("[", ".").split(".")
+    return [(int(step), "") if step.isdecimal() else (-1, step) for step in steps]
 
 
 def _within(text: str, path: str) -> bool:

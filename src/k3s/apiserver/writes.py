@@ -159,7 +159,7 @@ class Writes:
         obj = bodies.of_kind(value, kind, self.registry)
         call.sent(obj)
         twice = bodies.duplicates(request, value) if context.field_validation != "Ignore" else ()
-        return bodies.shaped(kind, obj, context.field_validation, context.warnings, twice)
+        return bodies.shaped(kind, obj, context.field_validation, context.warnings, twice, request=request)
 
     async def update(self, call: Call) -> Result:
         """PUT, of an object or of its status."""

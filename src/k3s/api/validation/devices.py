@@ -141,7 +141,7 @@ def _request(at: str, request: Spec) -> Causes:
         yield invalid(at, None, f"{either}, but multiple fields are set")
     elif first:
         yield from listed(f"{at}.firstAvailable", first, _MOST_ALTERNATIVES, _alternative, "name")
-    else:
+    elif exactly is not None:
         yield from _device_request(f"{at}.exactly", exactly)
 
 
