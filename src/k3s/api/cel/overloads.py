@@ -73,28 +73,32 @@ def takes(kind: Type, cls: type) -> bool:
 def dispatcher(name: str, overloads: Iterable[Overload]) -> Callable[..., Any]:
     """One function that runs the overload that fits the values it is given; raises Fault when none does."""
     candidates = tuple(overloads)
-    chosen: dict[tuple[type, ...], Overload | None] = {}
+    chosen: dict[tuple[type, ...], Callable[..., Any]] = {}
 
-    def choose(classes: tuple[type, ...]) -> Overload | None:
-        for overload in candidates:
-            if len(overload.args) == len(classes) and all(map(takes, overload.args, classes)):
-                return overload
-        return None
+    def unfit(*args: Any) -> Any:
+        raise Fault(_no_overload(name, args))
+
+    def choose(*classes: type) -> Callable[..., Any]:
+        fitting = (o.run for o in candidates if len(o.args) == len(classes) and all(map(takes, o.args, classes)))
+        chosen[classes] = found = next(fitting, unfit)
+        return found
 
     def run(*args: Any) -> Any:
         classes = tuple(map(type, args))
+        fitting = chosen.get(classes) or choose(*classes)
         try:
-            overload = chosen[classes]
-        except KeyError:
-            overload = chosen[classes] = choose(classes)
-        if overload is None:
-            raise Fault(_no_overload(name, args))
-        try:
-            return overload.run(*args)
+            return fitting(*args)
         except WRONG_VALUES:
             raise Fault(_no_overload(name, args)) from None
 
-    return run
+    def of_two(one: Any, other: Any) -> Any:
+        fitting = chosen.get((one.__class__, other.__class__)) or choose(one.__class__, other.__class__)
+        try:
+            return fitting(one, other)
+        except WRONG_VALUES:
+            raise Fault(_no_overload(name, (one, other))) from None
+
+    return of_two if all(len(overload.args) == 2 for overload in candidates) else run
 
 
 def _no_overload(name: str, args: tuple[Any, ...]) -> str:

@@ -198,6 +198,8 @@ def equal(a: Any, b: Any) -> bool:
     one, other = a.__class__, b.__class__
     if one is str or other is str:
         return one is other and bool(a == b)
+    if one is dict and other is dict:  # of the many that are compared most are these
+        return len(a) == len(b) and _maps_equal(a, b)
     if one in _NUMBERS:
         return other in _NUMBERS and bool(a == b)
     if one in _SIMPLE:
@@ -209,8 +211,25 @@ def equal(a: Any, b: Any) -> bool:
             return False
         if isinstance(a, Object) != isinstance(b, Object):
             return False
-        return all(key in b and equal(value, b[key]) for key, value in a.items())
+        return _maps_equal(a, b)
     return bool(a == b) if one is other else False
+
+
+# What Python says of two values of one of these classes is what CEL says.
+_EXACT = frozenset((str, int, bool, type(None)))
+
+
+def _maps_equal(a: dict[Any, Any], b: dict[Any, Any]) -> bool:
+    for key, one in a.items():
+        if key not in b:
+            return False
+        other = b[key]
+        if one.__class__ is other.__class__ and one.__class__ in _EXACT:
+            if one != other:
+                return False
+        elif not equal(one, other):
+            return False
+    return True
 
 
 def _lists_equal(a: list[Any], b: list[Any]) -> bool:
@@ -220,7 +239,13 @@ def _lists_equal(a: list[Any], b: list[Any]) -> bool:
         return all(contains(b, x) for x in a) and all(contains(a, x) for x in b)
     if isinstance(a, MapList):
         return all(contains(b, x) for x in a)
-    return all(map(equal, a, b))
+    for one, other in zip(a, b, strict=True):
+        if one.__class__ is other.__class__ and one.__class__ in _EXACT:
+            if one != other:
+                return False
+        elif not equal(one, other):
+            return False
+    return True
 
 
 def contains(values: list[Any], wanted: Any) -> bool:
