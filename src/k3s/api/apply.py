@@ -11,13 +11,14 @@ API server.
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from k3s.api import times
+from k3s.api import lastapplied, times
 from k3s.api.errors import ApiError, BadRequest, Conflict
 from k3s.api.fieldset import (
+    Comparison,
     FieldSetError,
     Path,
     Paths,
@@ -60,6 +61,10 @@ _UNOWNED: Paths = frozenset(
         )
     }
 )
+
+
+#: An object in another version of its kind, with the schema of that version; None when it is not served any more.
+Translate = Callable[[Object, str], "tuple[SchemaNode, Object] | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +205,7 @@ def track_update(
     now: float | None,
     ignored: Collection[Path] = (),
     operation: str = UPDATE,
+    translate: Translate | None = None,
 ) -> Object:
     """`new` with managedFields that say what `manager` changed from `old` (None: it creates the object).
 
@@ -226,7 +232,9 @@ def track_update(
     taken = changed | comparison.removed
     mine = _Entry(manager, operation, new.get("apiVersion", ""), subresource, {})
     previous = next((entry for entry in entries if entry.identity == mine.identity), None)
-    rest = [entry.minus(taken) for entry in entries if entry is not previous]
+    start = old if old is not None else _empty(node, new)
+    seen = _Versions(_bare(start), _bare(new), mine.api_version, comparison, translate, ignored)
+    rest = [left for entry in entries if entry is not previous and (left := seen.rest(entry)) is not None]
     owned = _owned(changed, ignored)
     if owned and previous is not None:
         owned |= previous.paths - taken
@@ -255,6 +263,7 @@ def apply(
     subresource: str = "",
     now: float,
     ignored: Collection[Path] = (),
+    translate: Translate | None = None,
 ) -> Object:
     """The object after `manager` applied the configuration `patch` to `live` (None: it creates the object).
 
@@ -281,25 +290,102 @@ def apply(
         mine = replace(mine, time=last.time)
     merged = merge(node, start, config)
     if last is not None:
-        merged = _given_up(node, merged, last, [*others, mine])
-    comparison = compare(node, start if live is not None else _empty(node, patch), merged).without(ignored)
-    changed = comparison.modified | comparison.added
+        merged = _given_up(node, merged, last, [*others, mine], translate)
+    begin = start if live is not None else _empty(node, patch)
+    comparison = compare(node, begin, merged).without(ignored)
+    seen = _Versions(begin, merged, mine.api_version, comparison, translate, ignored)
     if not force:
-        _raise_conflicts([(e, [path for path in changed if contains(e.tree, path)]) for e in others])
-    taken = changed | comparison.removed
-    others = [entry.minus(taken) for entry in others]
+        allowed = lastapplied.owned(node, start) if manager == lastapplied.MANAGER else frozenset()
+        _raise_conflicts([(entry, seen.conflicts(entry, allowed)) for entry in others])
+    others = [left for entry in others if (left := seen.rest(entry)) is not None]
+    if manager == lastapplied.MANAGER:
+        merged = lastapplied.current(merged, config)
     if live is None or not comparison.is_same:
         mine = replace(mine, time=times.format(now))
     return _write(merged, [*others, mine])
 
 
-def _given_up(node: SchemaNode, merged: Object, last: _Entry, owners: list[_Entry]) -> Object:
+class _Versions:
+    """A change as the managers of each version see it: they own fields of theirs."""
+
+    def __init__(
+        self,
+        old: Object,
+        new: Object,
+        api_version: str,
+        comparison: Comparison,
+        translate: Translate | None,
+        ignored: Collection[Path],
+    ) -> None:
+        self._old, self._new = old, new
+        self._translate = translate
+        self._ignored = ignored
+        self._found: dict[str, Comparison | None] = {api_version: comparison}
+        self._taken: dict[str, Paths] = {}
+
+    def _seen(self, api_version: str) -> Comparison | None:
+        """What differs in a version; None when there is no such version any more."""
+        if self._translate is None:
+            return next(iter(self._found.values()))
+        if api_version not in self._found:
+            sides = self._translate(self._old, api_version), self._translate(self._new, api_version)
+            self._found[api_version] = None
+            if sides[0] is not None and sides[1] is not None:
+                node, old = sides[0]
+                self._found[api_version] = compare(node, old, sides[1][1]).without(self._ignored)
+        return self._found[api_version]
+
+    def rest(self, entry: _Entry) -> _Entry | None:
+        """An entry without what changed; None for one of a version that is gone."""
+        taken = self._taken.get(entry.api_version)
+        if taken is None:
+            seen = self._seen(entry.api_version)
+            if seen is None:
+                return None
+            taken = self._taken[entry.api_version] = seen.modified | seen.added | seen.removed
+        return entry.minus(taken)
+
+    def conflicts(self, entry: _Entry, allowed: Paths) -> list[Path]:
+        """The fields of an entry that change, but for those that may be taken."""
+        seen = self._seen(entry.api_version)
+        if seen is None:
+            return []
+        return [path for path in seen.modified | seen.added if contains(entry.tree, path) and path not in allowed]
+
+
+def _given_up(
+    node: SchemaNode, merged: Object, last: _Entry, owners: list[_Entry], translate: Translate | None
+) -> Object:
     """The object without the fields of the last configuration that nobody owns any more."""
+    if translate is not None and any(entry.api_version != last.api_version for entry in owners):
+        return _given_up_between(merged, last, owners, translate)
     # The newest configuration owns nearly everything of the last one: look for the few paths only.
     gone = {path for path in last.paths if not any(reaches(entry.tree, path) for entry in reversed(owners))} - _UNOWNED
     if not gone:
         return merged
     return without(node, merged, gone) or {}
+
+
+def _given_up_between(merged: Object, last: _Entry, owners: list[_Entry], translate: Translate) -> Object:
+    """The same where managers know different versions: each keeps what is its own in its version."""
+    found = translate(merged, last.api_version)
+    if found is None:
+        return merged
+    left = without(*found, last.paths - _UNOWNED) or {}
+    left = {**left, "apiVersion": last.api_version, "kind": merged["kind"]}
+    for version in dict.fromkeys([last.api_version, *sorted(entry.api_version for entry in owners)]):
+        owned = frozenset[Path]().union(*(entry.paths for entry in owners if entry.api_version == version))
+        whole, rest = translate(merged, version), translate(left, version)
+        if whole is not None and rest is not None:
+            node, obj = whole
+            kept = _with_parents(owned | compare(node, {}, rest[1]).added)
+            left = without(node, obj, compare(node, {}, obj).added - kept - _UNOWNED) or {}
+    back = translate(left, merged["apiVersion"])
+    return merged if back is None else back[1]
+
+
+def _with_parents(paths: Iterable[Path]) -> Paths:
+    return frozenset(path[: i + 1] for path in paths for i in range(len(path)))
 
 
 def _raise_conflicts(found: list[tuple[_Entry, list[Path]]]) -> None:

@@ -12,6 +12,8 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from k3s.api.misfit import misfit
+
 Path = tuple[str, ...]
 Paths = frozenset[Path]
 
@@ -52,7 +54,7 @@ class FieldSetError(ValueError):
     """A value that has no place in the schema; `path` is where."""
 
     def __init__(self, path: Path, why: str) -> None:
-        super().__init__(f"{shown(path)}: {why}")
+        super().__init__(f"{shown(path)}: {why}" if path else why)
 
 
 _MISSING: Any = object()
@@ -209,33 +211,68 @@ def elements(node: SchemaNode, value: list[Any], path: Path) -> dict[str, Any]:
 
 
 def of_value(node: SchemaNode, value: Any) -> Paths:
-    """The fields that an applied configuration names; raises FieldSetError for one that the schema does not know."""
+    """The fields that an applied configuration names; raises FieldSetError for all that do not fit the schema."""
     out: set[Path] = set()
-    _collect(node, value, (), out)
+    faults: list[FieldSetError] = []
+    _collect(node, value, (), out, faults)
+    if len(faults) > 1:
+        raise FieldSetError((), "errors:\n" + "\n".join(sorted(f"  {fault}" for fault in faults)))
+    if faults:
+        raise faults[0]
     return frozenset(out)
 
 
-def _collect(node: SchemaNode | None, value: Any, path: Path, out: set[Path]) -> None:
-    if value is None or is_atomic(node, value):
+def _collect(node: SchemaNode | None, value: Any, path: Path, out: set[Path], faults: list[FieldSetError]) -> None:
+    if node is not None and (why := misfit(node.type, value)):
+        faults.append(FieldSetError(path, why))
+    elif value is None or is_atomic(node, value):
         out.add(path)
+        if node is not None:
+            _collect_atomic(node, value, path, faults)
     elif isinstance(value, dict):
         for key, inner in value.items():
             below = (*path, "f:" + key)
             child = child_of(node, key)
             if child is None and node is not None and not node.preserve_unknown:
-                raise FieldSetError(below, "field not declared in schema")
-            _collect(child, inner, below, out)
+                faults.append(FieldSetError(below, "field not declared in schema"))
+                continue
+            _collect(child, inner, below, out, faults)
             if inner is None or inner == {} or not (node is not None and key in node.fields):
                 out.add(below)
     elif node is not None:
-        seen: set[str] = set()
+        _collect_elements(node, value, path, out, faults)
+
+
+def _collect_atomic(node: SchemaNode, value: Any, path: Path, faults: list[FieldSetError]) -> None:
+    """What has one owner as a whole has to fit the schema all the same."""
+    inside: set[Path] = set()
+    if isinstance(value, list):
         for i, inner in enumerate(value):
+            _collect(node.items(), inner, (*path, f"i:{i}"), inside, faults)
+    elif isinstance(value, dict) and not node.preserve_unknown:
+        for key, inner in value.items():
+            child = node.child(key)
+            if child is None:
+                faults.append(FieldSetError((*path, "f:" + key), "field not declared in schema"))
+            else:
+                _collect(child, inner, (*path, "f:" + key), inside, faults)
+
+
+def _collect_elements(
+    node: SchemaNode, value: list[Any], path: Path, out: set[Path], faults: list[FieldSetError]
+) -> None:
+    seen: set[str] = set()
+    for i, inner in enumerate(value):
+        try:
             element = _configured(node, inner, path, i)
-            if element in seen:
-                raise FieldSetError(path, f"duplicate entries for key {shown((element,))}")
-            seen.add(element)
-            _collect(node.items(), inner, (*path, element), out)
-            out.add((*path, element))
+        except FieldSetError as fault:
+            faults.append(fault)
+            continue
+        if element in seen:
+            faults.append(FieldSetError(path, f"duplicate entries for key {shown((element,))}"))
+        seen.add(element)
+        _collect(node.items(), inner, (*path, element), out, faults)
+        out.add((*path, element))
 
 
 def _configured(node: SchemaNode, inner: Any, path: Path, index: int) -> str:
@@ -389,31 +426,34 @@ def merge(node: SchemaNode | None, live: Any, config: Any) -> Any:
 
 
 def _merge_lists(node: SchemaNode, live: list[Any], config: list[Any]) -> list[Any]:
-    """Elements in the order of the configuration, those that only live has where they stood."""
-    left, right = elements(node, live, ()), elements(node, config, ())
-    waiting = list(left)
-    places = {element: i for i, element in enumerate(waiting)}
+    """Elements in the order of the configuration, those that only live has where they stood.
+
+    A live list may have an element twice: both stay, until a configuration has it.
+    """
+    places: dict[str, list[int]] = {}
+    names = [element_of(node, inner, ()) for inner in live]
+    for i, name in enumerate(names):
+        places.setdefault(name, []).append(i)
+    right = elements(node, config, ())
     out: list[Any] = []
     at = 0
 
     def take_until(end: int) -> None:
         nonlocal at
-        while at < end:
-            if waiting[at] not in right:
-                out.append(left[waiting[at]])
-            at += 1
+        out.extend(live[i] for i in range(at, end) if names[i] not in right)
+        at = max(at, end)
 
-    for element, inner in right.items():
-        place = places.get(element)
-        if place is not None:
-            take_until(place)
-            at = max(at, place + 1)
-            out.append(merge(node.items(), left[element], inner))
-            continue
-        while at < len(waiting) and waiting[at] not in right:
-            take_until(at + 1)
-        out.append(inner)
-    take_until(len(waiting))
+    for name, inner in right.items():
+        found = places.get(name, [])
+        if found:
+            take_until(found[0])
+            at = max(at, found[0] + 1)
+        else:
+            while at < len(live) and names[at] not in right:
+                take_until(at + 1)
+        # Of an element that is there twice nobody knows which one is meant: the configuration's own stands for both.
+        out.append(merge(node.items(), live[found[0]], inner) if len(found) == 1 else inner)
+    take_until(len(live))
     return out
 
 

@@ -47,18 +47,24 @@ def reset_paths(kind: Kind, subresource: str, config: Object) -> tuple[tuple[str
     return tuple(("f:" + name,) for name in config if name not in ("apiVersion", "kind", "status"))
 
 
-async def apply(crud: Crud, call: Call, context: Context) -> tuple[Outcome, bool]:
-    """Applies the body of a call; tells whether the object was created. Raises Conflict, BadRequest, Invalid."""
-    kind = call.kind
+def asked(call: Call, context: Context) -> Object:
+    """What a call wants to apply, by whom and to what. Raises BadRequest, Invalid."""
     if not context.field_manager:
         text = "Required value: is required for apply patch"
         cause = {"reason": "FieldValueRequired", "message": text, "field": "fieldManager"}
         raise invalid("meta.k8s.io", "PatchOptions", "", [cause])
-    config = configuration(call.request, kind)
+    config = configuration(call.request, call.kind)
     call.sent(config)
     given = (config.get("metadata") or {}).get("name", "")
     if given and given != context.name:
         raise BadRequest(f"the name of the object ({given}) does not match the name on the URL ({context.name})")
+    return config
+
+
+async def apply(crud: Crud, call: Call, context: Context) -> tuple[Outcome, bool]:
+    """Applies the body of a call; tells whether the object was created. Raises Conflict, BadRequest, Invalid."""
+    kind = call.kind
+    config = asked(call, context)
     node = definition_of(kind)
     reset = reset_paths(kind, context.subresource, config)
     context.applied = True
@@ -74,6 +80,7 @@ async def apply(crud: Crud, call: Call, context: Context) -> tuple[Outcome, bool
             subresource=context.subresource,
             now=context.now,
             ignored=reset,
+            translate=crud.conversions.translator(kind),
         )
         if twice and context.field_validation == "Strict":
             raise BadRequest(f"error strict decoding YAML: error converting YAML to JSON: {twice}")

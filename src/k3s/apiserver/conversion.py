@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from k3s.api import convert, schema
+from k3s.api.apply import Translate
 from k3s.api.errors import ApiError
-from k3s.api.kinds import Kind, Registry
+from k3s.api.fieldset import SchemaNode
+from k3s.api.kinds import Kind, Registry, split_api_version
 from k3s.api.object import Object
 from k3s.api.validation.causes import labels
 from k3s.api.validation.meta import annotation_keys
@@ -108,6 +110,20 @@ class Conversions:
         if kind.custom:
             return {**obj, "apiVersion": kind.storage_version}
         return self._convert(obj, self._registry.storage_kind(kind))
+
+    def translator(self, kind: Kind) -> Translate:
+        """How an object of `kind` is seen by the managers of another version; a webhook is not asked for that."""
+
+        def translate(obj: Object, api_version: str) -> tuple[SchemaNode, Object] | None:
+            row = self._registry.by_kind(*split_api_version(api_version), kind.kind)
+            if row is None or row.storage_prefix != kind.storage_prefix:
+                return None
+            if obj["apiVersion"] == api_version:
+                return schema.definition_of(row), obj
+            new = {**obj, "apiVersion": api_version} if kind.webhook is not None else self._convert(obj, row)
+            return schema.definition_of(row), new
+
+        return translate
 
     async def _asked(self, objects: Sequence[Object], kind: Kind, api_version: str) -> list[Object]:
         made: list[Object] = []

@@ -107,7 +107,7 @@ class Crud:
         self._admission = admission
         self._entropy = entropy
         self._storage_kind = storage_kind
-        self._conversions = conversions
+        self.conversions = conversions
         self._keys = Keys()
 
     # --- the one write
@@ -125,8 +125,8 @@ class Crud:
             for _ in range(_ATTEMPTS):
                 item = bucket.get(namespace, name)
                 seen = item
-                if item is not None and self._conversions.foreign(kind, item):
-                    seen = await self._unlocked(key, self._conversions.item(item, kind))
+                if item is not None and self.conversions.foreign(kind, item):
+                    seen = await self._unlocked(key, self.conversions.item(item, kind))
                     if bucket.get(namespace, name) is not item:
                         continue
                 old = None if seen is None else self.cache.as_kind(seen, kind)
@@ -162,7 +162,7 @@ class Crud:
                 return Outcome(None, deleted=True)
             revision = await self._store.delete(key, item.revision)
             return Outcome(item.restamped(revision), deleted=True)
-        stored = new if kind.is_storage_version else await self._conversions.stored(new, kind)
+        stored = new if kind.is_storage_version else await self.conversions.stored(new, kind)
         value = serialise(stored)
         if len(value) > _MAX_VALUE:
             raise ApiError(
@@ -178,7 +178,7 @@ class Crud:
         now = bucket.get(meta.get("namespace", ""), meta["name"])
         if now is None or now.revision != revision:
             now = self.cache.item(meta.get("namespace", ""), meta["name"], revision, revision, value)
-        return Outcome(await self._conversions.item(now, kind) if self._conversions.foreign(kind, now) else now)
+        return Outcome(await self.conversions.item(now, kind) if self.conversions.foreign(kind, now) else now)
 
     # --- create
 
@@ -189,7 +189,7 @@ class Crud:
         obj = written.with_namespace(context, obj)
         obj = schema.defaults(kind, strategy.reset_create(obj))
         if not context.applied:
-            obj = written.tracked(context, None, obj)
+            obj = written.tracked(context, None, obj, self.conversions.translator(kind))
         prefix = "" if obj["metadata"].get("name") else obj["metadata"].get("generateName", "")
         for attempt in range(_NAME_ATTEMPTS if prefix else 1):
             if prefix:
@@ -328,7 +328,7 @@ class Crud:
         new = strategy.reset_update(context, old, new)
         new = written.with_kept_metadata(schema.defaults(kind, new, settled(kind, old)), old)
         if not context.applied:
-            new = written.tracked(context, old, new)
+            new = written.tracked(context, old, new, self.conversions.translator(kind))
         if new == old:
             return old
         request = AdmissionRequest(

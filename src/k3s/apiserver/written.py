@@ -96,7 +96,7 @@ def with_kept_metadata(new: Object, old: Object) -> Object:
     return {**new, "metadata": meta}
 
 
-def tracked(context: Context, old: Object | None, new: Object) -> Object:
+def tracked(context: Context, old: Object | None, new: Object, translate: fields.Translate) -> Object:
     """The object with the record of who changed which field; the record of before when nobody keeps one."""
     manager = context.field_manager
     if not manager:
@@ -108,7 +108,7 @@ def tracked(context: Context, old: Object | None, new: Object) -> Object:
         return {**new, "metadata": {**kept, "managedFields": before} if before else kept}
     node = schema.definition_of(context.kind)
     now = None if context.subresource == "scale" else context.now
-    return fields.track_update(node, old, new, manager, subresource=context.subresource, now=now)
+    return fields.track_update(node, old, new, manager, subresource=context.subresource, now=now, translate=translate)
 
 
 def metadata_causes(old: Object, new: Object) -> list[Cause]:

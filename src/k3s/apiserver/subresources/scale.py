@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
+from k3s.api.apply import apply
 from k3s.api.errors import ApiError, BadRequest, invalid
+from k3s.api.fieldset import Path
 from k3s.api.kinds import Kind, builtin
 from k3s.api.object import Object, evolve, get
+from k3s.api.schema import definition_of
 from k3s.api.selectors import from_object
 from k3s.apiserver import body as bodies
+from k3s.apiserver.applying import asked
 from k3s.apiserver.call import Call
 from k3s.apiserver.crud import Outcome
 from k3s.apiserver.reads import Reads
 from k3s.apiserver.results import One, Result
 from k3s.apiserver.strategy import Context
+from k3s.apiserver.subresources.scaleowners import in_scale, in_workload
 from k3s.apiserver.writes import Writes
 
 SCALE = builtin("autoscaling/v1", "Scale")
@@ -49,7 +54,7 @@ class ScalePart:
         if call.target.info.verb == "patch":
             patch = self._writes.patcher(scaled, context)
             if patch is None:
-                raise BadRequest("apply is not supported for a scale: use a merge patch or a PUT")
+                return await self._apply(scaled, call.kind, context)
             change = patch.apply
         else:
             given = self._writes.object(scaled, context)
@@ -63,6 +68,29 @@ class ScalePart:
 
         outcome, _ = await self._writes.crud.update(context, produce)
         return One(SCALE, None, scale_of(self._object(call.kind, outcome), call.kind))
+
+    async def _apply(self, call: Call, kind: Kind, context: Context) -> Result:
+        """Applies a Scale. Raises Conflict, BadRequest, Invalid."""
+        config = asked(call, context)
+        context.applied = True
+        places = self._places(kind)
+
+        def produce(old: Object) -> Object:
+            owners = old["metadata"].get("managedFields") or []
+            before = evolve(scale_of(old, kind), ("metadata", "managedFields"), in_scale(owners, places))
+            node, who = definition_of(SCALE), context.field_manager
+            merged = apply(node, before, config, who, force=context.force, subresource="scale", now=context.now)
+            wanted = bodies.shaped(SCALE, merged, "Ignore", [])
+            mine = in_workload(owners, merged["metadata"].get("managedFields") or [], places, kind.api_version)
+            return evolve(scaled_to(context, old, wanted), ("metadata", "managedFields"), mine)
+
+        outcome, _ = await self._writes.crud.update(context, produce)
+        return One(SCALE, None, scale_of(self._object(kind, outcome), kind))
+
+    def _places(self, kind: Kind) -> dict[str, Path]:
+        """Where each version of a kind keeps the number of replicas, as managedFields have it."""
+        rows = [row for row in self._writes.registry.all() if row.storage_prefix == kind.storage_prefix]
+        return {row.api_version: tuple(f"f:{part}" for part in _paths(row)[0]) for row in rows}
 
     def _object(self, kind: Kind, outcome: Outcome) -> Object:
         if outcome.item is not None:
