@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import time
 from typing import Any
 
 import pytest
 from tests.fakes.server import Caller, serving
 
 from k3s.api.object import Object
+from k3s.cluster import pki
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -326,6 +329,65 @@ def test_head(run: Any, path: str, status: int) -> None:
             await _until(server, lambda: _conditions(server, "widgets").get("Established") == "True")
             await caller.send("HEAD", path)
             assert (await caller.answer_head())[0] == status
+
+    run(body())
+
+
+def bundled(authorities: str) -> Object:
+    """A definition whose webhook is trusted by these authorities."""
+    obj = definition("widgets")
+    hook = {"conversionReviewVersions": ["v1"], "clientConfig": {"url": "https://x.io/", "caBundle": authorities}}
+    return {**obj, "spec": {**obj["spec"], "conversion": {"strategy": "Webhook", "webhook": hook}}}
+
+
+def test_authorities_of_a_conversion_webhook(run: Any) -> None:
+    """A definition with some that cannot be used is not served until it has others; then it keeps usable ones."""
+    good = base64.b64encode(pki.new_authority("ca", time.time()).cert).decode()
+
+    async def body() -> None:
+        async with serving() as server:
+            caller = Caller(server.ports[0])
+            await caller.call("POST", DEFINITIONS, bundled("Cg=="))
+            await _until(server, lambda: _conditions(server, "widgets").get("Established") == "False")
+            path = f"{DEFINITIONS}/widgets.example.com"
+            _, found = await caller.call("GET", path)
+            told = next(c for c in found["status"]["conditions"] if c["type"] == "Established")
+            assert told["reason"] == "InvalidCABundle"
+            assert server.registry.by_resource("example.com", "v1", "widgets") is None
+            spec = {"spec": bundled(good)["spec"]}
+            merge = {"Content_Type": "application/merge-patch+json"}
+            assert (await caller.call("PATCH", path, spec, **merge))[0] == 200
+            await _until(server, lambda: _conditions(server, "widgets").get("Established") == "True")
+            status, answer = await caller.call("PATCH", path, {"spec": bundled("Cg==")["spec"]}, **merge)
+            assert status == 422
+            cause = answer["details"]["causes"][0]
+            assert cause["field"] == "spec.conversion.webhookClientConfig.caBundle"
+            assert cause["message"] == (
+                'Invalid value: "Cg==": unable to load root certificates: unable to parse bytes as PEM block'
+            )
+            assert (await caller.call("PATCH", path, {"metadata": {"labels": {"a": "b"}}}, **merge))[0] == 200
+
+    run(body())
+
+
+def test_formats_that_nobody_knows(run: Any) -> None:
+    """The write is accepted with a warning; formats of numbers and those that are checked are known."""
+
+    async def body() -> None:
+        async with serving() as server:
+            caller = Caller(server.ports[0])
+            schema = {
+                "a": {"type": "string", "format": "telephone"},
+                "b": {"type": "array", "items": {"type": "string", "format": "telephone"}},
+                "c": {"type": "integer", "format": "int64"},
+                "d": {"type": "string", "format": "date-time"},
+                "e": {"type": "object", "additionalProperties": {"type": "number", "format": "decimal"}},
+            }
+            await caller.send("POST", DEFINITIONS, definition("widgets", schema))
+            status, headers, _ = await caller.answer()
+            assert status == 201
+            assert 'unrecognized format \\"decimal\\"' in headers["warning"]
+            assert "int64" not in headers["warning"] and "date-time" not in headers["warning"]
 
     run(body())
 

@@ -1,5 +1,6 @@
 """The formats of strings that schemas of custom kinds can ask for.
 
+    known(format) -> bool           whether there is such a format
     fits(format, text) -> bool      whether a text has the format; True for formats that nobody checks
 
 Source: the formats that the API server's schema library knows, as documented for CustomResourceDefinition.
@@ -35,6 +36,18 @@ _PATTERNS = {
     "uuid5": _UUID.format("5", "[89AB][0-9A-F]{3}-?"),
 }
 _TIME = re.compile(r"([0-9]{2}):([0-9]{2}):([0-9]{2})(.[0-9]+)?(z|([+-][0-9]{2}:[0-9]{2}))\Z")
+
+
+# Of these nobody checks a text, or they are of numbers.
+_UNCHECKED = (
+    *("creditcard", "isbn", "isbn10", "isbn13", "password"),
+    *("int32", "int64", "float", "double"),
+)
+
+
+def known(form: str) -> bool:
+    """Whether a schema that asks for this format means something by it."""
+    return any(form.replace("-", "") == name.replace("-", "") for name in (*_PATTERNS, *_CHECKS, *_UNCHECKED))
 
 
 def fits(form: str, text: str) -> bool:

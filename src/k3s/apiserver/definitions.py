@@ -13,6 +13,7 @@ from k3s.api import schema, times
 from k3s.api.errors import ApiError
 from k3s.api.kinds import Kind, Registry, Subresource, builtin, make
 from k3s.api.object import Object, evolve
+from k3s.api.validation import definitions, hooks
 from k3s.apiserver.cache import Cache, Change
 from k3s.apiserver.crud import Crud
 from k3s.apiserver.deletion import DeleteOptions
@@ -92,8 +93,12 @@ def accepted(definition: Object, others: Iterable[Object], now: float) -> Object
     established = before.get("Established")
     if established is not None and established["status"] == "True":
         wanted.append(established)
+    elif conflict:
+        wanted.append(_condition("Established", *_NOT_ACCEPTED, now))
+    elif hooks.bad_bundle(definitions.bundle(definition["spec"])):
+        wanted.append(_condition("Established", *_BAD_BUNDLE, now))
     else:
-        wanted.append(_condition("Established", *(_NOT_ACCEPTED if conflict else _ESTABLISHED), now))
+        wanted.append(_condition("Established", *_ESTABLISHED, now))
     wanted = [_since(condition, before.get(condition["type"])) for condition in wanted]
     wanted += [condition for type, condition in before.items() if type not in ("NamesAccepted", "Established")]
     if status.get("acceptedNames") == names and status.get("conditions") == wanted:
@@ -109,6 +114,7 @@ def established(definition: Object) -> bool:
 
 _NO_CONFLICTS = ("True", "NoConflicts", "no conflicts found")
 _ESTABLISHED = ("True", "InitialNamesAccepted", "the initial names have been accepted")
+_BAD_BUNDLE = ("False", "InvalidCABundle", "The conversion webhook CABundle is invalid")
 _NOT_ACCEPTED = ("False", "NotAccepted", "not all names are accepted")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_network
 from typing import Any
 
-from k3s.api import names, quantity
+from k3s.api import formats, names, quantity
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
 from k3s.api.validation.causes import address_of
@@ -349,6 +349,30 @@ def _claim(obj: Object, old: Object | None) -> Warnings:
         yield from _fractions(f"spec.resources.{part}", resources.get(part), ("storage",))
 
 
+def _definition(definition: Object, old: Object | None) -> Warnings:
+    """Formats that nobody knows: they are kept, and no text is held to them."""
+    for version in (definition.get("spec") or {}).get("versions") or ():
+        for form in dict.fromkeys(_formats((version.get("schema") or {}).get("openAPIV3Schema"))):
+            if not formats.known(form):
+                yield f'unrecognized format "{form}"'
+
+
+def _formats(schema: Any) -> Iterator[str]:
+    """The formats that a schema asks for, at any depth."""
+    if not isinstance(schema, dict):
+        return
+    if schema.get("format"):
+        yield schema["format"]
+    for field in ("properties", "patternProperties", "definitions"):
+        for inner in (schema.get(field) or {}).values():
+            yield from _formats(inner)
+    for field in ("items", "additionalProperties", "not"):
+        yield from _formats(schema.get(field))
+    for field in ("allOf", "anyOf", "oneOf"):
+        for inner in schema.get(field) or ():
+            yield from _formats(inner)
+
+
 _RULES: dict[str, Callable[[Object, Object | None], Warnings]] = {
     "pods": _pod,
     "podtemplates": _template("template", named=False),
@@ -364,6 +388,7 @@ _RULES: dict[str, Callable[[Object, Object | None], Warnings]] = {
     "csidrivers.storage.k8s.io": _csi_driver,
     "persistentvolumes": _volume,
     "persistentvolumeclaims": _claim,
+    "customresourcedefinitions.apiextensions.k8s.io": _definition,
 }
 
 

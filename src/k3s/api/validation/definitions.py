@@ -67,6 +67,7 @@ def update(old: Object, new: Object) -> Causes:
     was, now = (spec.get("names") or {} for spec in (before, after))
     conditions = (old.get("status") or {}).get("conditions") or ()
     if any(c.get("type") == "Established" and c.get("status") == "True" for c in conditions):
+        yield from _bundle(before, after)
         yield from unchanged("spec.scope", before.get("scope"), after.get("scope"))
         yield from unchanged("spec.names.kind", was.get("kind"), now.get("kind"))
     yield from unchanged("spec.group", before.get("group"), after.get("group"))
@@ -268,6 +269,22 @@ def _conversion(conversion: Spec, *, preserving: bool) -> Causes:
     for part, value in (("webhookClientConfig", client), ("conversionReviewVersions", reviews)):
         if value:
             yield forbidden(f"{at}.{part}", "should not be set when strategy is not set to Webhook")
+
+
+def bundle(spec: Spec) -> str:
+    """The authorities that the webhook of a definition is trusted by."""
+    hook = (spec.get("conversion") or {}).get("webhook") or {}
+    return str((hook.get("clientConfig") or {}).get("caBundle") or "")
+
+
+def _bundle(before: Spec, after: Spec) -> Causes:
+    """A definition that is served keeps authorities that can be used."""
+    given = bundle(after)
+    if given == bundle(before) or hooks.bad_bundle(bundle(before)):
+        return
+    problem = hooks.bad_bundle(given)
+    if problem:
+        yield invalid("spec.conversion.webhookClientConfig.caBundle", given, problem)
 
 
 def _reviews(at: str, versions: Sequence[str]) -> Causes:

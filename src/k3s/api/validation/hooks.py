@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,6 +12,8 @@ from k3s.api import names
 from k3s.api.validation.causes import Causes, invalid, required
 
 Spec = Mapping[str, Any]
+_BLOCK = re.compile(rb"-----BEGIN ([^-\n]+)-----\n(.*?)\n-----END \1-----", re.DOTALL)
+_ROOTS = "unable to load root certificates: "
 _FORM = "; desired format: https://host[/path]"
 
 
@@ -22,6 +26,27 @@ def client(at: str, config: Spec) -> Causes:
         yield from url(f"{at}.url", where)
     else:
         yield from _service(f"{at}.service", service or {})
+
+
+def bad_bundle(text: str) -> str:
+    """Why certificates (base64 of PEM) cannot be used as authorities; empty when they can, or when there are none."""
+    if not text:
+        return ""
+    from cryptography import x509
+
+    blocks = list(_BLOCK.finditer(base64.b64decode(text)))
+    if not blocks:
+        return f"{_ROOTS}unable to parse bytes as PEM block"
+    certificates = [block for block in blocks if block[1] == b"CERTIFICATE"]
+    if not certificates:
+        return f"{_ROOTS}no valid certificate authority data seen"
+    for block in certificates:
+        try:
+            x509.load_pem_x509_certificate(block[0] + b"\n")
+        except ValueError:
+            continue
+        return ""
+    return f"{_ROOTS}failed to parse certificate: x509: malformed certificate"
 
 
 def url(at: str, text: str) -> Causes:

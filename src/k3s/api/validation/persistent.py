@@ -228,6 +228,9 @@ def _resource_key(field: str, name: str) -> Causes:
         yield unsupported(field, name, ("storage",))
 
 
+_INLINE = "may not be specified in the context of inline volumes"
+
+
 def volume(obj: Object) -> Causes:
     """A persistent volume."""
     spec = _spec(obj)
@@ -260,14 +263,43 @@ def volume(obj: Object) -> Causes:
         yield from each("spec.storageClassName", name, names.dns_subdomain(name))
     if spec.get("volumeMode") is not None:
         yield from one_of("spec.volumeMode", spec["volumeMode"], _VOLUME_MODES)
+    yield from _attributes_class("spec", spec)
+
+
+def _attributes_class(at: str, spec: Spec) -> Causes:
     name = spec.get("volumeAttributesClassName")
-    if name is not None:
-        if not name:
-            yield required("spec.volumeAttributesClassName", "an empty string is disallowed")
-        else:
-            yield from each("spec.volumeAttributesClassName", name, names.dns_subdomain(name))
-        if spec.get("csi") is None:
-            yield required("spec.csi", "has to be specified when using volumeAttributesClassName")
+    if name is None:
+        return
+    if not name:
+        yield required(f"{at}.volumeAttributesClassName", "an empty string is disallowed")
+    else:
+        yield from each(f"{at}.volumeAttributesClassName", name, names.dns_subdomain(name))
+    if spec.get("csi") is None:
+        yield required(f"{at}.csi", "has to be specified when using volumeAttributesClassName")
+
+
+def inline_volume(at: str, spec: Spec) -> Causes:
+    """A volume that is no object of its own, of a driver of the container storage interface."""
+    for name in ("claimRef", "capacity"):
+        if spec.get(name):
+            yield forbidden(f"{at}.{name}", _INLINE)
+    if spec.get("csi") is None:
+        yield required(f"{at}.csi", "has to be specified in the context of inline volumes")
+    modes = spec.get("accessModes") or ()
+    if not modes:
+        yield required(f"{at}.accessModes")
+    yield from _modes(at, modes)
+    if spec.get("persistentVolumeReclaimPolicy", "Retain") != "Retain":
+        yield forbidden(f"{at}.persistentVolumeReclaimPolicy", "may only be Retain in the context of inline volumes")
+    if spec.get("nodeAffinity") is not None:
+        yield forbidden(f"{at}.nodeAffinity", _INLINE)
+    yield from volumesources.check(at, spec, _SOURCES, volumesources.OF_PERSISTENT)
+    if spec.get("storageClassName"):
+        yield forbidden(f"{at}.storageClassName", _INLINE)
+    if spec.get("volumeMode", "Filesystem") != "Filesystem":
+        why = "may not specify volumeMode other than Filesystem in the context of inline volumes"
+        yield forbidden(f"{at}.volumeMode", why)
+    yield from _attributes_class(at, spec)
 
 
 def _source(obj: Object, spec: Spec) -> Causes:

@@ -23,6 +23,7 @@ from k3s.api.validation.causes import (
     too_long,
     unchanged,
 )
+from k3s.api.validation.persistent import inline_volume
 
 Spec = Mapping[str, Any]
 _PARAMETERS_SIZE = 256 * 1024
@@ -200,6 +201,8 @@ def attachment(obj: Object) -> Causes:
         yield forbidden("spec.source", why)
     elif volume == "":
         yield required("spec.source.persistentVolumeName", "must specify non empty persistentVolumeName")
+    elif inline is not None:
+        yield from inline_volume("spec.source.inlineVolumeSpec", inline)
     yield from each("spec.nodeName", spec.get("nodeName", ""), names.dns_subdomain(spec.get("nodeName", "")))
     if volume is not None:
         yield from each("spec.source.persistentVolumeName", volume, names.dns_subdomain(volume))
