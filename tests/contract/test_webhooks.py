@@ -13,7 +13,7 @@ from tests.fakes.reader import FakeReader
 from tests.fakes.server import Caller
 
 from k3s.api.object import Object
-from k3s.apiserver.admission.webhookclient import CallFailed, WebhookClient
+from k3s.apiserver import services
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 GROUP = "/apis/admissionregistration.k8s.io/v1"
@@ -208,17 +208,16 @@ def test_where_a_service_is_asked() -> None:
         "ports": [{"name": "other", "port": 8080}, {"name": "web", "port": 8443}],
     }
     reader = FakeReader([service, piece])
-    client = WebhookClient(reader)
     where = {"namespace": "default", "name": "hook"}
-    assert client.address(where) == ("10.0.0.2", 8443)
-    assert client.address({**where, "port": 80}) == ("10.0.0.2", 8080)
-    with pytest.raises(CallFailed, match='no service port 81 found for service "hook"'):
-        client.address({**where, "port": 81})
+    assert services.address(reader, where) == ("10.0.0.2", 8443)
+    assert services.address(reader, {**where, "port": 80}) == ("10.0.0.2", 8080)
+    with pytest.raises(services.NoAddress, match='no service port 81 found for service "hook"'):
+        services.address(reader, {**where, "port": 81})
     reader.put({**piece, "endpoints": []})
-    with pytest.raises(CallFailed, match='no endpoints available for service "hook"'):
-        client.address(where)
+    with pytest.raises(services.NoAddress, match='no endpoints available for service "hook"'):
+        services.address(reader, where)
     reader.put({**service, "spec": {"ports": ports, "clusterIP": "10.43.0.9"}})
-    assert client.address(where) == ("10.43.0.9", 443)
+    assert services.address(reader, where) == ("10.43.0.9", 443)
 
 
 def test_bindings_and_evictions_are_asked_about(run: Any, tmp_path: Path) -> None:

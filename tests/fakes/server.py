@@ -96,9 +96,15 @@ class Caller:
         self.writer.write(self.head(method, path, data, given) + data)
 
     async def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """Reads one answer with a known length."""
+        """Reads one answer, of a known length or in pieces."""
         status, headers = await self.answer_head()
         assert self.reader is not None
+        if headers.get("transfer-encoding") == "chunked":
+            body = b""
+            while size := int(await self.reader.readuntil(b"\r\n"), 16):
+                body += (await self.reader.readexactly(size + 2))[:-2]
+            await self.reader.readexactly(2)
+            return status, headers, body
         return status, headers, await self.reader.readexactly(int(headers["content-length"]))
 
     async def answer_head(self) -> tuple[int, dict[str, str]]:

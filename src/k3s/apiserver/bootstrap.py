@@ -6,14 +6,14 @@ Source: upstream's start hooks.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from k3s.api.errors import ApiError
 from k3s.api.kinds import builtin
-from k3s.api.object import Object, decode
+from k3s.api.object import Object, decode, encode
 from k3s.apiserver import rbac_bootstrap
 from k3s.client.transport import Request
 
@@ -98,8 +98,24 @@ def way_in(address: str, port: int, service_cidr: str) -> list[Object]:
     return [service] if ip_address(address).is_loopback else [service, endpoints, piece]
 
 
-async def ensure(server: ApiServer, address: str, port: int, service_cidr: str) -> None:
-    """Creates what is not there; brings roles and the server's own endpoints up to date."""
+def trust(client_ca: str, front_proxy_ca: str, front_proxy_names: Sequence[str]) -> dict[str, str]:
+    """What servers of other group versions read to know whom to believe: authorities as PEM, and names."""
+    return {
+        "client-ca-file": client_ca,
+        "requestheader-allowed-names": _list(front_proxy_names),
+        "requestheader-client-ca-file": front_proxy_ca,
+        "requestheader-extra-headers-prefix": _list(["X-Remote-Extra-"]),
+        "requestheader-group-headers": _list(["X-Remote-Group"]),
+        "requestheader-username-headers": _list(["X-Remote-User"]),
+    }
+
+
+def _list(values: Sequence[str]) -> str:
+    return encode(list(values)).decode()
+
+
+async def ensure(server: ApiServer, address: str, port: int, service_cidr: str, trusted: Mapping[str, str]) -> None:
+    """Creates what is not there; brings roles, the server's own endpoints and what others trust up to date."""
     await _create(server, namespaces())
     await _roles(server)
     own = way_in(address, port, service_cidr)
@@ -109,8 +125,12 @@ async def ensure(server: ApiServer, address: str, port: int, service_cidr: str) 
         "metadata": {"name": "kubernetes"},
         "spec": {"cidrs": [service_cidr]},
     }
-    await _create(server, [*priority_classes(), *flow_control(), cidr, *own])
-    for obj in own[1:]:
+    refreshed = own[1:]
+    if trusted:
+        meta = {"name": "extension-apiserver-authentication", "namespace": "kube-system"}
+        refreshed.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": dict(trusted)})
+    await _create(server, [*priority_classes(), *flow_control(), cidr, *own[:1], *refreshed])
+    for obj in refreshed:
         await _refresh(server, obj)
 
 

@@ -311,7 +311,7 @@ class Cache:
         self._fresh: dict[str, tuple[bytes, Object]] = {}
         self._pending: dict[Bucket, list[Change]] = {}
         self._dispatch: Dispatch | None = None
-        self._listeners: dict[str, Callable[[Change], None]] = {}
+        self._listeners: dict[str, tuple[Callable[[Change], None], ...]] = {}
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self.convert = convert
 
@@ -336,8 +336,9 @@ class Cache:
         self._dispatch = dispatch
 
     def listen(self, kind: Kind, listener: Callable[[Change], None]) -> None:
-        """Tells `listener` of each change of a kind at once, before its writer hears of it."""
-        self._listeners[kind.storage_prefix] = listener
+        """Tells `listener` of each change of a kind at once, before its writer hears of it; who listens first hears
+        first."""
+        self._listeners[kind.storage_prefix] = (*self._listeners.get(kind.storage_prefix, ()), listener)
 
     def expect(self, key: str, value: bytes, obj: Object) -> None:
         """Announces that `value`, about to be written to `key`, is the text of `obj`: saves decoding it."""
@@ -384,8 +385,8 @@ class Cache:
                 item.name = obj["metadata"]["name"]
             change = Change(item, bucket.put(item), False)
         bucket.remember(change)
-        if bucket.prefix in self._listeners:
-            self._listeners[bucket.prefix](change)
+        for listener in self._listeners.get(bucket.prefix, ()):
+            listener(change)
         return bucket, change
 
     def item(self, namespace: str, name: str, revision: int, created: int, value: bytes) -> Item:

@@ -7,13 +7,17 @@ Bodies are made when they are first asked for and kept until the table of kinds 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from k3s.api import wire
 from k3s.api.errors import NotAcceptable, NotFound
 from k3s.api.kinds import Kind, Registry, Subresource
 from k3s.api.object import Object, encode
+
+if TYPE_CHECKING:
+    from k3s.apiserver.aggregation.remote import Remote
+    from k3s.apiserver.aggregation.services import Groups
 
 JSON = "application/json"
 YAML = "application/yaml"
@@ -86,19 +90,49 @@ def _choose(accept: str, *, aggregated: bool) -> tuple[str, bool]:
     raise not_acceptable()
 
 
-class Discovery:
-    """Discovery bodies of one registry; `address` is what `/api` gives as the server's address."""
+class Others(Protocol):
+    """What other servers serve beside this one (see `aggregation`)."""
 
-    def __init__(self, registry: Registry, address: str = "") -> None:
+    @property
+    def generation(self) -> int:
+        """Changes whenever what they serve does."""
+
+    @property
+    def remotes(self) -> Mapping[tuple[str, str], Remote]:
+        """Them by the group and version that they serve."""
+
+    def groups(self) -> Groups:
+        """Each group of this and the other servers with its versions."""
+
+
+class Nobody:
+    """No other servers."""
+
+    generation = 0
+    remotes: ClassVar[Mapping[tuple[str, str], Remote]] = {}
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def groups(self) -> Groups:
+        return self._registry.groups()
+
+
+class Discovery:
+    """Discovery bodies of one registry and of other servers; `address` is what `/api` gives as the server's address."""
+
+    def __init__(self, registry: Registry, address: str = "", others: Others | None = None) -> None:
         self._registry = registry
         self._address = address
-        self._generation = -1
+        self._others: Others = others or Nobody(registry)
+        self._generation = (-1, -1)
         self._memo: dict[tuple[str, str, bool], Found] = {}
 
     def answer(self, path: str, accept: str, query: Mapping[str, str] | None = None) -> Found | None:
         """The answer of a discovery path; None when the path is none. Raises NotAcceptable and NotFound."""
-        if self._generation != self._registry.generation:
-            self._generation = self._registry.generation
+        generation = (self._registry.generation, self._others.generation)
+        if self._generation != generation:
+            self._generation = generation
             self._memo.clear()
         path = path.rstrip("/") or "/"
         make = self._maker(path)
@@ -126,7 +160,7 @@ class Discovery:
             return None
         if len(parts) == 1:
             return self._groups
-        versions = dict(self._registry.groups()).get(parts[1])
+        versions = dict(self._others.groups()).get(parts[1])
         if not parts[1] or versions is None:
             return None
         if len(parts) == 2:
@@ -139,7 +173,7 @@ class Discovery:
 
     def _root(self) -> Object:
         paths = ["/api", "/api/v1", "/apis", "/apis/", *_OTHER_PATHS]
-        for group, versions in self._registry.groups():
+        for group, versions in self._others.groups():
             if group:
                 paths.append(f"/apis/{group}")
                 paths += [f"/apis/{group}/{version}" for version in versions]
@@ -150,7 +184,7 @@ class Discovery:
         return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": address}
 
     def _groups(self) -> Object:
-        groups = [_group(group, versions) for group, versions in self._registry.groups() if group]
+        groups = [_group(group, versions) for group, versions in self._others.groups() if group]
         return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
 
     def _resources(self, group: str, version: str) -> Object:
@@ -165,19 +199,22 @@ class Discovery:
 
     def _aggregated(self, path: str) -> Object:
         items = []
-        for group, versions in self._registry.groups():
+        for group, versions in self._others.groups():
             if bool(group) != (path == "/apis"):
                 continue
-            listed = [
-                {
-                    "version": version,
-                    "resources": [_aggregated_resource(kind) for kind in self._registry.of_version(group, version)],
-                    "freshness": "Current",
-                }
-                for version in versions
-            ]
+            listed = [self._aggregated_version(group, version) for version in versions]
             items.append({"metadata": {"name": group} if group else {}, "versions": listed})
         return {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
+
+    def _aggregated_version(self, group: str, version: str) -> Object:
+        remote = self._others.remotes.get((group, version))
+        fresh = remote is None or (remote.available and remote.resources is not None)
+        if remote is None:
+            rows = [_aggregated_resource(kind) for kind in self._registry.of_version(group, version)]
+        else:
+            rows = _aggregated_rows(remote.resources or ()) if fresh else []
+        found: Object = {"version": version, "resources": rows} if rows else {"version": version}
+        return {**found, "freshness": "Current" if fresh else "Stale"}
 
 
 def _rendered(body: Object, media: str, aggregated: bool) -> Found:
@@ -262,3 +299,27 @@ def _aggregated_resource(kind: Kind) -> Object:
     if parts:
         resource["subresources"] = parts
     return resource
+
+
+def _aggregated_rows(listed: Iterable[Object]) -> list[Object]:
+    """The rows of another server's APIResourceList as the aggregated form has them."""
+    rows: dict[str, Object] = {}
+    for row in listed:
+        name, _, part = row["name"].partition("/")
+        response = _response_kind(row.get("group", ""), row.get("version", ""), row.get("kind", ""))
+        verbs = row.get("verbs") or []
+        if part:
+            owner = rows.get(name)
+            if owner is not None:
+                piece = {"subresource": part, "responseKind": response, "verbs": verbs}
+                owner.setdefault("subresources", []).append(piece)
+            continue
+        resource = rows[name] = {
+            "resource": name,
+            "responseKind": response,
+            "scope": "Namespaced" if row.get("namespaced") else "Cluster",
+            "singularResource": row.get("singularName", ""),
+            "verbs": verbs,
+        }
+        resource |= {key: row[key] for key in ("shortNames", "categories") if row.get(key)}
+    return list(rows.values())

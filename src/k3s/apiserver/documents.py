@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from k3s.api.kinds import Registry
-from k3s.apiserver.discovery import Discovery, Found
+from k3s.apiserver.discovery import Discovery, Found, Others
 from k3s.apiserver.openapi import OpenAPI
 
 _TEXT = "text/plain; charset=utf-8"
@@ -14,9 +14,9 @@ _TEXT = "text/plain; charset=utf-8"
 class Documents:
     """The answers of discovery and OpenAPI paths."""
 
-    def __init__(self, registry: Registry, address: str = "") -> None:
-        self._discovery = Discovery(registry, address)
-        self._openapi = OpenAPI(registry)
+    def __init__(self, registry: Registry, address: str = "", others: Others | None = None) -> None:
+        self._discovery = Discovery(registry, address, others)
+        self._openapi = OpenAPI(registry, others=others)
 
     def answer(self, path: str, accept: str, query: Mapping[str, str]) -> Found | None:
         """The answer of a path; None when it is none of ours. Raises NotAcceptable and NotFound."""
@@ -28,6 +28,6 @@ class Documents:
         return found
 
 
-def documents(registry: Registry, address: str = "") -> Documents:
-    """The documents of a registry; nothing is computed before it is asked for."""
-    return Documents(registry, address)
+def documents(registry: Registry, address: str = "", others: Others | None = None) -> Documents:
+    """The documents of a registry and of other servers; nothing is computed before it is asked for."""
+    return Documents(registry, address, others)

@@ -1,8 +1,6 @@
 """From the API server to nodes, pods and services: logs, exec, attach, port-forward, and the proxy subresources.
 
-Bytes are passed on, not understood. Rules that keep this safe (each was a CVE once): a failed upgrade closes both
-connections; redirects are handed to the client, never followed; credentials of the client stay here; loopback and
-link-local addresses are not reached for.
+What is passed on, and what never is: see `forwarding`. Loopback and link-local addresses are not reached for.
 """
 
 from __future__ import annotations
@@ -10,20 +8,17 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import ssl
-from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping
 from urllib.parse import quote, urlencode
-
-import httptools
 
 from k3s.api import object as objects
 from k3s.api.errors import BadRequest, InternalError, NotFound, ServiceUnavailable, not_found
 from k3s.api.kinds import Kind, builtin
 from k3s.api.object import Object
 from k3s.apiserver.cache import Reader
-from k3s.base.duplex import Duplex, connect, splice, status_of
-from k3s.base.message import TEXT, Answer, Chunks, Request, Upgrade
+from k3s.apiserver.forwarding import Body, Dialer, Place, converse
+from k3s.base.duplex import connect
+from k3s.base.message import Answer, Request
 
 _POD = builtin("v1", "Pod")
 _NODE = builtin("v1", "Node")
@@ -32,29 +27,6 @@ _SLICE = builtin("discovery.k8s.io/v1", "EndpointSlice")
 
 _KUBELET_PORT = 10250
 _MAX_ERROR = 64 * 1024
-
-# Headers that belong to one connection (RFC 9110, 7.6.1) or to the client's identity: they do not go further.
-_HOP_BY_HOP = "connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade"
-_NOT_FORWARDED = frozenset((*_HOP_BY_HOP.split(), "host", "content-length", "authorization", "expect"))
-_NOT_FORWARDED_PREFIXES = ("impersonate-", "x-remote-")
-_NOT_RETURNED = frozenset(("connection", "keep-alive", "transfer-encoding", "content-length", "upgrade", "date"))
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a request goes on to; `path` includes the query."""
-
-    host: str
-    port: int
-    path: str
-    tls: ssl.SSLContext | None = None
-
-
-class Dialer(Protocol):
-    """How a connection to a node is made: directly, or through the node's tunnel."""
-
-    async def __call__(self, host: str, port: int, tls: ssl.SSLContext | None) -> Duplex:
-        """A connection. Raises OSError."""
 
 
 class Nodes:
@@ -175,7 +147,8 @@ class Nodes:
             text = f"error dialing backend: cannot reach {place.host}:{place.port}: {error}"
             raise InternalError(text) if place.tls is self._kubelet_tls else ServiceUnavailable(text) from error
         try:
-            return await self._converse(request, place, backend)
+            refused = _raise_kubelet_error if place.tls is self._kubelet_tls else None
+            return await converse(request, place, backend, refused)
         except ConnectionError as error:
             backend.close()
             raise ServiceUnavailable(f"error talking to {place.host}:{place.port}: {error}") from error
@@ -184,19 +157,10 @@ class Nodes:
             backend.close()
             raise
 
-    async def _converse(self, request: Request, place: Place, backend: Duplex) -> Answer:
-        await backend.write(_head(request, place) + request.body)
-        head = await backend.read_head()
-        status = status_of(head)
-        if status == 101:
-            return Upgrade(lambda transport, rest: _join(transport, rest, head, backend), backend.close)
-        body = Body(backend, head, request.method)
-        if place.tls is self._kubelet_tls and status >= 400:
-            await _raise_kubelet_error(body, status)
-        return Chunks(status, body.pieces(), body.content_type, body.headers, backend.close)
-
 
 async def _raise_kubelet_error(body: Body, status: int) -> None:
+    if status < 400:
+        return
     text = b""
     async with contextlib.aclosing(body.pieces()) as pieces:
         async for piece in pieces:
@@ -209,97 +173,6 @@ async def _raise_kubelet_error(body: Body, status: int) -> None:
     if status == 404:
         raise NotFound(message)
     raise InternalError(f"the kubelet answered {status}: {message}")
-
-
-async def _join(transport: Any, rest: bytes, head: bytes, backend: Duplex) -> None:
-    try:
-        client = Duplex.take_over(transport, rest)
-        await client.write(head)
-        await splice(client, backend)
-    except ConnectionError:
-        # The client went before it was answered; the one who calls closes its end.
-        return
-    finally:
-        backend.close()
-
-
-def _head(request: Request, place: Place) -> bytes:
-    lines = [f"{request.method} {place.path} HTTP/1.1", f"Host: {place.host}:{place.port}"]
-    upgrade = request.headers.get("upgrade")
-    lines += ["Connection: Upgrade", f"Upgrade: {upgrade}"] if upgrade else ["Connection: close"]
-    for name, value in request.headers.items():
-        if name in _NOT_FORWARDED or name.startswith(_NOT_FORWARDED_PREFIXES):
-            continue
-        if name == "sec-websocket-protocol":
-            value = _without_credentials(value)
-        lines.append(f"{name}: {value}")
-    if request.body:
-        lines.append(f"Content-Length: {len(request.body)}")
-    return "\r\n".join([*lines, "", ""]).encode("latin-1")
-
-
-def _without_credentials(protocols: str) -> str:
-    """WebSocket clients in browsers send their token as a subprotocol: it is not for the backend."""
-    offered = [p.strip() for p in protocols.split(",")]
-    return ", ".join(p for p in offered if not p.startswith("base64url.bearer.authorization.k8s.io."))
-
-
-class Body:
-    """The body of a backend's answer, decoded from its chunks."""
-
-    def __init__(self, backend: Duplex, head: bytes, method: str) -> None:
-        self._backend = backend
-        self._parts: list[bytes] = []
-        self._done = False
-        self._headers: list[tuple[str, str]] = []
-        self._parser = httptools.HttpResponseParser(self)
-        try:
-            self._parser.feed_data(head)
-        except httptools.HttpParserError as error:
-            raise ConnectionError(f"the backend broke HTTP: {error}") from error
-        self._done = self._done or method == "HEAD"
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser."""
-        self._headers.append((name.decode("latin-1"), value.decode("latin-1")))
-
-    def on_body(self, data: bytes) -> None:
-        """Called by the parser."""
-        self._parts.append(data)
-
-    def on_message_complete(self) -> None:
-        """Called by the parser."""
-        self._done = True
-
-    @property
-    def content_type(self) -> str:
-        """What the backend says that the body is."""
-        return next((value for name, value in self._headers if name.lower() == "content-type"), TEXT)
-
-    @property
-    def headers(self) -> tuple[tuple[str, str], ...]:
-        """The headers that go on to the client."""
-        dropped = _NOT_RETURNED | {"content-type"}
-        return tuple((name, value) for name, value in self._headers if name.lower() not in dropped)
-
-    async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """The body as it comes; closes the connection at its end. Raises OSError when it breaks off."""
-        try:
-            while True:
-                parts, self._parts = self._parts, []
-                for part in parts:
-                    yield part
-                if self._done:
-                    return
-                data = await self._backend.read()
-                if not data:
-                    return
-                try:
-                    self._parser.feed_data(data)
-                except httptools.HttpParserError as error:
-                    raise ConnectionError(f"the backend broke HTTP: {error}") from error
-        finally:
-            self._backend.close()
 
 
 def _container(pod: Object, wanted: str) -> str:

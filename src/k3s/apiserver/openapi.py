@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 
 from k3s.api.kinds import Registry
 from k3s.api.object import Object, encode
-from k3s.apiserver.discovery import JSON, Found, clauses
+from k3s.apiserver.discovery import JSON, Found, Nobody, Others, clauses
 from k3s.apiserver.openapi_paths import paths_of, version_paths
 from k3s.apiserver.openapi_schemas import Schemas
 
@@ -41,8 +41,10 @@ class OpenAPI:
     larger than the rest of an idle server's caches, and most are asked for once.
     """
 
-    def __init__(self, registry: Registry, version: str = "v1.36.2+k3s1") -> None:
+    def __init__(self, registry: Registry, version: str = "v1.36.2+k3s1", others: Others | None = None) -> None:
         self._registry = registry
+        self._others: Others = others or Nobody(registry)
+        self._others_generation = -1
         self._version = version
         self._schemas = Schemas(registry)
         self._generation = -1
@@ -53,6 +55,9 @@ class OpenAPI:
         """The answer of an OpenAPI path; None when there is no such document."""
         if self._generation != self._registry.generation:
             self._renew()
+        if self._others_generation != self._others.generation:
+            self._others_generation = self._others.generation
+            self._memo = {key: found for key, found in self._memo.items() if key.startswith("v3/")}
         path = path.rstrip("/")
         if path == "/openapi/v2":
             return self._kept("v2 " + _v2_form(accept), lambda: self._second(_v2_form(accept)))
@@ -98,7 +103,11 @@ class OpenAPI:
         for name in sorted(self._names()):
             tag = self._tags.get(name) or self._made(name).etag.strip('"')
             paths[name] = {"serverRelativeURL": f"/openapi/v3/{name}?hash={tag}"}
-        body = encode({"paths": paths})
+        for (group, version), remote in self._others.remotes.items():
+            if remote.available and remote.third:
+                name = f"apis/{group}/{version}"
+                paths[name] = {"serverRelativeURL": f"/openapi/v3/{name}?hash={remote.third}"}
+        body = encode({"paths": dict(sorted(paths.items()))})
         return Found(200, _TEXT, body, {"ETag": _tag(body)})
 
     def _third(self, name: str, wanted: str) -> Found:
@@ -136,6 +145,9 @@ class OpenAPI:
             everything |= paths
         definitions = self._schemas.everything()
         document = openapi_second.document(everything, definitions, self._version)
+        for remote in self._others.remotes.values():
+            if remote.available and remote.second is not None:
+                openapi_second.join(document, remote.second, remote.path)
         if form == "protobuf":
             body = openapi_second.protobuf(document)
             return Found(200, _V2_PROTOBUF, body, {"ETag": _tag(body), "Vary": "Accept"})

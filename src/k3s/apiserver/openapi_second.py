@@ -26,6 +26,18 @@ def document(paths: Object, definitions: Object, version: str) -> Object:
     }
 
 
+def join(document: Object, other: Object, base: str) -> None:
+    """Adds to a document what another server's tells of the paths below `base`, and its definitions.
+
+    Where both define a name, the one of `document` stays: they are the common types.
+    """
+    for path, item in (other.get("paths") or {}).items():
+        if path.startswith(base):
+            document["paths"].setdefault(path, item)
+    for name, definition in (other.get("definitions") or {}).items():
+        document["definitions"].setdefault(name, definition)
+
+
 def _item(item: Object) -> Object:
     out: Object = {method: _operation(item[method]) for method in _METHODS if method in item}
     if "parameters" in item:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from k3s.api.errors import ApiError, InternalError, MethodNotAllowed, NotFound, not_found
 from k3s.api.kinds import Kind, Registry
 from k3s.api.object import Object
+from k3s.apiserver.aggregation.aggregator import Aggregator
 from k3s.apiserver.audit.record import Broken, Record
 from k3s.apiserver.authn import Authenticates, impersonated
 from k3s.apiserver.authz import Attributes, Authorizes, refusal
@@ -69,8 +70,10 @@ class Pipeline:
         limits: Limits,
         flows: Flows,
         fairness: Fairness,
+        aggregator: Aggregator,
         auditor: Auditor | None = None,
     ) -> None:
+        self._aggregator = aggregator
         self._auditor = auditor
         self._fairness = fairness
         self._flows = flows
@@ -112,6 +115,9 @@ class Pipeline:
             if flow is not None:
                 request.lines += flow.lines
             self._authorize(user, target, request.record)
+            remote = self._aggregator.find(target)
+            if remote is not None:
+                return self._guard(remote.forward(request, user), target, media, began, user, flow)
             headers = request.headers
             if not target.info.is_resource:
                 answer = self._plain(request, target, user)
@@ -229,6 +235,8 @@ class Pipeline:
 
     async def _local(self, user: User, request: Request, target: Target) -> transport.Response:
         call = self._local_call(user, request, target)
+        if isinstance(call, Coroutine):
+            return await call
         if isinstance(call, Response):
             return transport.Response(call.status, call.body, {"content-type": call.content_type})
         result = self._dispatch(call)
@@ -254,7 +262,9 @@ class Pipeline:
         request, target = self._local_request(user, sent)
         record: Record | None = request.record
         call = self._local_call(user, request, target)
-        if isinstance(call, Response):
+        if not isinstance(call, Call):
+            if isinstance(call, Coroutine):
+                call.close()
             raise NotFound("the server could not find the requested resource", {})
         result = self._dispatch(call)
         if not isinstance(result, (One, Many, Watching)) and not isinstance(result, _STREAMING):
@@ -284,8 +294,13 @@ class Pipeline:
             self._auditor.sender(request.record, target, user)
         return request, target
 
-    def _local_call(self, user: User, request: Request, target: Target) -> Call | Response:
+    def _local_call(
+        self, user: User, request: Request, target: Target
+    ) -> Call | Response | Coroutine[Any, Any, transport.Response]:
         self._authorize(user, target, request.record)
+        remote = self._aggregator.find(target)
+        if remote is not None:
+            return remote.local(request, user)
         if not target.info.is_resource:
             answer = self._plain(request, target, user)
             if isinstance(answer, Response):

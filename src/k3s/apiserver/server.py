@@ -12,6 +12,7 @@ from k3s.api.kinds import REGISTRY, Registry
 from k3s.apiserver import bootstrap
 from k3s.apiserver.admission.webhookclient import WebhookClient
 from k3s.apiserver.admits import Admits
+from k3s.apiserver.aggregation.aggregator import ALONE, Aggregator, Others
 from k3s.apiserver.authn import Authenticates
 from k3s.apiserver.authz import Authorizes
 from k3s.apiserver.cache import Cache
@@ -63,6 +64,8 @@ class ApiServerConfig:
     version: Mapping[str, str] = field(
         default_factory=lambda: {"major": "1", "minor": "36", "gitVersion": "v1.36.2+k3s1"}
     )
+    #: What other API servers have to know to believe this one: see `bootstrap.trust`; empty for nothing.
+    trust: Mapping[str, str] = field(default_factory=dict)
     stop_within_s: float = 5.0
     #: How long a request may take that is not meant to last, and how many may be under way (0: any number).
     request_s: float = 60.0
@@ -100,6 +103,9 @@ class ApiServer:
     `cache` is given by whoever needs it before the server is there: authentication, authorization, admission read it.
     """
 
+    _stopping = False
+    _documents: Documents | None = None
+
     def __init__(
         self,
         store: Store,
@@ -120,6 +126,7 @@ class ApiServer:
         debug: Mapping[str, Debug] | None = None,
         routes: Mapping[str, Route] | None = None,
         auditor: Auditor | None = None,
+        others: Others = ALONE,
     ) -> None:
         store = self._store = Datastore(store)
         self._config = config
@@ -135,12 +142,10 @@ class ApiServer:
         admission.attach(self.crud.commit)
         self._definitions = Definitions(self.registry, self.cache, self.crud, clock, self.strategies.forget)
         reads = Reads(self.cache, store, self._hub, conversions, entropy, config.watch_s)
-        renderer = Renderer(self.cache, clock)
         writes = Writes(self.crud, self.registry, clock, reviews)
         writes.serve(table(reads, writes, admission, issuer, nodes))
-        self._stopping = False
+        self._aggregator = Aggregator(self.registry, self.cache, self.crud, clock, others)
         self._checks = {"ping": _well, "log": _well, "etcd": self._store_check, **(checks or {})}
-        self._documents: Documents | None = None
         seating = Seating(config.reading_at_once + config.writing_at_once)
         fairness = Fairness(seating, self.metrics, self._stored, clock, config.request_s)
         self._meters = Meters(self.metrics, self.registry, self.cache, self._hub, fairness.measure)
@@ -151,7 +156,7 @@ class ApiServer:
             authorizer,
             reads,
             writes,
-            renderer,
+            Renderer(self.cache, clock),
             self._hub,
             plain,
             routes or {},
@@ -161,6 +166,7 @@ class ApiServer:
             Limits(config.request_s),
             Flows(self.cache, seating, clock.monotonic),
             fairness,
+            self._aggregator,
             auditor,
         )
         self._auditor = auditor
@@ -168,8 +174,7 @@ class ApiServer:
         # Most servers have nothing to say before the answer.
         app = self._front if config.origins or config.hsts or config.turns_away else self.pipeline.start
         self._http = HttpServer(app, clock, entropy, Compression())
-        #: Where it listens, known once it does.
-        self.ports: list[int] = []
+        self.ports: list[int] = []  # where it listens, known once it does
 
     def _plain(self, debug: Mapping[str, Debug], issuer: Issuer | None) -> Plain:
         """What is no object. A server that stops is alive, but not ready any more."""
@@ -199,7 +204,8 @@ class ApiServer:
         await self.cache.load(self._store)
         self._definitions.start()
         address, port = self._config.advertise
-        await bootstrap.ensure(self, address, port, self._config.service_cidrs[0])
+        await bootstrap.ensure(self, address, port, self._config.service_cidrs[0], self._config.trust)
+        await self._aggregator.start(self.itself())
 
     async def start(self) -> None:
         """Loads the state and listens. The store has to be open. Raises OSError, Unavailable."""
@@ -213,6 +219,7 @@ class ApiServer:
         await asyncio.sleep(self._config.linger_s)
         self._front.leaving = self._config.turns_away
         self._hub.close()
+        await self._aggregator.stop()
         await self._definitions.stop()
         await self._http.stop(self._config.stop_within_s, listening=self._config.turns_away)
         if self._auditor is not None:
@@ -240,7 +247,8 @@ class ApiServer:
             from k3s.apiserver.documents import documents
 
             host, port = self._config.advertise
-            self._documents = documents(self.registry, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+            at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            self._documents = documents(self.registry, at, self._aggregator)
         return self._documents
 
     def _stored(self, target: Target) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 # Reading stops when this many bytes wait: whoever sends faster than the other side reads has to wait.
 _HIGH_WATER = 256 * 1024
 _MAX_HEAD = 64 * 1024
+_CONNECT_S = 15.0
 
 
 class Duplex(asyncio.Protocol):
@@ -100,10 +101,14 @@ class Duplex(asyncio.Protocol):
         self._transport.close()
 
 
-async def connect(host: str, port: int, tls: ssl.SSLContext | None = None, timeout_s: float = 15.0) -> Duplex:
-    """A new connection. Raises OSError (also ssl.SSLError, TimeoutError)."""
+async def connect(host: str, port: int, tls: ssl.SSLContext | None = None, name: str | None = None) -> Duplex:
+    """A new connection; `name` is whom the certificate has to be of, if not of `host`.
+
+    Raises OSError (also ssl.SSLError, TimeoutError).
+    """
     loop = asyncio.get_running_loop()
-    _, duplex = await asyncio.wait_for(loop.create_connection(Duplex, host, port, ssl=tls), timeout_s)
+    connecting = loop.create_connection(Duplex, host, port, ssl=tls, server_hostname=name if tls else None)
+    _, duplex = await asyncio.wait_for(connecting, _CONNECT_S)
     return duplex
 
 

@@ -14,7 +14,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Trust and identity as files or as PEM text; all empty: the system's authorities and no certificate."""
+    """Trust and identity as files or as PEM text; all empty: the system's authorities and no certificate.
+
+    Without `verify` any server is taken for the right one.
+    """
 
     ca_pem: str = ""
     ca_file: str = ""
@@ -22,6 +25,7 @@ class Credentials:
     cert_file: str = ""
     key_pem: str = ""
     key_file: str = ""
+    verify: bool = True
 
 
 class TlsContext:
@@ -68,7 +72,10 @@ def _build(known: Credentials) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    if known.ca_pem or known.ca_file:
+    if not known.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif known.ca_pem or known.ca_file:
         context.load_verify_locations(cafile=known.ca_file or None, cadata=known.ca_pem or None)
     else:
         context.load_default_certs()

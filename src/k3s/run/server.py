@@ -20,9 +20,11 @@ from k3s.apiserver import identity, rbac_bootstrap
 from k3s.apiserver.admission import defaults as admission
 from k3s.apiserver.admission.settings import UNSAID
 from k3s.apiserver.admission.settings import Settings as AdmissionSettings
+from k3s.apiserver.aggregation.aggregator import Others
 from k3s.apiserver.audit.settings import AuditSettings, auditor
 from k3s.apiserver.authn import Authenticator, Credentials, parse_token_file
 from k3s.apiserver.authz import Authorizer
+from k3s.apiserver.bootstrap import trust
 from k3s.apiserver.cache import Cache
 from k3s.apiserver.conversion import computed
 from k3s.apiserver.expiry import Expiry
@@ -43,6 +45,7 @@ from k3s.base.story import Story
 from k3s.client.client import Client
 from k3s.client.local import LocalTransport
 from k3s.client.recorder import Recorder
+from k3s.client.tls import Credentials as ClientCredentials
 from k3s.client.transport import Transport
 from k3s.cluster.certs import (
     CLIENT_CA,
@@ -222,6 +225,11 @@ class ControlPlane:
                 hsts=config.hsts,
                 linger_s=config.linger_s,
                 turns_away=config.turns_away,
+                trust=trust(
+                    self.certificates.read(CLIENT_CA).decode(),
+                    self.certificates.read(REQUEST_HEADER_CA).decode(),
+                    sorted(self.authenticator.credentials.proxy_names),
+                ),
             ),
             self.authenticator,
             self.authorizer,
@@ -239,6 +247,12 @@ class ControlPlane:
             debug=self._debug(),
             routes=self._routes(),
             auditor=auditor(config.audit, self.clock, self.entropy) if config.audit is not None else None,
+            others=Others(
+                ClientCredentials(
+                    cert_file=str(self.certificates.path("client-auth-proxy")),
+                    key_file=str(self.certificates.path("client-auth-proxy.key")),
+                ),
+            ),
         )
 
     def client(self, user: identity.User) -> Client:

@@ -10,17 +10,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from k3s.api.errors import ApiError, OutcomeUnknown
-from k3s.api.kinds import builtin
 from k3s.api.object import Object, decode
+from k3s.apiserver import services
 from k3s.client.transport import Request
 
 if TYPE_CHECKING:
     from k3s.apiserver.cache import Reader
     from k3s.client.https import HttpsTransport
 
-SERVICE = builtin("v1", "Service")
-SLICE = builtin("discovery.k8s.io/v1", "EndpointSlice")
-_SERVICE_NAME = "kubernetes.io/service-name"
 # Configurations change rarely: more transports than this are left over from old ones.
 _MOST_TRANSPORTS = 64
 
@@ -69,33 +66,16 @@ class WebhookClient:
             if len(self._transports) >= _MOST_TRANSPORTS:
                 self._transports.clear()
             service = config.get("service")
-            address = (lambda: self.address(service)) if service else None
+            address = (lambda: self._address(service)) if service else None
             credentials = Credentials(ca_pem=_pem(bundle))
             found = self._transports[(base, bundle)] = HttpsTransport(base, credentials, address=address)
         return found
 
-    def address(self, service: Object) -> tuple[str, int]:
-        """Where a pod behind a Service listens, else the Service's own address. Raises CallFailed."""
-        namespace, name, port = service.get("namespace", ""), service.get("name", ""), service.get("port") or 443
-        found = self._reader.get(SERVICE, namespace, name)
-        if found is None:
-            raise CallFailed(f'service "{name}" not found')
-        spec = found["spec"]
-        if spec.get("type") == "ExternalName":
-            return str(spec.get("externalName", "")), int(port)
-        wanted = next((p for p in spec.get("ports") or () if p.get("port") == port), None)
-        if wanted is None:
-            raise CallFailed(f'no service port {port} found for service "{name}"')
-        for piece in self._reader.list(SLICE, namespace):
-            if (piece["metadata"].get("labels") or {}).get(_SERVICE_NAME) != name:
-                continue
-            ports = [p["port"] for p in piece.get("ports") or () if (p.get("name") or "") == (wanted.get("name") or "")]
-            for endpoint in piece.get("endpoints") or ():
-                if ports and (endpoint.get("conditions") or {}).get("ready") is not False:
-                    return str(endpoint["addresses"][0]), int(ports[0])
-        if not spec.get("selector") and spec.get("clusterIP") not in (None, "", "None"):
-            return str(spec["clusterIP"]), int(port)
-        raise CallFailed(f'no endpoints available for service "{name}"')
+    def _address(self, service: Object) -> tuple[str, int]:
+        try:
+            return services.address(self._reader, service)
+        except services.NoAddress as error:
+            raise CallFailed(str(error)) from None
 
 
 def _read(body: Any) -> Any:

@@ -1,0 +1,1 @@
+"""Group versions that others serve: APIService objects, whether they are available, and the way to them."""
