@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from k3s.kubelet import images, mounts, oci, pause
 from k3s.kubelet.containerd import Containerd, ContainerdConfig
@@ -50,8 +51,9 @@ def _network(bridge: str, subnet: str, folder: Path) -> str:
 
 
 @asynccontextmanager
-async def containerd(folder: Path) -> AsyncIterator[Running]:
-    """Starts containerd with everything below `folder`; ends all its containers at the end."""
+async def containerd(folder: Path, **programs: Any) -> AsyncIterator[Running]:
+    """Starts containerd with everything below `folder`; ends all its containers at the end. `programs` are fields of
+    its configuration, for others than the machine's."""
     number = os.getpid() % 200, next(_numbers) % 250
     bridge = f"kt{number[0]}x{number[1]}"
     config = ContainerdConfig(
@@ -60,6 +62,7 @@ async def containerd(folder: Path) -> AsyncIterator[Running]:
         cni_config=folder / "net.d",
         state=Path(f"/run/k3s-test-{os.getpid()}-{number[1]}"),
         stream_port=0,
+        **programs,
     )
     config.cni_config.mkdir(parents=True)
     (config.cni_config / "10-test.conflist").write_text(

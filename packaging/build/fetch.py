@@ -9,13 +9,13 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from build import archive
 from build.inputs import Input, LockError
 from build.store import Store
 
@@ -141,33 +141,23 @@ def _git(wanted: Input, scratch: Path) -> bytes:
     """The tree of one commit as a tar of fixed bytes."""
     clone = scratch / "clone"
     _run(wanted, ["git", "init", "-q", str(clone)], scratch)
-    _run(wanted, ["git", "fetch", "-q", "--depth=1", wanted.url, wanted.revision], clone)
-    _run(wanted, ["git", "checkout", "-q", "FETCH_HEAD"], clone)
-    if not wanted.leave_dot_git:
-        shutil.rmtree(clone / ".git")
+    # As single objects: how a server packs them is its own affair.
+    loose = ["-c", "fetch.unpackLimit=1000000000", "-c", "core.autocrlf=false"]
+    _run(wanted, ["git", *loose, "fetch", "-q", "--no-tags", "--depth=1", wanted.url, wanted.revision], clone)
+    _run(wanted, ["git", *loose, "checkout", "-q", "--detach", "FETCH_HEAD"], clone)
+    if wanted.leave_dot_git:
+        _only_content(clone / ".git")
     else:
-        # What differs from clone to clone: logs, the index with its times, hooks of the host's git.
-        for name in ("logs", "hooks", "index", "FETCH_HEAD", "config", "description", "info", "branches"):
-            path = clone / ".git" / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    return _tar(clone)
+        shutil.rmtree(clone / ".git")
+    return archive.tar(archive.members(clone))
 
 
-def _tar(folder: Path) -> bytes:
-    import io
-
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
-            info = archive.gettarinfo(path, path.relative_to(folder).as_posix())
-            info.mtime = info.uid = info.gid = 0
-            info.uname = info.gname = ""
-            info.mode = 0o755 if info.isdir() or info.mode & 0o100 else 0o644
-            if info.isfile():
-                archive.addfile(info, io.BytesIO(path.read_bytes()))
-            else:
-                archive.addfile(info)
-    return out.getvalue()
+def _only_content(folder: Path) -> None:
+    """Leaves of a repository what the commit determines: objects, HEAD and where history was cut. The index with its
+    times, logs, hooks and settings are the host's own."""
+    for path in folder.iterdir():
+        if path.name not in ("HEAD", "objects", "refs", "shallow"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _file(wanted: Input, scratch: Path) -> bytes:

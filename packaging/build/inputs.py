@@ -51,6 +51,11 @@ class Input:
         return f"{self.name} {self.version} ({self.kind}, {self.arch})"
 
     @property
+    def taken(self) -> str:
+        """What a stage sees of it: its bytes, and how they are laid out."""
+        return self.hash + "".join(f" {flag}" for flag in ("unpack", "strip_root") if getattr(self, flag))
+
+    @property
     def digest(self) -> str:
         """The SHA-256 of its bytes, in hexadecimal."""
         return base64.b64decode(self.hash.removeprefix("sha256-")).hex()

@@ -24,6 +24,7 @@ def stub(work: Work) -> None:
     (scratch / "zig/ziglang/zig").chmod(0o755)
     with tarfile.open(fileobj=io.BytesIO(work.input("zstandard"))) as sources:
         unpack.tar(sources, scratch / "zstd", lambda name: name.rpartition("/")[2] if "/zstd/" in name else None)
+    work.patch(scratch / "zstd")
     shutil.copytree(work.root / "packaging/launcher", scratch / "source")
     _compile(scratch, work.arch, work.out / "bin/k3s", "launcher.c", "../zstd/zstd.c")
     _compile(scratch, work.arch, work.out / "libexec/pause", "pause.c")

@@ -11,6 +11,7 @@ import tempfile
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,13 @@ def refreshed(wanted: Path, requirements: Path, store: Store) -> list[Input]:
     found: list[Input] = []
     for suite in rows.get("debian", ()):
         for package in suite["packages"]:
-            for arch in (ANY,) if package.get("any") else ARCHITECTURES:
+            for arch in _architectures(package):
                 found.append(_debian(suite["suite"], package, arch, store))
     for package in (package for table in rows.get("pypi", ()) for package in table["packages"]):
         found += _program(package, store)
+    for kind in ("npm", "url", "git", "file"):
+        for package in (package for table in rows.get(kind, ()) for package in table["packages"]):
+            found += [_as_it_is(kind, package, arch, store) for arch in _architectures(package)]
     for name, version in pinned(requirements):
         for arch in ARCHITECTURES:
             row = _pypi(name, version, arch, "", store)
@@ -57,8 +61,39 @@ def pinned(requirements: Path) -> Iterator[tuple[str, str]]:
         yield match.group(1), match.group(2)
 
 
+def _architectures(package: dict[str, Any]) -> tuple[str, ...]:
+    """Those that a package is wanted for: its `arch`, every one alike for `any`, else each."""
+    return (ANY,) if package.get("any") else tuple(package.get("arch", ARCHITECTURES))
+
+
+def _as_it_is(kind: str, package: dict[str, Any], arch: str, store: Store) -> Input:
+    """A row whose version is the one that is wanted. In an address or a file's name, {version} and {arch} stand for
+    themselves. Raises LockError that names the field."""
+    needed = {"url": ("url",), "git": ("url", "revision"), "file": ("url",), "npm": ()}[kind]
+    if missing := [name for name in ("name", "version", "licence", *needed) if not package.get(name)]:
+        raise LockError(f"wanted.toml: {kind} {package.get('name', 'without a name')} has no {missing[0]}")
+    name, version = package["name"], package["version"]
+    url = package.get("url", "").format(version=version, arch=arch)
+    file = {"git": f"{name}.tar", "npm": f"{name.strip('@').replace('/', '-')}-{version}.tgz"}.get(kind)
+    draft = Input(
+        kind,
+        name,
+        version,
+        arch,
+        file or url.partition("?")[0].rpartition("/")[2],
+        "sha256-",
+        package["licence"],
+        url=url,
+        revision=package.get("revision", ""),
+        **{flag: bool(package.get(flag)) for flag in ("unpack", "strip_root", "leave_dot_git")},
+    )
+    data = fetch.download(draft)
+    store.keep(data)
+    return replace(draft, hash=sri(data))
+
+
 def _with_arch(row: Input, arch: str) -> Input:
-    return Input(row.kind, row.name, row.version, arch, row.file, row.hash, row.licence, row.suite)
+    return replace(row, arch=arch)
 
 
 def _debian(suite: str, package: dict[str, Any], arch: str, store: Store) -> Input:
@@ -83,7 +118,7 @@ def _program(package: dict[str, Any], store: Store) -> Iterator[Input]:
         # A tool of the build runs on the machine that builds: its row is the one of amd64, the machine of releases.
         yield _with_arch(_pypi(name, version, "amd64", licence, store), ANY)
     else:
-        for arch in ARCHITECTURES:
+        for arch in _architectures(package):
             yield _pypi(name, version, arch, licence, store)
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from build import fetch
-from build.inputs import Input, LockError, pick
+from build import fetch, patches, unpack
+from build.inputs import ANY, Input, LockError, pick
 from build.store import Store, tree_hash, tree_size
 
 
@@ -28,6 +28,8 @@ class Stage:
     sources: tuple[str, ...] = ()
     #: Names of what the whole build was told and this stage depends on.
     facts: tuple[str, ...] = ()
+    #: Names of the lock that not every architecture has: taken where they are.
+    optional: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,17 @@ class Work:
     files: Mapping[str, Path]
     stages: Mapping[str, Path]
     facts: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""
+    patched: bool = False
+
+    def patch(self, folder: Path) -> None:
+        """Applies the patches of this stage to what it has unpacked. Raises LockError."""
+        patches.apply(patches.found(self.root, self.name), folder, self.name)
+        self.patched = True
+
+    def tree(self, name: str, folder: Path) -> None:
+        """The files of an input below a folder. Raises LockError."""
+        unpack.tree(self.rows[name], self.input(name), folder)
 
     def input(self, name: str) -> bytes:
         """The bytes of an input."""
@@ -95,14 +108,17 @@ class Builder:
         began = time.monotonic()
         found = self._store.stage(key)
         if found is None:
-            rows = {wanted: pick(self._rows, wanted, self._arch) for wanted in stage.inputs}
+            rows = self._inputs(stage)
             files = {wanted: fetch.get(row, self._store) for wanted, row in rows.items()}
             with self._store.making(key) as out:
                 stages = {need: built.folder for need, built in needs.items()}
                 try:
-                    stage.make(Work(self._arch, out, self._root, rows, files, stages, self._facts))
+                    work = Work(self._arch, out, self._root, rows, files, stages, self._facts, name)
+                    stage.make(work)
                 except OSError as error:
                     raise LockError(f"stage {name}: {error}") from error
+                if patches.found(self._root, name) and not work.patched:
+                    raise LockError(f"stage {name}: it has patches, but nothing that can be patched")
             folder = self._store.folder / "stages" / key
             self._store.know(key, {"hash": tree_hash(folder), "size": tree_size(folder)})
             found = self._store.stage(key)
@@ -113,12 +129,18 @@ class Builder:
         self._say(self.built[name])
         return self.built[name]
 
+    def _inputs(self, stage: Stage) -> dict[str, Input]:
+        there = {row.name for row in self._rows if row.arch in (self._arch, ANY)}
+        names = (*stage.inputs, *(name for name in stage.optional if name in there))
+        return {name: pick(self._rows, name, self._arch) for name in names}
+
     def _key(self, stage: Stage, needs: Mapping[str, Built]) -> str:
         parts = {
             "arch": self._arch,
             "code": {name: _digest(path) for name, path in sorted(_code(stage.make.__module__).items())},
             "name": stage.name,
-            "inputs": {name: pick(self._rows, name, self._arch).hash for name in stage.inputs},
+            "inputs": {name: row.taken for name, row in self._inputs(stage).items()},
+            "patches": [_digest(path) for path in patches.found(self._root, stage.name)],
             "needs": {name: built.hash for name, built in needs.items()},
             "sources": {path: _digest(self._root / path) for path in self._sources(stage)},
             "facts": {name: self._facts[name] for name in stage.facts},

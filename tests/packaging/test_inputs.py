@@ -5,15 +5,20 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
+import lzma
+import socketserver
 import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from build import fetch, inputs, unpack
+import zstandard
+from build import archive, fetch, inputs, refresh, unpack
+from build.archive import Member
 from build.inputs import Input, LockError, sri
 from build.stage import Builder, Stage, Work
 from build.store import Store, tree_hash
@@ -21,7 +26,7 @@ from build.store import Store, tree_hash
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def row(data: bytes, **more: str) -> Input:
+def row(data: bytes, **more: Any) -> Input:
     """An input by address."""
     made = Input("url", "thing", "1.0", "any", "thing.bin", sri(data), "MIT")
     return replace(made, **more)
@@ -41,7 +46,7 @@ def server(tmp_path: Path) -> Iterator[str]:
             pass
 
     listening = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=listening.serve_forever)
+    thread = threading.Thread(target=listening.serve_forever, args=(0.01,))
     thread.start()
     yield f"http://127.0.0.1:{listening.server_port}"
     listening.shutdown()
@@ -122,32 +127,62 @@ def test_what_has_vanished_names_the_remedy(tmp_path: Path, server: str) -> None
         fetch.get(row(b"content", url=f"{server}/gone"), Store(tmp_path / "store"))
 
 
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A repository with two commits, served on the loopback address; its address, and the older commit."""
+    origin = tmp_path / "repositories/origin"
+    origin.mkdir(parents=True)
+
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        return subprocess.run(["git", *who, *words], cwd=origin, check=True, capture_output=True, text=True).stdout
+
+    git("init", "-q")
+    git("config", "uploadpack.allowAnySHA1InWant", "true")
+    (origin / "file").write_text("text\n")
+    (origin / "run").write_text("#!/bin/sh\n")
+    (origin / "run").chmod(0o755)
+    (origin / "link").symlink_to("file")
+    git("add", ".")
+    git("commit", "-q", "-m", "x")
+    revision = git("rev-parse", "HEAD").strip()
+    (origin / "file").write_text("other\n")
+    git("commit", "-q", "-a", "-m", "y")
+    daemon = ["git", "daemon", "--inetd", "--export-all", f"--base-path={origin.parent}"]
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            subprocess.run(daemon, stdin=self.request, stdout=self.request, check=False)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = threading.Thread(target=listening.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"git://127.0.0.1:{listening.server_address[1]}/origin", revision
+        listening.shutdown()
+        thread.join()
+
+
 @pytest.mark.parametrize("leave", [False, True])
-def test_git_gives_the_same_bytes_each_time(tmp_path: Path, leave: bool) -> None:
+def test_git_gives_the_same_bytes_each_time(tmp_path: Path, repository: tuple[str, str], leave: bool) -> None:
     """A commit by its hash, with or without its .git folder, as a tar that does not depend on clone or time."""
-    origin = tmp_path / "origin"
-    origin.mkdir()
-    for command in (
-        ["git", "init", "-q"],
-        ["git", "config", "uploadpack.allowAnySHA1InWant", "true"],
-        ["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "x"],
-    ):
-        (origin / "file").write_text("text\n")
-        subprocess.run(command, cwd=origin, check=True)
-    subprocess.run(["git", "add", "."], cwd=origin, check=True)
-    subprocess.run(
-        ["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "y"], cwd=origin, check=True
-    )
-    revision = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=origin, text=True).strip()
-    wanted = row(b"", kind="git", url=str(origin), revision=revision)
-    wanted = replace(wanted, leave_dot_git=leave)
-    first = fetch.download(wanted)
-    with tarfile.open(fileobj=io.BytesIO(first)) as archive:
-        names = archive.getnames()
-    assert "file" in names
-    assert any(name.startswith(".git") for name in names) is leave
-    if not leave:
-        assert fetch.download(wanted) == first
+    address, revision = repository
+    wanted = replace(row(b"", kind="git", url=address, revision=revision), leave_dot_git=leave)
+    data = fetch.download(wanted)
+    assert fetch.download(wanted) == data
+    tree = tmp_path / "tree"
+    unpack.tree(wanted, data, tree)
+    assert (tree / "file").read_text() == "text\n" and (tree / "run").stat().st_mode & 0o100
+    assert (tree / "link").readlink() == Path("file")
+    assert (tree / ".git").exists() is leave
+    if leave:
+        told = subprocess.check_output(["git", "log", "--format=%H %s"], cwd=tree, text=True)
+        assert told == f"{revision} x\n"
+
+
+def test_a_commit_that_is_not_there(repository: tuple[str, str]) -> None:
+    """It has vanished, as a version may."""
+    with pytest.raises(fetch.Vanished, match=r"thing 1\.0"):
+        fetch.download(row(b"", kind="git", url=repository[0], revision="0" * 40))
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../out", "a/../../b", "a\\b"])
@@ -237,3 +272,158 @@ def test_the_hash_of_a_tree_sees_what_matters(tmp_path: Path) -> None:
 def test_a_digest_is_that_of_the_bytes() -> None:
     """The form in the lock and the name in the store say the same."""
     assert row(b"content").digest == hashlib.sha256(b"content").hexdigest()
+
+
+def _archive(names: dict[str, bytes | str], form: str) -> bytes:
+    """A tar (of a compression) or zip; a text is the target of a link."""
+    if form == "zip":
+        return archive.zipped({name: data for name, data in names.items() if isinstance(data, bytes)})
+    members = [
+        Member(name, link=data)
+        if isinstance(data, str)
+        else Member(name, data, mode=0o755 if name.endswith("run") else 0o644)
+        for name, data in names.items()
+    ]
+    packers = {"tar": bytes, "gz": archive.gzipped, "xz": lzma.compress, "zst": zstandard.ZstdCompressor().compress}
+    return packers[form](archive.tar(members))
+
+
+def _unpacked(folder: Path, wanted: Input, store: Store) -> dict[str, bytes]:
+    """What a stage finds of an input."""
+
+    def make(work: Work) -> None:
+        work.tree(wanted.name, work.out / "tree")
+
+    built = Builder([Stage("unpacked", make, (wanted.name,))], [wanted], store, "amd64", folder, {}).build("unpacked")
+    tree = built.folder / "tree"
+    return {path.relative_to(tree).as_posix(): path.read_bytes() for path in tree.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("form", ["tar", "gz", "xz", "zst", "zip"])
+def test_an_archive_by_its_address(tmp_path: Path, server: str, form: str) -> None:
+    """It is one file, or what is in it, or that without the one folder at its top: as its row says."""
+    data = _archive({"thing-1.0/src/main.c": b"int", "thing-1.0/run": b"#!"}, form)
+    (tmp_path / "served/thing.bin").write_bytes(data)
+    store = Store(tmp_path / "store")
+    wanted = row(data, url=f"{server}/thing.bin")
+    assert _unpacked(tmp_path, wanted, store) == {"thing.bin": data}
+    whole = replace(wanted, unpack=True)
+    assert set(_unpacked(tmp_path, whole, store)) == {"thing-1.0/src/main.c", "thing-1.0/run"}
+    stripped = replace(whole, strip_root=True)
+    assert _unpacked(tmp_path, stripped, store) == {"src/main.c": b"int", "run": b"#!"}
+    if form != "zip":
+        [tree] = (tmp_path / "store/stages").glob("*/tree/run")
+        assert tree.stat().st_mode & 0o111 and not (tree.parent / "src/main.c").stat().st_mode & 0o111
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ({"a/x": b"", "b/y": b""}, r"strip_root needs one folder at the top of thing.bin, not \['a', 'b'\]"),
+        ({"x": b""}, "strip_root needs one folder"),
+        ({"a/out": "/etc", "a/out/passwd": b"x"}, "leaves its folder by a link"),
+        ({"a/out": "../../..", "a/out/x": b"x"}, "leaves its folder by a link"),
+        ({"a/../../x": b""}, "leaves its folder"),
+    ],
+)
+def test_archives_that_are_refused(tmp_path: Path, server: str, names: dict[str, bytes | str], told: str) -> None:
+    """Several folders where one is to be left out; paths and links that lead out."""
+    data = _archive(names, "gz")
+    (tmp_path / "served/thing.bin").write_bytes(data)
+    wanted = row(data, url=f"{server}/thing.bin", unpack=True, strip_root=True)
+    with pytest.raises(LockError, match=told):
+        _unpacked(tmp_path, wanted, Store(tmp_path / "store"))
+
+
+def test_no_archive_at_all(tmp_path: Path, server: str) -> None:
+    """What is neither tar nor zip is named."""
+    (tmp_path / "served/thing.bin").write_bytes(b"text")
+    wanted = replace(row(b"text", url=f"{server}/thing.bin"), unpack=True)
+    with pytest.raises(LockError, match=r"thing 1\.0 .*: thing.bin is no tar or zip"):
+        _unpacked(tmp_path, wanted, Store(tmp_path / "store"))
+
+
+def test_wanted_addresses_are_pinned(tmp_path: Path, server: str, repository: tuple[str, str]) -> None:
+    """`make lock` takes url, git and file as wanted.toml has them, for each architecture or for all alike."""
+    for arch in ("amd64", "arm64"):
+        (tmp_path / f"served/tool-2.0-{arch}.bin").write_bytes(arch.encode())
+    (tmp_path / "local").write_bytes(b"local")
+    address, revision = repository
+    (tmp_path / "wanted.toml").write_text(
+        f"""
+[[url]]
+packages = [{{ name = "tool", version = "2.0", licence = "MIT", url = "{server}/tool-{{version}}-{{arch}}.bin" }}]
+[[git]]
+packages = [{{ name = "source", version = "1", licence = "MIT", any = true, url = "{address}", revision = "{revision}",
+leave_dot_git = true }}]
+[[file]]
+packages = [{{ name = "mine", version = "1", licence = "MIT", arch = ["arm64"], url = "{tmp_path}/local" }}]
+""".replace("\nleave_dot_git", " leave_dot_git")
+    )
+    (tmp_path / "none.lock").write_text("")
+    store = Store(tmp_path / "store")
+    rows = refresh.refreshed(tmp_path / "wanted.toml", tmp_path / "none.lock", store)
+    assert [(found.name, found.arch, found.file) for found in rows] == [
+        ("mine", "arm64", "local"),
+        ("source", "any", "source.tar"),
+        ("tool", "amd64", "tool-2.0-amd64.bin"),
+        ("tool", "arm64", "tool-2.0-arm64.bin"),
+    ]
+    (tmp_path / "lock.toml").write_text(inputs.dump(rows))
+    assert inputs.load(tmp_path / "lock.toml") == rows
+    assert rows[1].leave_dot_git and fetch.get(rows[1], store).read_bytes() == fetch.download(rows[1])
+    (tmp_path / "wanted.toml").write_text('[[git]]\npackages = [{ name = "x", version = "1", licence = "MIT" }]')
+    with pytest.raises(LockError, match=r"wanted.toml: git x has no url"):
+        refresh.refreshed(tmp_path / "wanted.toml", tmp_path / "none.lock", store)
+
+
+_PATCH = """--- a/file
++++ b/file
+@@ -1 +1 @@
+-{was}
++{now}
+"""
+
+
+def _patched(root: Path, store: Store, *, takes: bool = True) -> str:
+    def make(work: Work) -> None:
+        (work.out / "file").write_bytes(work.input("thing"))
+        if takes:
+            work.patch(work.out)
+
+    wanted = row(b"content\n")
+    store.add(wanted, b"content\n")
+    built = Builder([Stage("first", make, ("thing",))], [wanted], store, "amd64", root, {}).build("first")
+    return (built.folder / "file").read_text()
+
+
+def test_patches_of_a_stage(tmp_path: Path) -> None:
+    """They change what the stage has unpacked and cause it to be built again; one that does not fit is named, and so
+    is a stage that has no use for them."""
+    store = Store(tmp_path / "store")
+    assert _patched(tmp_path, store) == "content\n"
+    folder = tmp_path / "packaging/patches/first"
+    folder.mkdir(parents=True)
+    (folder / "1-better.patch").write_text(_PATCH.format(was="content", now="patched"))
+    assert _patched(tmp_path, store) == "patched\n"
+    with pytest.raises(LockError, match="stage first: it has patches, but nothing that can be patched"):
+        _patched(tmp_path, Store(tmp_path / "other"), takes=False)
+    (folder / "2-worse.patch").write_text(_PATCH.format(was="something else", now="x"))
+    with pytest.raises(LockError, match=r"stage first: 2-worse.patch does not fit(.|\n)*FAILED(.|\n)*Make it anew"):
+        _patched(tmp_path, store)
+
+
+def test_what_only_one_architecture_has(tmp_path: Path) -> None:
+    """An optional input is taken where the lock has it, and left out elsewhere."""
+    store = Store(tmp_path / "store")
+    rows = [row(b"x", arch="amd64")]
+    store.add(rows[0], b"x")
+
+    def make(work: Work) -> None:
+        (work.out / "names").write_text(" ".join(work.rows))
+
+    def names(arch: str) -> str:
+        built = Builder([Stage("some", make, optional=("thing",))], rows, store, arch, tmp_path, {}).build("some")
+        return (built.folder / "names").read_text()
+
+    assert (names("amd64"), names("arm64")) == ("thing", "")

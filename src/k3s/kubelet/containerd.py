@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 # Snapshotters for file systems that we do not use: each costs time at every start.
 _DISABLED = ("snapshotter.v1.aufs", "snapshotter.v1.btrfs", "snapshotter.v1.devmapper", "snapshotter.v1.zfs")
+# Runtimes with runc's command line, which need nothing but their program.
+_HANDLERS = ("crun",)
 _START_S = 60.0
 # The CRI part of containerd comes up a little after its socket; asked at these distances.
 _CRI_RETRY_S = 0.03
@@ -49,6 +51,8 @@ class ContainerdConfig:
     snapshotter: str = ""  # empty: overlayfs where it works, else native
     binary: str = "containerd"
     runc: str = "runc"
+    # Handlers that pods may choose (RuntimeClass) -> programs that stand in for runc.
+    handlers: Mapping[str, str] = field(default_factory=dict)
     stream_port: int = 10010
     selinux: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -99,7 +103,23 @@ disabled_plugins = [{disabled}]
 
 [{cri}.registry]
   config_path = "{config.config.parent / "certs.d"}"
+""" + "".join(_handler(cri, name, program) for name, program in sorted(config.handlers.items()))
+
+
+def _handler(cri: str, name: str, program: str) -> str:
+    return f"""
+[{cri}.containerd.runtimes.{name}]
+  runtime_type = "io.containerd.runc.v2"
+
+[{cri}.containerd.runtimes.{name}.options]
+  SystemdCgroup = false
+  BinaryName = "{program}"
 """
+
+
+def handlers_here() -> dict[str, str]:
+    """The handlers whose programs are on PATH, as upstream finds them (spec 5.2)."""
+    return {name: program for name in _HANDLERS if (program := shutil.which(name))}
 
 
 def overlay_works(folder: Path) -> bool:

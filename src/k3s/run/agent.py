@@ -24,7 +24,7 @@ from k3s.dns.service import Config as DnsConfig
 from k3s.dns.service import Dns
 from k3s.dns.upstream import Upstream
 from k3s.kubelet.authorizer import ApiAuthorizer
-from k3s.kubelet.containerd import ContainerdConfig
+from k3s.kubelet.containerd import ContainerdConfig, handlers_here
 from k3s.kubelet.documents import Documents, configuration
 from k3s.kubelet.engine import Engine, EngineConfig
 from k3s.kubelet.node import Identity
@@ -123,6 +123,7 @@ class Agent:
             cni_bin=cni_folder() or Path("/usr/lib/cni"),
             sandbox_image=config.pause_image,
             snapshotter="" if config.snapshotter == "overlayfs" else config.snapshotter,
+            handlers=handlers_here(),
         )
         endpoint = config.runtime_endpoint or f"unix://{containerd.socket}"
         files.write_changed(folder / "etc" / "crictl.yaml", f"runtime-endpoint: {endpoint}\n")

@@ -58,10 +58,13 @@ def test_a_mirror():
 
 def test_containerd_configuration():
     """The file is TOML with what k3s sets."""
-    config = ContainerdConfig(Path("/d/containerd"), Path("/d/etc/config.toml"), Path("/d/net.d"), runc="crun")
+    config = ContainerdConfig(
+        Path("/d/containerd"), Path("/d/etc/config.toml"), Path("/d/net.d"), runc="crun", handlers={"crun": "/x/crun"}
+    )
     found = tomllib.loads(config_text(config, snapshotter="native", restrict_oom=True))
     cri = found["plugins"]["io.containerd.grpc.v1.cri"]
     assert found["root"] == "/d/containerd" and found["grpc"]["address"] == "/run/k3s/containerd/containerd.sock"
+    assert cri["containerd"]["runtimes"]["crun"]["options"]["BinaryName"] == "/x/crun"
     assert cri["stream_server_port"] == "10010" and cri["restrict_oom_score_adj"] is True
     assert cri["containerd"]["snapshotter"] == "native" and cri["cni"]["conf_dir"] == "/d/net.d"
     assert cri["containerd"]["runtimes"]["runc"]["options"]["BinaryName"] == "crun"
