@@ -31,6 +31,7 @@ from k3s.api.validation import (
     podchanges,
     pods,
     quotas,
+    resourceslices,
     services,
     slices,
     storageclasses,
@@ -126,7 +127,7 @@ _UPDATE: dict[str, Update] = {
     "customresourcedefinitions.apiextensions.k8s.io": definitions.update,
     "resourceclaims.resource.k8s.io": devices.claim_update,
     "resourceclaimtemplates.resource.k8s.io": devices.claim_update,
-    "resourceslices.resource.k8s.io": devices.resource_slice_update,
+    "resourceslices.resource.k8s.io": resourceslices.resource_slice_update,
     # What may change depends on the path: its strategy's business.
     "certificatesigningrequests.certificates.k8s.io": lambda old, new: (),
 }

@@ -11,7 +11,7 @@ from typing import Any
 
 from k3s.api import names
 from k3s.api.object import Object
-from k3s.api.validation import certificates, devices, flowcontrol, hooks, policies
+from k3s.api.validation import certificates, devices, flowcontrol, hooks, policies, resourceslices
 from k3s.api.validation.causes import Causes, duplicate, each, invalid, joined, one_of, required, selector
 
 Spec = Mapping[str, Any]
@@ -239,5 +239,5 @@ CREATE: dict[str, Callable[[Object], Causes]] = {
     "resourceclaims.resource.k8s.io": devices.claim,
     "resourceclaimtemplates.resource.k8s.io": devices.template,
     "deviceclasses.resource.k8s.io": devices.device_class,
-    "resourceslices.resource.k8s.io": devices.resource_slice,
+    "resourceslices.resource.k8s.io": resourceslices.resource_slice,
 }
