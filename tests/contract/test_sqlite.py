@@ -329,6 +329,24 @@ def test_a_connection_that_went_wrong_is_made_anew_and_misses_nothing(path):
     with_store(path, body)
 
 
+def test_a_file_that_is_gone_is_not_made_anew(path):
+    """Its disk may have been taken away for repair: an empty datastore in its place would hide that."""
+
+    async def body(store):
+        await store.put("/a", b"1", 0)
+        for name in ("state.db", "state.db-wal", "state.db-shm"):
+            path.with_name(name).rename(path.with_name(f"{name}.away"))
+        store._suspect = True
+        with pytest.raises(Unavailable, match="Cannot open the datastore"):
+            await store.put("/b", b"1", 0)
+        assert not path.exists()
+        for name in ("state.db", "state.db-wal", "state.db-shm"):
+            path.with_name(f"{name}.away").rename(path.with_name(name))
+        assert await store.put("/b", b"1", 0) == 2
+
+    with_store(path, body)
+
+
 def test_what_is_no_database_is_left_alone_and_named(path):
     path.parent.mkdir(parents=True)
     path.write_bytes(b"This is a letter to my grandmother, and no database at all.\n" * 100)

@@ -11,11 +11,14 @@ import pytest
 
 from k3s.api.kinds import builtin
 from k3s.apiserver.cache import Bucket
-from k3s.apiserver.watch import LocalWatch
+from k3s.apiserver.watch import Begin, Hub, LocalWatch
 from k3s.controllers.execute import Written
 from k3s.controllers.runtime import Runner
 from k3s.kubelet.actions import PodActions
+from k3s.sim.audit import audit
 from k3s.sim.cluster import Shape
+from k3s.sim.disk import FAULTS, Session
+from k3s.sim.history import LOST, History
 from k3s.sim.invariants import WatchedStore
 from k3s.sim.seed import Outcome, play, play_many
 
@@ -159,3 +162,46 @@ def test_a_bookmark_that_promises_too_much_is_found(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(LocalWatch, "bookmark", lambda self, revision: bookmark(self, revision + 3))
     found = [str(failure) for seed in (1, 2) for failure in play(seed, None, ("job",)).failures]
     assert any("history" in text and ("was told of" in text or "told of" in text) for text in found), found
+
+
+@pytest.mark.slow
+def test_a_watch_that_begins_after_what_was_compacted_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instead of 410: the audit of the traffic's history sees the gap."""
+    from_log = Hub._from_log
+
+    async def silent(self: Hub, bucket: Bucket, revision: int) -> Begin:
+        return await from_log(self, bucket, max(revision, self._store.oldest()))
+
+    monkeypatch.setattr(Hub, "_from_log", silent)
+    found = [str(failure) for seed in (1, 2, 3) for failure in play(seed, None, ("job",)).failures]
+    assert any("was not told of" in text for text in found), found
+
+
+@pytest.mark.slow
+def test_a_late_commit_that_nobody_is_told_of_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit broke, and was made all the same: watchers have to hear of it once that shows."""
+    recovered = Session.recovered
+
+    def forgetful(self: Session) -> None:
+        self._late.clear()
+        recovered(self)
+
+    monkeypatch.setattr(Session, "recovered", forgetful)
+    assert any(play(seed, None, ("job",)).failures for seed in range(1, 6))
+
+
+@pytest.mark.slow
+def test_seeds_make_watchers_begin_again_and_commits_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    """History in the simulation is so short, and its disk so bad, that both happen in every few seeds."""
+    histories: list[History] = []
+
+    def noting(history: History) -> list[str]:
+        histories.append(history)
+        return audit(history)
+
+    monkeypatch.setattr("k3s.sim.seed.audit", noting)
+    told = [line.what for seed in (1, 2, 3) for line in play(seed, None, ("job",)).story if line.component == "sim"]
+    watches = [watch for history in histories for watch in history.watches]
+    assert sum(stretch.items is not None for watch in watches for stretch in watch.stretches[1:]) >= 10
+    assert {f"its disk {fault}" for fault in FAULTS} & set(told)
+    assert sum(operation.outcome == LOST for history in histories for operation in history.operations) > 10

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import uvloop
 from tests.torture import growth, power, storm
 
 
@@ -54,7 +55,9 @@ def _kill(folder: Path, kills: int, seed: int) -> tuple[object, list[str]]:
 
 
 def _growth(folder: Path, minutes: float, seed: int) -> tuple[object, list[str]]:
-    report = asyncio.run(growth.grow(folder, growth.Plan(seconds=minutes * 60), seed))
+    plan = growth.Plan(seconds=minutes * 60)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        report = runner.run(growth.grow(folder, plan, seed))
     return report, report.problems
 
 

@@ -23,6 +23,7 @@ from k3s.store.sql.sqlite import SqliteStore
 
 NAMESPACE = "torture"
 _DISK = {"full": FULL, "read-only": READ_ONLY, "sync fails": NO_SYNC}
+_BLOWS = (*["killed"] * 6, "frozen", *_DISK)
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Report:
 
 
 async def storm(
-    folder: Path, *, kills: int, seed: int, clients: int = 12, disk_faults: bool = True, pause_s: float = 0.03
+    folder: Path, *, kills: int, seed: int, clients: int = 12, disk_faults: bool = True, pause_s: float = 0.06
 ) -> Report:
     """Kills the server so many times, with other blows between, then audits."""
     began = time.monotonic()
@@ -72,7 +73,7 @@ async def storm(
         traffic.follow(server.client(), "lazy", lazy_s=20.0)
         while report.blows.get("killed", 0) < kills:
             await asyncio.sleep(0.05 + 0.7 * entropy.fraction())
-            blow = ("killed", "killed", "killed", "frozen", *_DISK)[entropy.below(7 if disk_faults else 4)]
+            blow = _BLOWS[entropy.below(len(_BLOWS) if disk_faults else 7)]
             report.blows[blow] = report.blows.get(blow, 0) + 1
             await _strike(server, disk, blow, entropy)
             if blow == "killed" and report.blows["killed"] % 10 == 0:
@@ -98,11 +99,11 @@ async def _strike(server: Server, disk: Faulty, blow: str, entropy: SeededEntrop
         await server.start()
     elif blow == "frozen":
         server.freeze()
-        await asyncio.sleep(1.5 * entropy.fraction())
+        await asyncio.sleep(entropy.fraction())
         server.thaw()
     else:
         disk.goes(_DISK[blow])
-        await asyncio.sleep(0.3 + entropy.fraction())
+        await asyncio.sleep(0.2 + 0.6 * entropy.fraction())
         if entropy.below(3) == 0:
             server.kill()
             disk.goes(WELL)

@@ -133,3 +133,71 @@ def test_a_disk_that_is_really_full(tmp_path: Path, small: Path) -> None:
             assert {f"m{number}" for number in range(made)} | {"before", "after"} <= names
 
     asyncio.run(main())
+
+
+class Image:
+    """A disk of its own, that the kernel makes read-only by itself as it does after an error of a real one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._image = folder / "image"
+        self.folder = folder / "image.mounted"
+        self.folder.mkdir()
+        with self._image.open("wb") as file:
+            file.truncate(64 << 20)
+        _run("mkfs.ext4", "-q", "-F", str(self._image))
+        self._mount()
+
+    def _mount(self) -> None:
+        _run("mount", "-o", "loop,errors=remount-ro", str(self._image), str(self.folder))
+
+    def fail(self) -> None:
+        """An error of the file system; from now on nothing is written, whoever has files open."""
+        device = Path(_run("findmnt", "-no", "SOURCE", str(self.folder)).strip())
+        Path(f"/sys/fs/ext4/{device.name}/trigger_fs_error").write_text("test")
+
+    def remove(self) -> None:
+        """Takes it away, though files are open."""
+        _run("umount", "-l", str(self.folder))
+
+    def repair(self) -> None:
+        """What was on it comes back on another disk, checked, at the same place."""
+        repaired = self._image.with_name("repaired")
+        _run("cp", str(self._image), str(repaired))
+        subprocess.run(["e2fsck", "-fy", str(repaired)], check=False, capture_output=True)
+        self._image = repaired
+        self._mount()
+
+
+def _run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Iterator[Image]:
+    made = Image(tmp_path)
+    yield made
+    subprocess.run(["umount", "-l", str(made.folder)], check=False)
+
+
+@pytest.mark.root
+def test_a_disk_that_really_becomes_read_only(tmp_path: Path, image: Image) -> None:
+    """The reason in words for clients and health checks, reads go on, and after the repair writes do, in one life."""
+
+    async def main() -> None:
+        async with serving(Server(tmp_path, image.folder / "data")) as client:
+            image.fail()
+            with pytest.raises(ServiceUnavailable, match="its disk or file is read-only"):
+                await client.create(MAP, config("refused"))
+            assert "its disk or file is read-only" in await readiness(client)
+            assert (await client.list(MAP, "default")).items[0]["metadata"]["name"] == "before"
+            image.remove()
+            with pytest.raises(ServiceUnavailable, match="Cannot open the datastore"):
+                await client.create(MAP, config("refused"))
+            image.repair()
+            await recovered(client)
+            await client.create(MAP, config("after"))
+            names = {item["metadata"]["name"] for item in (await client.list(MAP, "default")).items}
+            assert {"before", "after"} <= names
+            assert "refused" not in names
+
+    asyncio.run(main())

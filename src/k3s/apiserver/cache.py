@@ -142,8 +142,9 @@ class Change:
 class Bucket:
     """All objects under one prefix of the datastore."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, ring: int = RING) -> None:
         self.prefix = prefix
+        self._most = ring
         self.spaces: dict[str, dict[str, Item]] = {}
         self.count = 0
         self.version = 0
@@ -245,7 +246,7 @@ class Bucket:
     def remember(self, change: Change) -> None:
         """Keeps a change for watchers that resume."""
         self.ring.append(change)
-        if len(self.ring) > RING:
+        if len(self.ring) > self._most:
             self.ring_from = self.ring.popleft().revision
 
     def since(self, revision: int) -> list[Change] | None:
@@ -304,8 +305,9 @@ class Index:
 class Cache:
     """Every bucket, and the revision up to which they are true."""
 
-    def __init__(self, convert: Convert) -> None:
+    def __init__(self, convert: Convert, ring: int = RING) -> None:
         self.revision = 0
+        self._ring = ring
         self._buckets: dict[str, Bucket] = {}
         self._heads: dict[bytes, bytes] = {}
         self._fresh: dict[str, tuple[bytes, Object]] = {}
@@ -400,7 +402,7 @@ class Cache:
         prefix = key[:end]
         bucket = self._buckets.get(prefix)
         if bucket is None:
-            bucket = self._buckets[prefix] = Bucket(prefix)
+            bucket = self._buckets[prefix] = Bucket(prefix, self._ring)
             bucket.ring_from = self.revision
         namespace, _, name = key[end:].rpartition("/")
         return bucket, intern(namespace), name
@@ -411,7 +413,7 @@ class Cache:
         """The objects of a kind, whatever its version."""
         bucket = self._buckets.get(kind.storage_prefix)
         if bucket is None:
-            bucket = self._buckets[kind.storage_prefix] = Bucket(kind.storage_prefix)
+            bucket = self._buckets[kind.storage_prefix] = Bucket(kind.storage_prefix, self._ring)
             bucket.ring_from = self.revision
         return bucket
 

@@ -25,7 +25,7 @@ from k3s.apiserver.audit.settings import AuditSettings, auditor
 from k3s.apiserver.authn import Authenticator, Credentials, parse_token_file
 from k3s.apiserver.authz import Authorizer
 from k3s.apiserver.bootstrap import trust
-from k3s.apiserver.cache import Cache
+from k3s.apiserver.cache import RING, Cache
 from k3s.apiserver.conversion import computed
 from k3s.apiserver.expiry import Expiry
 from k3s.apiserver.nodeauthz import NodeAuthorizer
@@ -69,7 +69,7 @@ from k3s.run.roles import ControlPlaneRole
 from k3s.run.supervisor import Service, Supervisor
 from k3s.scheduler.service import NAME as SCHEDULER
 from k3s.scheduler.service import Scheduler
-from k3s.store.compaction import Compactor
+from k3s.store.compaction import KEEP_NEWEST, Compactor
 from k3s.store.interface import Store
 
 log = logging.getLogger(__name__)
@@ -113,6 +113,9 @@ class ServerConfig:
     linger_s: float = 0.0
     turns_away: bool = False
     compaction_s: float = 300.0
+    #: Revisions that compaction leaves, and changes of a kind that are kept for watches which resume.
+    history_kept: int = KEEP_NEWEST
+    cache_ring: int = RING
     admission: AdmissionSettings = UNSAID
     audit: AuditSettings | None = None
     api_audiences: tuple[str, ...] = ()  # empty: the issuer and k3s
@@ -175,7 +178,7 @@ class ControlPlane:
         self.story = Story()
         self.supervisor: Supervisor | None = None
         registry = REGISTRY.copy()
-        cache = Cache(computed(registry))
+        cache = Cache(computed(registry), self.config.cache_ring)
         self._service_key = certificates.read(SERVICE_KEY)
         self.authenticator = self._authenticator(cache, secrets)
         self.authorizer = Authorizer(Rbac(cache), NodeAuthorizer(cache, rbac_bootstrap.node_rules()))
@@ -349,7 +352,7 @@ class ControlPlane:
         if not self.config.compaction_s:
             ready()
             await asyncio.Event().wait()
-        await Compactor(self.store, every_s=self.config.compaction_s).run(ready)
+        await Compactor(self.store, every_s=self.config.compaction_s, keep=self.config.history_kept).run(ready)
 
     async def _run_expiry(self, ready: Callable[[], None]) -> None:
         await Expiry(self.api.cache, self.api.crud, _EVENT, self.config.event_ttl_s, self.clock).run(ready)

@@ -7,6 +7,7 @@ import asyncio
 from k3s.base.aio import Tasks
 from k3s.base.entropy import Entropy
 from k3s.sim.cluster import Node, SimCluster
+from k3s.sim.disk import FAULTS, WELL
 
 #: What can happen: (weight, name).
 _BLOWS = (
@@ -17,6 +18,7 @@ _BLOWS = (
     (2, "machine"),
     (4, "container"),
     (4, "compaction"),
+    (4, "disk"),
 )
 
 
@@ -52,10 +54,11 @@ class Chaos:
         await asyncio.sleep(least_s + (most_s - least_s) * self._entropy.fraction())
 
     async def _strike(self, what: str) -> None:
-        if what in ("server", "deciders"):
+        whole = {"server": self._server, "deciders": self._deciders, "disk": self._disk}
+        if what in whole:
             self._hurt.add(what)
             try:
-                await (self._server() if what == "server" else self._deciders())
+                await whole[what]()
             finally:
                 self._hurt.discard(what)
             return
@@ -77,7 +80,24 @@ class Chaos:
     async def _server(self) -> None:
         await self._cluster.crash_server()
         await self._for(0.5, 20)
+        # One that cannot write when it starts ends, and is started again until it can.
+        await self._cluster.disk.well()
         await self._cluster.start_server()
+
+    async def _disk(self) -> None:
+        fault = FAULTS[self._entropy.below(len(FAULTS))]
+        self._cluster.tell("store", f"its disk {fault}")
+        self._cluster.disk.goes(fault)
+        await self._for(0.5, 40)
+        self._cluster.tell("store", f"its disk {WELL}")
+        self._cluster.disk.goes(WELL)
+        # The datastore tries by itself every two seconds.
+        await self._for(0, 2)
+        self._recover()
+
+    def _recover(self) -> None:
+        if self._cluster.server is not None:
+            self._cluster.server.session.recovered()
 
     async def _compaction(self) -> None:
         """Forgets almost everything at once: whoever resumes from before has to begin again."""
@@ -132,6 +152,8 @@ class Chaos:
         """Ends what is going on and brings everything back that is down."""
         await self._tasks.close()
         cluster = self._cluster
+        cluster.disk.goes(WELL)
+        self._recover()
         if cluster.server is None:
             await cluster.start_server()
         elif cluster.server.deciders is None:

@@ -37,7 +37,8 @@ from k3s.kubelet.service import Kubelet, KubeletConfig
 from k3s.run.server import ControlPlane, ServerConfig
 from k3s.run.supervisor import Service, ServiceFailed, Supervisor
 from k3s.sim import loop as virtual
-from k3s.sim.faults import CALM, FaultyTransport, Session, Sky, Weather
+from k3s.sim.disk import Disk, Session
+from k3s.sim.faults import CALM, FaultyTransport, Sky, Weather
 from k3s.sim.invariants import Findings, Ledger, SharedObjects, WatchedStore
 from k3s.sim.pods import PodRules
 from k3s.store.interface import StoreError
@@ -201,7 +202,7 @@ class Server:
         self._cluster = cluster
         self.alive = True
         self._deciding: list[bool] = []
-        self.session = Session(cluster.store, cluster.sky)
+        self.session = Session(cluster.store, cluster.sky, cluster.disk)
         self.plane = ControlPlane(
             _config(),
             self.session,
@@ -315,6 +316,7 @@ class SimCluster:
         self.clock = LoopClock(EPOCH)
         self.entropy = SeededEntropy(f"cluster {seed}")
         self.sky = Sky(SeededEntropy(f"sky {seed}"), shape.weather)
+        self.disk = Disk(SeededEntropy(f"disk {seed}"))
         self.story = Story(1 << 16)
         self.findings = Findings(self.clock)
         self.store = shape.store()
@@ -391,6 +393,10 @@ def _config() -> ServerConfig:
         cluster_domain="cluster.local",
         flannel_backend="host-gw",
         service_ip="10.43.0.1",
+        # So little that whoever was away for half a minute may have to begin again.
+        compaction_s=10.0,
+        history_kept=20,
+        cache_ring=8,
     )
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong between the parts: slow, refused and lost requests, late and broken watches, a store that takes time.
+"""What goes wrong between the parts: slow, refused and lost requests, late and broken watches.
 
 The weather is one for the whole cluster and can change; chance comes from the seed.
 """
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from k3s.api.errors import ApiError, OutcomeUnknown, ServiceUnavailable, TooManyRequests
 from k3s.base.entropy import Entropy
 from k3s.client.transport import Request, Response, Transport, WatchEvent
-from k3s.store.interface import Entries, Entry, Events, Store, Subscriber, Unavailable
 
 _SAFE = ("GET", "HEAD")
 
@@ -109,79 +108,3 @@ class FaultyTransport:
     def _check_alive(self) -> None:
         if not self._alive():
             raise ServiceUnavailable("the process that sent this is gone")
-
-
-class Session:
-    """A Store as one process sees it: writes take time, and what the process had begun when it died never happens."""
-
-    def __init__(self, inner: Store, sky: Sky) -> None:
-        self._inner = inner
-        self._sky = sky
-        self.alive = True
-
-    async def open(self) -> None:
-        """Opens what it wraps."""
-        await self._inner.open()
-
-    async def close(self) -> None:
-        """Ends this session; the store goes on for the next."""
-        self.alive = False
-
-    def revision(self) -> int:
-        """The newest revision."""
-        return self._inner.revision()
-
-    def oldest(self) -> int:
-        """The oldest revision that can be read."""
-        return self._inner.oldest()
-
-    def problem(self) -> str:
-        """Why the last write could not be made."""
-        return self._inner.problem()
-
-    def subscribe(self, subscriber: Subscriber) -> None:
-        """Hands each new event to `subscriber`."""
-        self._inner.subscribe(subscriber)
-
-    async def put(self, key: str, value: bytes, expected: int) -> int:
-        """Writes a key. Raises KeyConflict, Unavailable."""
-        await self._write_lag()
-        revision = await self._inner.put(key, value, expected)
-        await self._write_lag()
-        return revision
-
-    async def delete(self, key: str, expected: int) -> int:
-        """Deletes a key. Raises KeyConflict, Unavailable."""
-        await self._write_lag()
-        revision = await self._inner.delete(key, expected)
-        await self._write_lag()
-        return revision
-
-    async def get(self, key: str, revision: int = 0) -> Entry | None:
-        """The key as of `revision`."""
-        self._check()
-        return await self._inner.get(key, revision)
-
-    async def list(self, prefix: str, revision: int = 0, after: str = "", limit: int = 0) -> tuple[int, Entries]:
-        """The entries with this prefix."""
-        self._check()
-        return await self._inner.list(prefix, revision, after, limit)
-
-    async def events(self, prefix: str, after: int, limit: int = 0) -> Events:
-        """The events after a revision."""
-        self._check()
-        return await self._inner.events(prefix, after, limit)
-
-    async def compact(self, revision: int) -> None:
-        """Forgets history before `revision`."""
-        self._check()
-        await self._inner.compact(revision)
-
-    async def _write_lag(self) -> None:
-        if self._sky.weather.write_s:
-            await asyncio.sleep(self._sky.weather.write_s * self._sky.entropy.fraction() / 2)
-        self._check()
-
-    def _check(self) -> None:
-        if not self.alive:
-            raise Unavailable("Cannot use the datastore: this process is gone")

@@ -73,10 +73,15 @@ def take_ownership(path: Path) -> int:
     return descriptor
 
 
-def open_writer(path: Path) -> Opened:
-    """Opens the file for writing; makes it and the schema when they are missing. Raises Unavailable."""
+def open_writer(path: Path, *, again: bool = False) -> Opened:
+    """Opens the file for writing; makes it and the schema when they are missing. Raises Unavailable.
+
+    `again`: it was open before, so a missing one is not made: its disk may be away, and be mounted again.
+    """
     try:
         if not path.exists():
+            if again:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
             _make_file(path)
         connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
@@ -170,7 +175,12 @@ def probe(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def is_read_only(path: Path) -> bool:
-    """Whether the disk of a file says that it is read-only."""
-    with contextlib.suppress(OSError):
-        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    """Whether the disk of a file says that it is read-only.
+
+    Asked by a change of its time: one that the kernel made read-only after an error does not say so in its flags.
+    """
+    try:
+        os.utime(path)
+    except OSError as error:
+        return error.errno == errno.EROFS
     return False

@@ -187,7 +187,7 @@ class SqliteStore:
         # While the log is copied upkeep would only make it longer.
         upkeep = self._upkeep.is_due() and not self._wal.copying
         if self._suspect and (self._pending or upkeep or self._probe):
-            self._hand_over(lambda: database.open_writer(self._path), self._reopened)
+            self._hand_over(lambda: database.open_writer(self._path, again=True), self._reopened)
         elif self._wal.rest_due:
             self._hand_over(lambda: checkpoint.copy(self._connection), lambda _, __: self._wal.emptied())
         elif upkeep:
@@ -362,6 +362,8 @@ class SqliteStore:
         self._connection.close()
         self._connection = opened.connection
         self._suspect = False
+        # The reader may have a file open that is not there any more: the disk may have been mounted anew.
+        self._renew_reader()
         # A commit that was reported as failed may have reached the disk after all.
         late = history.events(self._connection, "", self._revision, opened.revision, 0)
         if late:
@@ -399,8 +401,8 @@ class SqliteStore:
 
     def _copied(self, _: None, error: Exception | None) -> None:
         # An error is no write's: what could not be copied stays in the log, and the next writes meet the same disk.
-        if error is not None and self._reader is not None:
-            self._reader.submit(self._close_reader, lambda _, __: None)
+        if error is not None:
+            self._renew_reader()
         self._wal.copied()
         if self._open:
             self._schedule()
@@ -442,8 +444,8 @@ class SqliteStore:
         try:
             return await self._reading_thread().run(lambda: query(self._reader_connection()))  # type: ignore[no-any-return]
         except (sqlite3.Error, OSError) as error:
-            if self._reader is not None and not (isinstance(error, sqlite3.Error) and is_busy(error)):
-                self._reader.submit(self._close_reader, lambda _, __: None)
+            if not (isinstance(error, sqlite3.Error) and is_busy(error)):
+                self._renew_reader()
             raise unavailable("read", str(self._path), error) from error
 
     def _reading_thread(self) -> Worker:
@@ -455,6 +457,10 @@ class SqliteStore:
         if self._reading is None:
             self._reading = database.open_reader(self._path)
         return self._reading
+
+    def _renew_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.submit(self._close_reader, lambda _, __: None)
 
     def _close_reader(self) -> None:
         if self._reading is not None:
