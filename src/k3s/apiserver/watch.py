@@ -474,12 +474,14 @@ class Hub:
         changes: list[Change] = []
         last = revision
         while True:
+            # What is written while the log is read is not in the answer: it comes with the next one, or from the ring.
+            upto = self.cache.revision
             try:
                 events = await self._store.events(bucket.prefix, last)
             except Compacted as gone:
                 return Begin(0, error=too_old(revision, gone.oldest))
             changes += [self._change(bucket, event) for event in events]
-            last = max(last, self.cache.revision) if not events else events[-1].revision
+            last = events[-1].revision if events else max(last, upto)
             newer = bucket.since(last)
             if newer is not None:
                 return Begin(self.cache.revision, changes=[*changes, *newer])

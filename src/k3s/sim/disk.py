@@ -1,4 +1,4 @@
-"""The datastore as one process sees it: writes take time, what it had begun when it died never happens, the disk fails.
+"""The datastore as one process sees it: it takes time, what it had begun when it died never happens, the disk fails.
 
 The disk fails as the SQLite datastore meets it (decision 0014): a full one refuses; one that stalls lets writes wait; a
 commit that breaks is answered as uncertain, whether it was made shows once the file has been opened again, and until
@@ -113,7 +113,7 @@ class Session:
         return await self._commit(partial(self._inner.delete, key, expected))
 
     async def _commit(self, write: Callable[[], Awaitable[int]]) -> int:
-        await self._write_lag()
+        await self._lag(self._sky.weather.write_s / 2)
         await self._disk.moves()
         self._check()
         if self._disk.state == BROKEN and not self._doubtful:
@@ -121,7 +121,7 @@ class Session:
         self._check_disk()
         self.recovered()
         revision = await write()
-        await self._write_lag()
+        await self._lag(self._sky.weather.write_s / 2)
         return revision
 
     async def _break(self, write: Callable[[], Awaitable[int]]) -> None:
@@ -150,19 +150,23 @@ class Session:
 
     async def get(self, key: str, revision: int = 0) -> Entry | None:
         """The key as of `revision`."""
+        entry = await self._inner.get(key, revision)
         await self._told()
-        return await self._inner.get(key, revision)
+        return entry
 
     async def list(self, prefix: str, revision: int = 0, after: str = "", limit: int = 0) -> tuple[int, Entries]:
         """The entries with this prefix."""
+        found = await self._inner.list(prefix, revision, after, limit)
         await self._told()
-        return await self._inner.list(prefix, revision, after, limit)
+        return found
 
     async def events(self, prefix: str, after: int, limit: int = 0) -> Events:
         """The events after a revision."""
-        self._check()
         upto = self.revision()
-        return [event for event in await self._inner.events(prefix, after, limit) if event.revision <= upto]
+        # Read first, answered later: what is written meanwhile is not in it.
+        found = [event for event in await self._inner.events(prefix, after, limit) if event.revision <= upto]
+        await self._lag(self._sky.weather.read_s)
+        return found
 
     async def compact(self, revision: int) -> None:
         """Forgets history before `revision`. Raises Unavailable."""
@@ -175,11 +179,11 @@ class Session:
         """A read sees what the subscriber is not told of yet: its answer waits for that."""
         if self._late:
             await self._settled.wait()
-        self._check()
+        await self._lag(self._sky.weather.read_s)
 
-    async def _write_lag(self) -> None:
-        if self._sky.weather.write_s:
-            await asyncio.sleep(self._sky.weather.write_s * self._sky.entropy.fraction() / 2)
+    async def _lag(self, most_s: float) -> None:
+        if most_s:
+            await asyncio.sleep(most_s * self._sky.entropy.fraction())
         self._check()
 
     def _check(self) -> None:

@@ -18,7 +18,8 @@ _SAFE = ("GET", "HEAD")
 
 @dataclass(frozen=True, slots=True)
 class Weather:
-    """Seconds, and shares between 0 and 1. `lag_s` is each way of a request, `watch_lag_s` the most for an event."""
+    """Seconds, and shares between 0 and 1. `lag_s` is each way of a request, `watch_lag_s` the most for an event,
+    `write_s` and `read_s` the most that the datastore takes."""
 
     lag_s: tuple[float, float] = (0.0005, 0.025)
     watch_lag_s: float = 0.2
@@ -26,6 +27,7 @@ class Weather:
     lost: float = 0.03
     refused: float = 0.05
     write_s: float = 0.005
+    read_s: float = 1.0
 
 
 STORM = Weather()
