@@ -105,7 +105,7 @@ class Caller:
                 body += (await self.reader.readexactly(size + 2))[:-2]
             await self.reader.readexactly(2)
             return status, headers, body
-        return status, headers, await self.reader.readexactly(int(headers["content-length"]))
+        return status, headers, await self.reader.readexactly(int(headers.get("content-length", 0)))
 
     async def answer_head(self) -> tuple[int, dict[str, str]]:
         """Reads status and headers."""

@@ -57,6 +57,8 @@ _BETWEEN, _IN_HEAD, _IN_BODY = range(3)
 _LIMITS = (IDLE_S, HEADER_S, BODY_S)
 # Below this size one write of head and body together is cheaper than two.
 _JOIN_BELOW = 64 * 1024
+# Answers without a body do not tell its length either (RFC 9110, 8.6).
+_NO_BODY = frozenset({204, 304})
 # What is written of a large body at once.
 _PIECE = 48 * 1024
 
@@ -378,7 +380,9 @@ class Connection(asyncio.Protocol):
         head, body = self._head(answer), answer.body
         again = self._keep_alive and not self._server.stopping
         end = b"Content-Length: %d\r\n\r\n" if again else b"Connection: close\r\nContent-Length: %d\r\n\r\n"
-        if self._head_only:
+        if answer.status in _NO_BODY:
+            transport.write(head + (b"\r\n" if again else b"Connection: close\r\n\r\n"))
+        elif self._head_only:
             transport.write(head + end % len(body))
         elif len(body) < _JOIN_BELOW:
             transport.write(head + end % len(body) + bytes(body))
