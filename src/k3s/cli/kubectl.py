@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from k3s.base import bundle
+from k3s.base.clock import SystemClock
+from k3s.cli import programs
+from k3s.cli.complaint import complain
 from k3s.cli.main import fail
 
 _SYSTEM_KUBECONFIG = Path("/etc/rancher/k3s/k3s.yaml")
@@ -22,14 +23,18 @@ def find() -> str | None:
     import sysconfig  # slow to load, and the payload has been looked at
 
     locked = Path(sysconfig.get_path("scripts")) / "kubectl"
-    return str(locked) if locked.is_file() else shutil.which("kubectl")
+    return str(locked) if locked.is_file() else programs.find("kubectl")
 
 
 def kubeconfig() -> str:
-    """KUBECONFIG's default: the system's file when it exists, else the user's own (spec 1.1)."""
-    if _SYSTEM_KUBECONFIG.exists():
-        return str(_SYSTEM_KUBECONFIG)
-    return str(Path.home() / ".kube" / "k3s.yaml")
+    """KUBECONFIG's default: the system's file when it is there, else the user's own of a server without root. "" when
+    neither is there: then kubectl's own default holds, ~/.kube/config (k3s: HomeKubeConfig)."""
+    own = Path.home() / ".kube" / "k3s.yaml"
+    return next((str(path) for path in (_SYSTEM_KUBECONFIG, own) if os.path.exists(path)), "")
+
+
+def _chosen(args: Sequence[str]) -> bool:
+    return any(word == "--kubeconfig" or word.startswith("--kubeconfig=") for word in args)
 
 
 def main(args: Sequence[str]) -> NoReturn:
@@ -38,12 +43,14 @@ def main(args: Sequence[str]) -> NoReturn:
     if program is None:
         fail("Cannot find kubectl: reinstall the dependencies by removing the .venv folder and running ./k3s again", 1)
     env = dict(os.environ)
-    if not env.get("KUBECONFIG"):
-        path = kubeconfig()
+    if not env.get("KUBECONFIG") and not _chosen(args) and (path := kubeconfig()):
         env["KUBECONFIG"] = path
-        if os.path.exists(path) and not os.access(path, os.R_OK):
-            print(
-                f"k3s: Unable to read {path}: run as root, or start the server with --write-kubeconfig-mode=644",
-                file=sys.stderr,
+        if not os.access(path, os.R_OK):
+            # kubectl's own words do not tell the remedy.
+            complain(
+                "warning",
+                f"Unable to read {path}, please start server with --write-kubeconfig-mode or --write-kubeconfig-group "
+                "to modify kube config permissions",
+                SystemClock().now(),
             )
     os.execve(program, [program, *args], env)

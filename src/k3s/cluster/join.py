@@ -218,8 +218,13 @@ def node_password(folder: Path, entropy: Entropy) -> str:
         known = ""
     if not known:
         known = entropy.secret(16).hex()
-        files.write(path, known + "\n")
+        files.write(_open_to_all(folder) / "password", known + "\n")
     return known
+
+
+def _open_to_all(folder: Path) -> Path:
+    """Makes the folder so that it may be entered: beside it is the kubeconfig, which others may have been let read."""
+    return files.folder(folder, 0o755)
 
 
 def node_id(folder: Path, entropy: Entropy) -> str:
@@ -229,7 +234,7 @@ def node_id(folder: Path, entropy: Entropy) -> str:
         return path.read_text().strip()
     except FileNotFoundError:
         made = entropy.secret(4).hex()
-        files.write(path, made + "\n", 0o644)
+        files.write(_open_to_all(folder) / "id", made + "\n", 0o644)
         return made
 
 

@@ -271,12 +271,13 @@ def test_password_hash_as_k3s_writes_it() -> None:
 
 
 def test_machine_identity(tmp_path: Path) -> None:
-    """Password and id are made once."""
-    entropy = SeededEntropy(3)
-    assert node_password(tmp_path, entropy) == node_password(tmp_path, entropy)
-    assert node_id(tmp_path, entropy) == node_id(tmp_path, entropy)
-    assert len(node_id(tmp_path, entropy)) == 8
-    assert stat.S_IMODE((tmp_path / "password").stat().st_mode) == 0o600
+    """Password and id are made once, for root alone, in folders that do not hide what is beside them."""
+    entropy, folder = SeededEntropy(3), tmp_path / "rancher" / "node"
+    assert node_password(folder, entropy) == node_password(folder, entropy)
+    assert node_id(folder, entropy) == node_id(folder, entropy)
+    assert len(node_id(folder, entropy)) == 8
+    assert stat.S_IMODE((folder / "password").stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o755
 
 
 # Over the network

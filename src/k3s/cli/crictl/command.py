@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from k3s import VERSION
 from k3s.api import times
 from k3s.base.clock import SystemClock
+from k3s.cli.complaint import complain
 from k3s.cli.crictl import settings
 from k3s.cli.crictl.flags import Flag, Options, UsageError, parse
 from k3s.cli.crictl.gotemplate import TemplateError
 from k3s.cli.crictl.output import FormatError
-from k3s.cli.crictl.session import Failed, Session, complain, reason
+from k3s.cli.crictl.session import Failed, Session, reason
 from k3s.cli.crictl.verbs import GLOBAL, HELP, VERBS, Verb
 from k3s.kubelet.runtime.connection import Connection
 from k3s.kubelet.runtime.interface import RuntimeFailure

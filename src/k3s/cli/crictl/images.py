@@ -8,8 +8,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from k3s.cli.complaint import complain
 from k3s.cli.crictl import configs, gotemplate, output, words
-from k3s.cli.crictl.session import Failed, Session, complain, each, reason
+from k3s.cli.crictl.session import Failed, Session, each, reason
 from k3s.kubelet.runtime.interface import RuntimeFailure
 
 Item = Mapping[str, Any]

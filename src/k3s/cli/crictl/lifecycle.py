@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from k3s.cli.complaint import complain
 from k3s.cli.crictl import configs, images
 from k3s.cli.crictl.flags import UsageError
-from k3s.cli.crictl.session import Failed, Session, complain, each, reason
+from k3s.cli.crictl.session import Failed, Session, each, reason
 from k3s.kubelet.runtime.connection import REQUEST_S
 from k3s.kubelet.runtime.interface import RuntimeFailure
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from k3s.api import times
 from k3s.base.aio import Tasks
+from k3s.cli.complaint import complain
 from k3s.cli.crictl.flags import UsageError
-from k3s.cli.crictl.session import Failed, Session, complain
+from k3s.cli.crictl.session import Failed, Session
 from k3s.kubelet.logs import LogOptions, LogReader
 from k3s.kubelet.runtime.interface import RuntimeFailure
 

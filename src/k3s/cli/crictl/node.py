@@ -7,9 +7,10 @@ from typing import Any
 
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
+from k3s.cli.complaint import complain
 from k3s.cli.crictl import gotemplate, output, settings, words
 from k3s.cli.crictl.flags import UsageError
-from k3s.cli.crictl.session import Failed, Session, complain, reason
+from k3s.cli.crictl.session import Failed, Session, reason
 from k3s.kubelet.runtime.interface import RuntimeFailure
 
 

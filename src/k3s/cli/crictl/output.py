@@ -7,13 +7,13 @@ there, messages that were not sent are not (the JSON mapping of protobuf).
 from __future__ import annotations
 
 import base64
-import datetime
 import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from k3s.api import yamltext
+from k3s.cli.complaint import moment
 from k3s.cli.crictl import gotemplate
 from k3s.kubelet.runtime.connection import table
 
@@ -77,17 +77,7 @@ def struct(message: str, value: Mapping[str, Any]) -> dict[str, Any]:
 def status(message: str, value: Mapping[str, Any], moments: Mapping[str, int]) -> dict[str, Any]:
     """A status for inspecting: every field is there, and the fields of `moments` are times (nanoseconds; 0: never)."""
     made = {name: None for _, name, _, _ in _fields(message)} | plain(message, value)
-    return made | {name: moment(ns) for name, ns in moments.items()}
-
-
-def moment(ns: int) -> str:
-    """A time in this machine's zone, to the nanosecond, without zeros at the end."""
-    if not ns:
-        return _NEVER
-    local = datetime.datetime.fromtimestamp(ns // 10**9, datetime.UTC).astimezone()
-    fraction = f".{ns % 10**9:09d}".rstrip("0").rstrip(".")
-    zone = local.strftime("%z")
-    return local.strftime("%Y-%m-%dT%H:%M:%S") + fraction + ("Z" if zone == "+0000" else f"{zone[:3]}:{zone[3:]}")
+    return made | {name: moment(ns) if ns else _NEVER for name, ns in moments.items()}
 
 
 def with_info(value: Mapping[str, Any], info: Mapping[str, str]) -> dict[str, Any]:

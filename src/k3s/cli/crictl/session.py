@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,16 +52,6 @@ class Session:
         if format != "table":
             print(output.document(output.plain(message, value), format), end="")
         return format != "table"
-
-
-def complain(level: str, message: str, now: float) -> None:
-    """One line on the standard error: short for a person, with a time where a program reads it."""
-    if os.isatty(2):
-        print(f"{level.upper()[:4]}[0000] {message}", file=sys.stderr)
-        return
-    quoted = message.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    stamp = output.moment(int(now) * 10**9)
-    print(f'time="{stamp}" level={level} msg="{quoted}"', file=sys.stderr)
 
 
 def reason(failure: RuntimeFailure) -> str:

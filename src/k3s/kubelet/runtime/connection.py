@@ -75,8 +75,9 @@ class Connection:
                 "DEADLINE_EXCEEDED", f"Cannot {method}: the runtime did not answer in {timeout_s:g} s"
             ) from None
         except (OSError, StreamTerminatedError, ProtocolError) as error:
+            why = (error.strerror if isinstance(error, OSError) else None) or repr(error)
             raise RuntimeFailure(
-                "UNAVAILABLE", f"Cannot {method}: the runtime at {self.socket} is not reached: {error!r}"
+                "UNAVAILABLE", f"Cannot {method}: the runtime at {self.socket} is not reached: {why}"
             ) from None
 
     def stream(self, method: str, **request: Any) -> AsyncIterator[dict[str, Any] | None]:
