@@ -18,7 +18,7 @@ from k3s.api.object import Object
 from k3s.apiserver.cache import Reader
 from k3s.apiserver.forwarding import Body, Dialer, Place, converse
 from k3s.base.duplex import connect
-from k3s.base.message import Answer, Request
+from k3s.base.message import Answer, Chunks, Request
 
 _POD = builtin("v1", "Pod")
 _NODE = builtin("v1", "Node")
@@ -59,6 +59,15 @@ class Nodes:
         else:
             place = self._pod_place(namespace, name, subresource, query)
         return await self._forward(request, place)
+
+    async def fetch(self, node: str, path: str) -> bytes:
+        """A document of a node's kubelet. Raises ApiError."""
+        place = self._kubelet(node, path, [])
+        answer = await self._forward(Request("GET", path, {}), place)
+        if not isinstance(answer, Chunks):
+            raise InternalError(f"the kubelet of {node} answers {path} with another protocol")
+        pieces = [piece async for piece in answer.pieces]
+        return b"".join(pieces)
 
     # -- where to
 

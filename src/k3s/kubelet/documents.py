@@ -110,6 +110,8 @@ class Documents:
             pod_cpu.add(pod, namespace, by=usage.cpu_ns / 1e9)
             pod_memory.add(usage.memory_working_bytes, pod, namespace)
         node = self._host.machine().memory_bytes - self._host.memory_available()
+        node_cpu = registry.counter("node_cpu_usage_seconds_total", "Processor time of the node, in seconds.")
+        node_cpu.add(by=self._host.cpu_ns() / 1e9)
         registry.gauge("node_memory_working_set_bytes", "Working set of the node, in bytes.").set(node)
         registry.gauge("resource_scrape_error", "1 when something could not be read.").set(0)
         return _METRICS, registry.text().encode()
@@ -132,13 +134,14 @@ class Documents:
             for (namespace, name, uid), containers in sorted(used.items())
         ]
         available, disk = self._host.memory_available(), self._host.disk()
+        cpu = {"time": times.micro(self._clock.now()), "usageCoreNanoSeconds": self._host.cpu_ns()}
         memory = {
             "time": now,
             "availableBytes": available,
             "workingSetBytes": self._host.machine().memory_bytes - available,
         }
         fs = {"time": now, "capacityBytes": disk.capacity, "availableBytes": disk.available}
-        return JSON, encode({"node": {"nodeName": self._node, "memory": memory, "fs": fs}, "pods": pods})
+        return JSON, encode({"node": {"nodeName": self._node, "cpu": cpu, "memory": memory, "fs": fs}, "pods": pods})
 
     async def configz(self) -> Document:
         """The configuration in force."""
@@ -156,7 +159,7 @@ def _names(usage: Usage) -> tuple[str, str, str]:
 
 
 def _container_stats(name: str, usage: Usage) -> Object:
-    at = times.format(usage.at)
+    at = times.micro(usage.at)  # rates are made of this
     return {
         "name": name,
         "cpu": {"time": at, "usageCoreNanoSeconds": usage.cpu_ns},

@@ -29,6 +29,9 @@ class Host(Protocol):
     def memory_available(self) -> int:
         """Bytes of memory that can be had."""
 
+    def cpu_ns(self) -> int:
+        """Processor time used since the machine started, in nanoseconds."""
+
     def pids(self) -> tuple[int, int]:
         """How many process ids there may be, and how many are in use."""
 
@@ -65,6 +68,9 @@ class LinuxHost:
     def memory_available(self) -> int:
         return machine.memory_available()
 
+    def cpu_ns(self) -> int:
+        return machine.cpu_ns()
+
     def pids(self) -> tuple[int, int]:
         return machine.pids()
 
@@ -97,6 +103,7 @@ class FakeHost:
         self.cpus, self.memory_bytes = cpus, memory_bytes
         self.free_memory = memory_bytes // 2
         self.free_disk = 80 << 30
+        self.used_cpu_ns = 0
 
     def machine(self) -> Machine:
         return Machine(self.cpus, self.memory_bytes, "fake", "fake", "fake", "6.1", "Fake Linux", "amd64")
@@ -106,6 +113,9 @@ class FakeHost:
 
     def memory_available(self) -> int:
         return self.free_memory
+
+    def cpu_ns(self) -> int:
+        return self.used_cpu_ns
 
     def pids(self) -> tuple[int, int]:
         return 32768, 100

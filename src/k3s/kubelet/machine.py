@@ -87,6 +87,13 @@ def memory_available() -> int:
     return _meminfo()["MemAvailable"]
 
 
+def cpu_ns() -> int:
+    """Processor time that all of the machine has used since it started, in nanoseconds."""
+    user, nice, system, _idle, _waiting, *rest = map(int, _text("/proc/stat").split("\n", 1)[0].split()[1:])
+    # Interrupts and what a hypervisor took count as used; guests are in `user` already.
+    return (user + nice + system + sum(rest[:3])) * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
+
+
 def disk(path: Path) -> Disk:
     """The file system of `path`. Raises OSError."""
     found = os.statvfs(path)

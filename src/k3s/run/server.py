@@ -20,7 +20,9 @@ from k3s.apiserver import identity, rbac_bootstrap
 from k3s.apiserver.admission import defaults as admission
 from k3s.apiserver.admission.settings import UNSAID
 from k3s.apiserver.admission.settings import Settings as AdmissionSettings
+from k3s.apiserver.aggregation import metrics
 from k3s.apiserver.aggregation.aggregator import Others
+from k3s.apiserver.aggregation.metrics import Metrics
 from k3s.apiserver.audit.settings import AuditSettings, auditor
 from k3s.apiserver.authn import Authenticator, Credentials, parse_token_file
 from k3s.apiserver.authz import Authorizer
@@ -76,7 +78,6 @@ log = logging.getLogger(__name__)
 
 _MANAGER = identity.authenticated("system:kube-controller-manager")
 _SCHEDULER = identity.authenticated("system:kube-scheduler")
-_SERVICE = builtin("v1", "Service")
 _NODE = builtin("v1", "Node")
 _EVENT = builtin("v1", "Event")
 DNS_SERVICE = "kube-dns"
@@ -211,6 +212,10 @@ class ControlPlane:
             self.certificates.path("client-kube-apiserver"),
             self.certificates.path("client-kube-apiserver.key"),
         )
+        nodes = Nodes(cache, kubelet_tls)
+        backends = (
+            {} if "metrics-server" in config.disabled else {metrics.SERVICE: Metrics(cache, nodes.fetch, self.clock)}
+        )
         return ApiServer(
             self.store,
             ApiServerConfig(
@@ -244,7 +249,7 @@ class ControlPlane:
             registry=registry,
             cache=cache,
             issuer=self._issuer,
-            nodes=Nodes(cache, kubelet_tls),
+            nodes=nodes,
             reviews=Reviews(self.authenticator, self.authorizer, self.clock),
             checks=self._checks(),
             debug=self._debug(),
@@ -255,6 +260,7 @@ class ControlPlane:
                     cert_file=str(self.certificates.path("client-auth-proxy")),
                     key_file=str(self.certificates.path("client-auth-proxy.key")),
                 ),
+                backends,
             ),
         )
 
@@ -362,10 +368,10 @@ class ControlPlane:
 
     async def _run_packaged(self, ready: Callable[[], None]) -> None:
         """Makes the packaged objects of k3s that are missing; stays, because no service may end."""
-        wanted = [] if "coredns" in self.config.disabled else [dns_service(self.config)]
-        for service in wanted:
-            if self.api.reader.get(_SERVICE, objects.namespace(service), objects.name(service)) is None:
-                await self._itself.create(_SERVICE, service)
+        for wanted in packaged(self.config):
+            kind = builtin(wanted["apiVersion"], wanted["kind"])
+            if self.api.reader.get(kind, objects.namespace(wanted), objects.name(wanted)) is None:
+                await self._itself.create(kind, wanted)
         ready()
         await asyncio.Event().wait()
 
@@ -413,6 +419,12 @@ class ControlPlane:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._recorder.run())
             group.create_task(self._scheduler.run(ready))
+
+
+def packaged(config: ServerConfig) -> list[Object]:
+    """What k3s brings along, but for what is disabled."""
+    found = [] if "coredns" in config.disabled else [dns_service(config)]
+    return found if "metrics-server" in config.disabled else [*found, metrics.api_service(), metrics.reader_role()]
 
 
 def dns_service(config: ServerConfig) -> Object:
