@@ -33,7 +33,8 @@ def build(store: MemoryStore, **more: Any) -> ApiServer:
     clock, entropy = more.pop("clock", None) or SystemClock(), SeededEntropy(1)
     registry = REGISTRY.copy()
     cache = Cache(computed(registry))
-    authenticator = Authenticator(Credentials(static={"adm": ADMIN, "ali": ALICE}, anonymous=True), cache, clock)
+    credentials = Credentials(static={"adm": ADMIN, "ali": ALICE}, anonymous=True)
+    authenticator = Authenticator(credentials, cache, clock, sources=more.pop("sources", ()))
     authorizer = Authorizer(Rbac(cache), NodeAuthorizer(cache, rbac_bootstrap.node_rules()))
     return ApiServer(
         store,

@@ -11,9 +11,9 @@ import csv
 import hashlib
 import hmac
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 
 from k3s.api import times
@@ -22,7 +22,7 @@ from k3s.api.kinds import builtin
 from k3s.apiserver import identity
 from k3s.apiserver.authz import Attributes
 from k3s.apiserver.identity import User
-from k3s.apiserver.tokens import BadToken, Verifier
+from k3s.apiserver.tokens import BadToken, ForeignToken, Verifier
 from k3s.base.clock import Clock
 from k3s.base.message import PeerCertificate
 
@@ -32,15 +32,40 @@ if TYPE_CHECKING:
 SECRET = builtin("v1", "Secret")
 #: What may be asked without credentials; RBAC still decides.
 NAMED_PATHS = frozenset({"/livez", "/readyz", "/healthz"})
+# A token that nobody knew is asked about again after so long; so many answers are kept.
+_REFUSED_S, _MOST_LOOKED_UP = 5.0, 4096
 _BOOTSTRAP_TOKEN = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})")
 _BOOTSTRAP_GROUP = re.compile(r"system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]")
+
+
+class Pending(Exception):
+    """Somebody outside has to be asked first: who awaits `work`, which never fails, gets an answer the next time."""
+
+    def __init__(self, work: Coroutine[Any, Any, None]) -> None:
+        super().__init__("the token is being looked up")
+        self.work = work
+
+
+class TokenSource(Protocol):
+    """Who knows tokens that this server did not make; `ttl_s` is how long an answer counts."""
+
+    ttl_s: float
+
+    def takes(self, token: str) -> bool:
+        """Whether the token may be one of its own; free of effects."""
+
+    async def user(self, token: str, audiences: Sequence[str]) -> User | None:
+        """Whom a token stands for, for one of the audiences; None for a bad one. Never fails."""
 
 
 class Authenticates(Protocol):
     """The question that the pipeline asks once per request."""
 
     def authenticate(self, headers: Mapping[str, str], peer: PeerCertificate | None) -> User | None:
-        """The sender; None without credentials; raises Unauthorized for bad ones. Header names are lower case."""
+        """The sender; None without credentials; raises Unauthorized for bad ones, Pending for those to look up.
+
+        Header names are lower case.
+        """
 
     def without_credentials(self, path: str) -> User:
         """The user of a request that brought no credentials; raises Unauthorized where that is not allowed."""
@@ -54,6 +79,7 @@ class Credentials:
     that TLS verifies are no identity. `proxies`: common names of the request-header CA: its certificates for one of
     `proxy_names` make a front proxy, whose X-Remote headers say who asks. `static`: users by token (see
     `parse_token_file`).
+    `public`: the paths that anybody may ask, where anonymous requests are off.
     `passwords`: k3s users by name with the secrets that are good for them and their groups, for supervisor routes only.
     """
 
@@ -63,14 +89,22 @@ class Credentials:
     static: Mapping[str, User] = field(default_factory=dict)
     passwords: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=dict)
     anonymous: bool = False
+    public: frozenset[str] = NAMED_PATHS
 
 
 class Authenticator:
     """All ways to say who one is, in upstream's order: front proxy, certificate, then bearer token."""
 
     def __init__(
-        self, credentials: Credentials, reader: Reader, clock: Clock, verifier: Verifier | None = None
+        self,
+        credentials: Credentials,
+        reader: Reader,
+        clock: Clock,
+        verifier: Verifier | None = None,
+        sources: Sequence[TokenSource] = (),
     ) -> None:
+        self._sources = sources
+        self._looked_up: dict[tuple[bytes, tuple[str, ...]], tuple[User | None, float]] = {}
         self.credentials = credentials
         self._reader = reader
         self._clock = clock
@@ -104,7 +138,7 @@ class Authenticator:
 
     def without_credentials(self, path: str) -> User:
         """The anonymous user; raises Unauthorized unless anonymous requests are on or the path is a public one."""
-        if self.credentials.anonymous or path in NAMED_PATHS:
+        if self.credentials.anonymous or path in self.credentials.public:
             return identity.anonymous()
         raise Unauthorized("Unauthorized")
 
@@ -116,22 +150,51 @@ class Authenticator:
     def review(self, token: str, audiences: Sequence[str] = ()) -> tuple[User, tuple[str, ...]] | None:
         """The user of a bearer token and the audiences it is good for; None for a bad token.
 
-        Tokens without audiences of their own are good for those of this API server.
+        Tokens without audiences of their own are good for those of this API server. Raises Pending.
         """
         if not token:
             return None
         user = self._static.get(_digest(token)) or self._of_bootstrap(token)
         if user is not None:
-            own = () if self._verifier is None else self._verifier.given
-            shared = tuple(audience for audience in audiences or own if audience in own)
-            return None if audiences and not shared else (user, shared)
-        if self._verifier is None:
+            return self._for_own(user, audiences)
+        if self._verifier is not None:
+            try:
+                session = self._verifier.verify(token, audiences)
+                return session.user, session.audiences
+            except ForeignToken:
+                pass  # somebody else may know it
+            except BadToken:
+                return None  # the caller says Unauthorized; upstream does not tell a client why either
+        if not any(source.takes(token) for source in self._sources):
             return None
-        try:
-            session = self._verifier.verify(token, audiences)
-        except BadToken:
-            return None  # the caller says Unauthorized; upstream does not tell a client why either
-        return session.user, session.audiences
+        user = self._known_elsewhere(token, audiences)
+        return None if user is None else self._for_own(user, audiences)
+
+    def _for_own(self, user: User, audiences: Sequence[str]) -> tuple[User, tuple[str, ...]] | None:
+        own = () if self._verifier is None else self._verifier.given
+        shared = tuple(audience for audience in audiences or own if audience in own)
+        return None if audiences and not shared else (user, shared)
+
+    def _known_elsewhere(self, token: str, audiences: Sequence[str]) -> User | None:
+        """What a source said of a token not long ago. Raises Pending when that has to be asked."""
+        wanted = tuple(audiences) or (() if self._verifier is None else tuple(self._verifier.given))
+        key = (_digest(token), wanted)
+        known = self._looked_up.get(key)
+        if known is None or known[1] <= self._clock.monotonic():
+            raise Pending(self._look_up(token, key))
+        return known[0]
+
+    async def _look_up(self, token: str, key: tuple[bytes, tuple[str, ...]]) -> None:
+        found, ttl_s = None, _REFUSED_S
+        for source in self._sources:
+            if source.takes(token):
+                found = await source.user(token, key[1])
+                ttl_s = source.ttl_s if found is not None else ttl_s
+            if found is not None:
+                break
+        if len(self._looked_up) >= _MOST_LOOKED_UP:
+            self._looked_up.clear()
+        self._looked_up[key] = (found, self._clock.monotonic() + ttl_s)
 
     def _of_certificate(self, peer: PeerCertificate) -> User | None:
         user = self._certificates.get(peer)

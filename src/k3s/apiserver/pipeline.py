@@ -17,7 +17,7 @@ from k3s.api.kinds import Kind, Registry
 from k3s.api.object import Object
 from k3s.apiserver.aggregation.aggregator import Aggregator
 from k3s.apiserver.audit.record import Broken, Record
-from k3s.apiserver.authn import Authenticates, impersonated
+from k3s.apiserver.authn import Authenticates, Pending, impersonated
 from k3s.apiserver.authz import Attributes, Authorizes, refusal
 from k3s.apiserver.call import Call
 from k3s.apiserver.fairness import Fairness, seated
@@ -110,7 +110,10 @@ class Pipeline:
             route = self._route(target.path) if self._routes else None
             if route is not None:
                 return self._guard(route(request, target), target, media, began, None, None)
-            user = self._authenticate(request, target)
+            try:
+                user = self._authenticate(request, target)
+            except Pending as pending:
+                return self._when_known(pending.work, request)
             flow = self._flows.of(user, target.info)
             if flow is not None:
                 request.lines += flow.lines
@@ -146,6 +149,11 @@ class Pipeline:
             return self._seen(self._renderer.error(error, media), target, began)
         except Exception:
             return self._seen(self._broken(target), target, began)
+
+    async def _when_known(self, work: Coroutine[Any, Any, None], request: Request) -> Answer:
+        await work
+        answer = self._start(request)
+        return await answer if isinstance(answer, Awaitable) else answer
 
     async def _later(self, call: Call, work: Awaitable[Result]) -> Answer:
         try:

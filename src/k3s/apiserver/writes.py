@@ -12,6 +12,7 @@ from k3s.api.kinds import Kind, Registry
 from k3s.api.object import Object, encode
 from k3s.apiserver import body as bodies
 from k3s.apiserver import deletion, identity, written
+from k3s.apiserver.authn import Pending
 from k3s.apiserver.call import Call
 from k3s.apiserver.crud import Crud, Outcome
 from k3s.apiserver.identity import User
@@ -31,7 +32,7 @@ class Answers(Protocol):
         """Whether a kind is one of them."""
 
     def create(self, kind: Kind, obj: Object, user: User, namespace: str = "") -> Object:
-        """The answer; raises ApiError."""
+        """The answer; raises ApiError, Pending."""
 
 
 class Patcher(NamedTuple):
@@ -76,8 +77,18 @@ class Writes:
             return self._components(call)
         if self._reviews is None or verb != "create" or not self._reviews.answers(kind):
             raise MethodNotAllowed("the server does not allow this method on the requested resource", {})
-        obj = self.object(call, self.context(call))
-        return One(kind, None, self._reviews.create(kind, obj, call.user, call.namespace), 201)
+        return self._reviewed(call, self._reviews, self.object(call, self.context(call)))
+
+    def _reviewed(self, call: Call, reviews: Answers, obj: Object) -> Result | Awaitable[Result]:
+        try:
+            return One(call.kind, None, reviews.create(call.kind, obj, call.user, call.namespace), 201)
+        except Pending as pending:
+            return self._reviewed_later(pending, call, reviews, obj)
+
+    async def _reviewed_later(self, pending: Pending, call: Call, reviews: Answers, obj: Object) -> Result:
+        await pending.work
+        found = self._reviewed(call, reviews, obj)
+        return await found if isinstance(found, Awaitable) else found
 
     def _components(self, call: Call) -> Result:
         """What is left of component statuses: an empty list."""

@@ -16,7 +16,7 @@ from k3s import VERSION
 from k3s.api import object as objects
 from k3s.api.kinds import REGISTRY, Registry, builtin
 from k3s.api.object import Object, encode
-from k3s.apiserver import identity, rbac_bootstrap
+from k3s.apiserver import identity, rbac_bootstrap, tokensources
 from k3s.apiserver.admission import defaults as admission
 from k3s.apiserver.admission.settings import UNSAID
 from k3s.apiserver.admission.settings import Settings as AdmissionSettings
@@ -24,7 +24,7 @@ from k3s.apiserver.aggregation import metrics
 from k3s.apiserver.aggregation.aggregator import Others
 from k3s.apiserver.aggregation.metrics import Metrics
 from k3s.apiserver.audit.settings import AuditSettings, auditor
-from k3s.apiserver.authn import Authenticator, Credentials, parse_token_file
+from k3s.apiserver.authn import NAMED_PATHS, Authenticator, Credentials, Pending, parse_token_file
 from k3s.apiserver.authz import Authorizer
 from k3s.apiserver.bootstrap import trust
 from k3s.apiserver.cache import RING, Cache
@@ -39,6 +39,7 @@ from k3s.apiserver.rsa import Signer
 from k3s.apiserver.server import ApiServer, ApiServerConfig
 from k3s.apiserver.tokens import Issuer, Verifier
 from k3s.apiserver.tokens import settings as token_settings
+from k3s.apiserver.tokensources import SourceSettings
 from k3s.apiserver.virtual import Reviews
 from k3s.base.clock import Clock
 from k3s.base.entropy import Entropy
@@ -118,6 +119,7 @@ class ServerConfig:
     history_kept: int = KEEP_NEWEST
     cache_ring: int = RING
     admission: AdmissionSettings = UNSAID
+    tokens: SourceSettings = tokensources.NONE
     audit: AuditSettings | None = None
     api_audiences: tuple[str, ...] = ()  # empty: the issuer and k3s
     disabled: frozenset[str] = frozenset()
@@ -193,17 +195,20 @@ class ControlPlane:
     def _authenticator(self, cache: Cache, secrets: Secrets) -> Authenticator:
         config = self.config
         static = parse_token_file(Path(config.token_auth_file).read_text()) if config.token_auth_file else {}
+        said, paths = config.tokens.tokens.anonymous, config.tokens.tokens.anonymous_paths
         credentials = Credentials(
             authorities=authority_names(self.certificates.path(CLIENT_CA)),
             proxies=authority_names(self.certificates.path(REQUEST_HEADER_CA)),
             static=static,
             passwords=secrets.passwords(),
-            anonymous=config.anonymous_auth,
+            anonymous=config.anonymous_auth if said is None else said and not paths,
+            public=NAMED_PATHS if said is None else paths,
         )
         tokens = token_settings(config.cluster_domain, config.api_audiences)
         self._issuer = Issuer(cache, Signer(self._service_key), tokens, self.clock, self.entropy)
         verifier = Verifier(cache, [Signer(self._service_key).public], tokens, self.clock)
-        return Authenticator(credentials, cache, self.clock, verifier)
+        others = tokensources.sources(config.tokens, self.clock)
+        return Authenticator(credentials, cache, self.clock, verifier, others)
 
     def _api_server(self, registry: Registry, cache: Cache) -> ApiServer:
         config = self.config
@@ -311,7 +316,11 @@ class ControlPlane:
         )
 
         async def answer(request: Request, target: Target) -> Answer:
-            user = self.authenticator.supervisor(request.headers, request.peer)
+            try:
+                user = self.authenticator.supervisor(request.headers, request.peer)
+            except Pending as pending:
+                await pending.work
+                user = self.authenticator.supervisor(request.headers, request.peer)
             found = await routes.handle(request.method, target.path, request.headers, user, request.body)
             return Response(found.status, found.body, found.content_type)
 

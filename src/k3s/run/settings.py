@@ -13,12 +13,14 @@ from k3s.api import names, times
 from k3s.apiserver.audit.settings import FLAGS as AUDIT_FLAGS
 from k3s.apiserver.audit.settings import AuditError, AuditSettings
 from k3s.apiserver.audit.settings import settings as audit_settings
+from k3s.apiserver.tokensources import FLAGS as TOKEN_FLAGS
 from k3s.run.agentconfig import AgentConfig
 from k3s.run.config import ConfigError, Settings, component_args, default_data_dir
 
 # The agent does without the server's parts, which are half of its start.
 if TYPE_CHECKING:
     from k3s.apiserver.admission.settings import Settings as AdmissionSettings
+    from k3s.apiserver.tokensources import SourceSettings
     from k3s.run.server import ServerConfig
 
 # Pass-through flags that are honoured, by option.
@@ -37,6 +39,7 @@ API_SERVER_ARGS = {
     "goaway-chance": "a number",
     "etcd-compaction-interval": "a duration",
     "api-audiences": "audiences, separated by commas",
+    **TOKEN_FLAGS,
     "enable-admission-plugins": "names, separated by commas",
     "disable-admission-plugins": "names, separated by commas",
     "admission-control-config-file": "a file",
@@ -158,6 +161,7 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
         api_audiences=_listed(api, "api-audiences"),
         admission=_admission(api),
         audit=_audit(api),
+        tokens=_tokens(api),
         disabled=frozenset(settings.items("disable")),
         scheduler=not settings.switch("disable-scheduler"),
         controllers=not settings.switch("disable-controller-manager"),
@@ -273,6 +277,17 @@ def _audit(args: Mapping[str, str]) -> AuditSettings | None:
         return audit_settings(args)
     except AuditError as error:
         raise ConfigError(f"Cannot use what --kube-apiserver-arg says of the audit log: {error}") from error
+
+
+def _tokens(args: Mapping[str, str]) -> SourceSettings:
+    """Who else knows bearer tokens. Raises ConfigError."""
+    from k3s.apiserver.oidc.settings import SettingsError
+    from k3s.apiserver.tokensources import settings
+
+    try:
+        return settings(args)
+    except SettingsError as error:
+        raise ConfigError(f"Cannot use what --kube-apiserver-arg says of authentication: {error}") from error
 
 
 def _listed(args: Mapping[str, str], name: str) -> tuple[str, ...]:

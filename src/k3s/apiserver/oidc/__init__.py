@@ -1,0 +1,1 @@
+"""Users of other issuers: JSON web tokens of OpenID Connect, and what their claims say about the user."""
