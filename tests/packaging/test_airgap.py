@@ -13,61 +13,10 @@ from build import command
 from build.store import Store
 from tests.cluster import Cluster, Kubectl, remains
 from tests.e2e.objects import pod
+from tests.packaging.island import ADDRESS, Island
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
-_ADDRESS = "192.0.2.10"
-# The only way out leads to a device at whose other end nobody is; what is sent there is noted.
-_COUNTER = """
-table inet seen {
-    set tried { type ipv4_addr . inet_proto . inet_service; flags dynamic; size 1000; }
-    chain out {
-        type filter hook postrouting priority 300;
-        oifname "eth0" meta l4proto { tcp, udp } add @tried { ip daddr . meta l4proto . th dport }
-    }
-}
-"""
-
-
-class Island:
-    """A network namespace with one device, to which its default route leads."""
-
-    def __init__(self, name: str) -> None:
-        self.inside = ("nsenter", f"--net=/run/netns/{name}")
-        self._name = name
-
-    def __enter__(self) -> Island:
-        subprocess.run(["ip", "netns", "add", self._name], check=True)
-        try:
-            self._prepare()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def _prepare(self) -> None:
-        for words in (
-            "link set lo up",
-            "link add eth0 type veth peer name nowhere",
-            "link set nowhere up",
-            f"address add {_ADDRESS}/24 dev eth0",
-            "link set eth0 up",
-            "route add default dev eth0",
-        ):
-            self.run("ip", *words.split())
-        subprocess.run([*self.inside, "nft", "-f", "-"], input=_COUNTER, text=True, check=True)
-
-    def __exit__(self, *exc: object) -> None:
-        subprocess.run(["ip", "netns", "delete", self._name], check=True)
-
-    def run(self, *words: str) -> str:
-        """The output of a command in it."""
-        return subprocess.run([*self.inside, *words], capture_output=True, text=True, check=True).stdout
-
-    def tried(self) -> str:
-        """Whom something in it has sent packets to."""
-        listed = self.run("nft", "list", "set", "inet", "seen", "tried")
-        return listed.partition("elements = {")[2].partition("}")[0].strip()
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +55,7 @@ def test_a_cluster_from_files(island: Island, executable: Path, store: Store, tm
     k3s = _installed(island, executable, tmp_path)
     archive, listed = command.publish(command.builder(command.host(), store).build("images"), tmp_path)
     image = next(name for name in listed.read_text().split() if "busybox" in name)
-    cluster = Cluster(tmp_path / "cluster", (*island.inside, str(k3s)), [f"--node-ip={_ADDRESS}"])
+    cluster = Cluster(tmp_path / "cluster", (*island.inside, str(k3s)), [f"--node-ip={ADDRESS}"])
     cluster.prepare({archive.name: archive.read_bytes()})
     try:
         cluster.start()

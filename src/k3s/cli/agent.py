@@ -13,7 +13,7 @@ from k3s.base import files
 from k3s.base.clock import SystemClock
 from k3s.base.entropy import SystemEntropy
 from k3s.cli.main import fail
-from k3s.cli.process import done_before, notify_ready, run_or_exit, settings_or_exit, stop_on_signals
+from k3s.cli.process import done_before, notifier, run_or_exit, settings_or_exit, stop_on_signals
 from k3s.run import settings as choices
 from k3s.run.child import CHILD, READY_LINE
 from k3s.run.config import CannotStart, ConfigError, Settings
@@ -37,6 +37,7 @@ async def _serve(settings: Settings, clock: SystemClock) -> None:
     from k3s.cluster.join import JoinError, node_id
     from k3s.run.agent import Agent
 
+    tell_systemd = notifier(os.environ)
     install_missing(
         not settings.is_set("container-runtime-endpoint"), lambda text: print(f"k3s: {text}", file=sys.stderr)
     )
@@ -58,7 +59,7 @@ async def _serve(settings: Settings, clock: SystemClock) -> None:
         raise ConfigError(f"Cannot join {config.server}: {error}") from error
 
     def ready() -> None:
-        notify_ready(os.environ)
+        tell_systemd()
         log.info("The node is ready", extra={"node": config.node_name})
         if _is_child():
             os.write(sys.stdout.fileno(), READY_LINE)

@@ -9,7 +9,7 @@ import logging.handlers
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, MutableMapping, Sequence
 from typing import Any
 
 from k3s.base import log as logs
@@ -129,12 +129,19 @@ async def done_before(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> b
     return True
 
 
-def notify_ready(env: Mapping[str, str]) -> None:
-    """Tells systemd (Type=notify) that the service is up; does nothing elsewhere."""
-    address = env.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    import socket
+def notifier(env: MutableMapping[str, str]) -> Callable[[], None]:
+    """What tells systemd (Type=notify) that the service is up; it does nothing elsewhere.
 
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        sender.sendto(b"READY=1", "\0" + address[1:] if address[0] == "@" else address)
+    Takes the address out of `env`: what this process starts is not the service and must not tell for it.
+    """
+    address = env.pop("NOTIFY_SOCKET", "")
+
+    def tell() -> None:
+        if not address:
+            return
+        import socket
+
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.sendto(b"READY=1", "\0" + address[1:] if address[0] == "@" else address)
+
+    return tell

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from k3s import VERSION
 from k3s.base.clock import SystemClock
 from k3s.base.entropy import SystemEntropy
-from k3s.cli.process import notify_ready, run_or_exit, settings_or_exit, stop_on_signals
+from k3s.cli.process import notifier, run_or_exit, settings_or_exit, stop_on_signals
 from k3s.run import settings as choices
 from k3s.run.child import AgentProcess
 from k3s.run.config import ConfigError, Settings, resolve
@@ -52,6 +53,7 @@ def with_agent(settings: Settings) -> bool:
 async def _serve(settings: Settings, clock: SystemClock) -> None:
     from k3s.store.sql.sqlite import SqliteStore
 
+    tell_systemd = notifier(os.environ)
     runs_node = with_agent(settings)
     if runs_node:
         install_missing(not settings.is_set("container-runtime-endpoint"), _say)
@@ -83,7 +85,7 @@ async def _serve(settings: Settings, clock: SystemClock) -> None:
     stop = stop_on_signals()
 
     def ready() -> None:
-        notify_ready(os.environ)
+        tell_systemd()
         log.info("k3s %s is ready", VERSION, extra={"address": f"https://{address}:{config.port}"})
         _tell_how(admin.path, runs_node)
 
@@ -115,7 +117,8 @@ def _check_agent(settings: Settings, config: ServerConfig) -> None:
 
 def _tell_how(kubeconfig: Path, with_agent: bool) -> None:
     what = "the cluster is up" if with_agent else "the control plane is up (no node)"
-    _say(f"{what}. Use it with:\n    ./k3s kubectl get {'nodes' if with_agent else 'namespaces'}")
+    ours = "k3s" if shutil.which("k3s") else "./k3s"
+    _say(f"{what}. Use it with:\n    {ours} kubectl get {'nodes' if with_agent else 'namespaces'}")
     _say(f"or with any client:\n    export KUBECONFIG={kubeconfig}")
 
 

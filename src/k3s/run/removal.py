@@ -8,9 +8,11 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from k3s.run.lock import is_held
 
@@ -19,6 +21,9 @@ _RUN = Path("/run/k3s")
 # What the CNI library notes of each pod; others (podman) note theirs beside ours, so that only ours are taken away.
 _CNI_RESULTS = Path("/var/lib/cni/results")
 _CNI_NETWORK = "cbr0"
+_NETNS = Path("/run/netns")
+# Where containerd listens for plugins of its node resource interface.
+_NRI = Path("/run/nri/nri.sock")
 _DEFAULT_DATA_DIR = Path("/var/lib/rancher/k3s")
 _KUBELET = Path("/var/lib/kubelet")
 # What k3s makes below the data folder; anything else there is not ours to remove.
@@ -44,9 +49,10 @@ def remove(data_dir: Path, keep_data: bool) -> Iterator[str]:
     for mount in _mounts_below((f"{_RUN}/", f"{data_dir}/", *(f"{p}/" for p in pods), *map(str, namespaces))):
         subprocess.run(["umount", "-l", mount], check=False, capture_output=True)
     yield "unmounted volumes and container roots"
-    for path in (*namespaces, *_CNI_RESULTS.glob(f"{_CNI_NETWORK}-*")):
+    for path in (*namespaces, *_results()):
         with contextlib.suppress(OSError):
             path.unlink()
+    _remove_stale_socket(_NRI)
     for link in (*_ports_of("cni0"), *_LINKS):
         subprocess.run(["ip", "link", "delete", link], check=False, capture_output=True)
     yield "removed links"
@@ -54,6 +60,7 @@ def remove(data_dir: Path, keep_data: bool) -> Iterator[str]:
         for table in ("k3s", "k3s-pods"):
             subprocess.run(["nft", "delete", "table", family, table], check=False, capture_output=True)
     _remove_port_mappings()
+    _remove_bare_tables()
     yield "removed packet rules"
     _remove_cgroups()
     _remove_folders(data_dir, pods, keep_data)
@@ -69,7 +76,7 @@ def _remove_folders(data_dir: Path, pods: tuple[Path, ...], keep_data: bool) -> 
         shutil.rmtree(folder, ignore_errors=True)
     # Folders that others may use, too: only when nothing is left in them.
     parents = () if keep_data else (data_dir, *((data_dir.parent,) if data_dir == _DEFAULT_DATA_DIR else ()))
-    for folder in (_CNI_RESULTS, _CNI_RESULTS.parent, *parents):
+    for folder in (_CNI_RESULTS, _CNI_RESULTS.parent, _NETNS, _NRI.parent, *parents):
         with contextlib.suppress(OSError):
             folder.rmdir()
 
@@ -112,6 +119,24 @@ def _kill(pids: set[int]) -> None:
         os.close(handle)
 
 
+def _results() -> list[Path]:
+    """The CNI library's notes of our pods, those of their loopback devices too: `<network>-<sandbox>-<device>`."""
+    ours = list(_CNI_RESULTS.glob(f"{_CNI_NETWORK}-*"))
+    sandboxes = {path.name.removeprefix(f"{_CNI_NETWORK}-").rpartition("-")[0] for path in ours}
+    return [*ours, *(_CNI_RESULTS / f"cni-loopback-{sandbox}-lo" for sandbox in sandboxes)]
+
+
+def _remove_stale_socket(path: Path) -> None:
+    """Removes a socket that nobody listens at any more."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+        except OSError:
+            return
+
+
 def _namespaces() -> list[Path]:
     """The network namespaces of our pods, as the CNI library noted them."""
     found: list[Path] = []
@@ -119,7 +144,7 @@ def _namespaces() -> list[Path]:
         with contextlib.suppress(OSError, ValueError):
             interfaces = json.loads(path.read_bytes()).get("result", {}).get("interfaces", ())
             paths = {Path(i["sandbox"]).resolve() for i in interfaces if i.get("sandbox")}
-            found += [p for p in paths if p.parent == Path("/run/netns")]
+            found += [p for p in paths if p.parent == _NETNS]
     return found
 
 
@@ -158,6 +183,23 @@ def without_port_mappings(saved: str) -> str:
     if not any(line.startswith(":CNI-DN-") for line in left):
         left = [line for line in left if "CNI-" not in line]
     return "\n".join(left) + "\n"
+
+
+def _remove_bare_tables() -> None:
+    """Drops the tables that iptables made for the portmap plugin, when nobody has a rule or a chain in them."""
+    for family in ("ip", "ip6"):
+        command = ["nft", "--json", "list", "table", family, "nat"]
+        listed = subprocess.run(command, check=False, capture_output=True)
+        if listed.returncode == 0 and is_bare(json.loads(listed.stdout)):
+            subprocess.run(["nft", "delete", "table", family, "nat"], check=False, capture_output=True)
+
+
+def is_bare(listed: dict[str, list[dict[str, Any]]]) -> bool:
+    """Whether a table, as nft lists it in JSON, has no more than the chains that iptables makes of itself."""
+    parts = [(kind, value) for entry in listed["nftables"] for kind, value in entry.items()]
+    others = [value for kind, value in parts if kind not in ("metainfo", "table", "chain")]
+    chains = [value for kind, value in parts if kind == "chain"]
+    return not others and all("hook" in chain and chain.get("policy") == "accept" for chain in chains)
 
 
 def _remove_cgroups() -> None:

@@ -80,12 +80,15 @@ async def _fails() -> None:
 
 @pytest.mark.parametrize("abstract", [False, True])
 def test_systemd_is_told(tmp_path: Path, abstract: bool) -> None:
-    """READY=1 arrives at NOTIFY_SOCKET, a path or an abstract name; without it nothing is sent."""
+    """READY=1 arrives at NOTIFY_SOCKET, a path or an abstract name; programs started from here do not get it."""
     name = f"@k3s-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind("\0" + name[1:] if abstract else name)
-        process.notify_ready({})
-        process.notify_ready({"NOTIFY_SOCKET": name})
+        process.notifier({})()
+        env = {"NOTIFY_SOCKET": name, "HOME": "/root"}
+        tell = process.notifier(env)
+        assert env == {"HOME": "/root"}
+        tell()
         assert systemd.recv(100) == b"READY=1"
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from k3s.run.lock import hold, is_held
-from k3s.run.removal import running, without_port_mappings
+from k3s.run.removal import is_bare, running, without_port_mappings
 
 _SAVED = r"""*nat
 :PREROUTING ACCEPT [0:0]
@@ -34,6 +34,23 @@ def test_shared_chains_go_with_the_last_pod() -> None:
     """Without any other network's mapping nothing of the plugin is left."""
     only_ours = "\n".join(line for line in _SAVED.splitlines() if "bbbb" not in line)
     assert without_port_mappings(only_ours) == "*nat\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n"
+
+
+def test_tables_with_something_of_others_stay() -> None:
+    """A table is dropped only when it has the chains of iptables itself, that let everything pass, and no rule."""
+    own = {
+        "family": "ip",
+        "table": "nat",
+        "name": "POSTROUTING",
+        "type": "nat",
+        "hook": "postrouting",
+        "policy": "accept",
+    }
+    head = [{"metainfo": {"version": "1.1.6"}}, {"table": {"family": "ip", "name": "nat"}}]
+    assert is_bare({"nftables": [*head, {"chain": own}]})
+    assert not is_bare({"nftables": [*head, {"chain": own}, {"rule": {"chain": "POSTROUTING"}}]})
+    assert not is_bare({"nftables": [*head, {"chain": own | {"policy": "drop"}}]})
+    assert not is_bare({"nftables": [*head, {"chain": own}, {"chain": {"name": "DOCKER"}}]})
 
 
 def test_a_running_part_is_seen(tmp_path: Path) -> None:
