@@ -29,8 +29,12 @@ class Compactor:
         """Runs until cancelled. A round without writes since the last one does nothing."""
         ready()
         seen = self._store.revision()
+        loop = asyncio.get_running_loop()
+        due = loop.time()
         while True:
-            await asyncio.sleep(self._every_s)
+            # From begin to begin: rounds that take long must not let history grow longer.
+            due = max(due + self._every_s, loop.time())
+            await asyncio.sleep(due - loop.time())
             newest = self._store.revision()
             target = compaction_target(seen, newest, self._keep)
             seen = newest

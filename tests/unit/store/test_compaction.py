@@ -24,9 +24,10 @@ class Refusing(MemoryStore):
         await super().compact(revision)
 
 
-def with_compactor(body) -> None:
+def with_compactor(body, store: MemoryStore | None = None) -> None:
+    store = store or Refusing()
+
     async def main() -> None:
-        store = Refusing()
         await store.open()
         tasks = Tasks("test")
         ready = asyncio.Event()
@@ -57,6 +58,25 @@ def test_history_lives_for_one_round_at_least():
         assert store.oldest() == 8000 - KEEP_NEWEST
 
     with_compactor(body)
+
+
+class Slow(MemoryStore):
+    """A datastore that needs two minutes to compact."""
+
+    async def compact(self, revision: int) -> None:
+        await asyncio.sleep(120)
+        await super().compact(revision)
+
+
+def test_rounds_come_on_time_though_they_take_long():
+    async def body(store):
+        await asyncio.sleep(1)
+        for forgotten in (0, 0, 2000, 4000, 6000):
+            await write(store, 2000)
+            await asyncio.sleep(EVERY_S)
+            assert store.oldest() == forgotten
+
+    with_compactor(body, Slow())
 
 
 def test_without_writes_nothing_is_done():

@@ -1,8 +1,8 @@
 """What keeps the file small: compaction, then giving space back, in short steps between the writes.
 
 A step holds the connection, so writes that come meanwhile wait for it. It aims at `STEP_AIM_S`, and then rests for
-twice as long: upkeep takes a third of the time at most, and gets it whatever the load. That is more than the writes
-which fit into the other two thirds leave behind.
+twice as long: upkeep takes a third of the time, and gets it whatever the load. That is more than the writes which fit
+into the other two thirds leave behind.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from k3s.store.sql.database import rollback
 log = logging.getLogger(__name__)
 
 STEP_AIM_S = 0.008
-# Rests between steps are this many times as long as the step before.
-_REST = 2
+# Rests between steps are this many times as long as the step before, but no longer than some groups of writes take:
+# where steps are slow because the processor is busy, history would grow faster than it is forgotten.
+_REST, _REST_MOST_S = 2, 0.03
 # Rows that one step looks at. Fewer where the disk is slow: what a step has changed is written when it ends.
 _ROWS_MIN, _ROWS_MAX = 128, 512
 # Free pages (4 KiB) are given back once they are this many and a quarter of the file, in steps of so many.
@@ -98,7 +99,7 @@ class Upkeep:
             log.info("Datastore compacted", extra={**what, "longest_step_ms": round(self._longest_s * 1e3)})
             return 0.0
         self._resting = True
-        return _REST * step.seconds
+        return min(_REST * step.seconds, _REST_MOST_S)
 
     def rested(self) -> None:
         """Ends a rest."""
