@@ -12,6 +12,7 @@ from k3s.api.kinds import Kind
 from k3s.api.object import Object
 
 Path = tuple[str, ...]
+Tree = dict[str, Any]
 #: Stands in a path for each element of a list, or each value of a map.
 EACH = "*"
 
@@ -60,22 +61,55 @@ _FIELDS: dict[str, tuple[tuple[Path, ...], ...]] = {
 }
 # MaxUnavailableStatefulSet
 _FIELDS["statefulsets.apps"] += ((_path("spec.updateStrategy.rollingUpdate.maxUnavailable"),),)
+
+
+def _tree(groups: tuple[tuple[Path, ...], ...]) -> Tree:
+    """All paths of a kind together, so that one walk tells whether any of them is used."""
+    tree: Tree = {}
+    for path in (path for fields in groups for path in fields):
+        at = tree
+        for step in path[:-1]:
+            at = at.setdefault(step, {})
+        at[path[-1]] = {}
+    return tree
+
+
+_TREES = {kind: _tree(groups) for kind, groups in _FIELDS.items()}
 # What is nothing without the field that goes.
 _HOLLOW = frozenset({"lifecycle"})
 
 
 def closed(kind: Kind, obj: Object, old: Object | None = None) -> Object:
     """The object without fields of features that are off, unless `old` uses them already."""
-    groups = _FIELDS.get(kind.qualified)
-    if groups is None:
+    name = kind.qualified
+    tree = _TREES.get(name)
+    if tree is None:
         return obj
-    for fields in groups:
+    if old is not None:  # what did not change went through this before
+        tree = {step: rest for step, rest in tree.items() if obj.get(step) is not old.get(step)}
+    if not _touches(obj, tree):
+        return obj  # nearly every object
+    for fields in _FIELDS[name]:
         if old is not None and any(_uses(old, path) for path in fields):
             continue
         for path in fields:
             if _uses(obj, path):
                 obj = _without(obj, path)
     return obj
+
+
+def _touches(value: Any, tree: Tree) -> bool:
+    """Whether a value has any of the fields; it is of its schema's types already."""
+    for step, rest in tree.items():
+        if step == EACH:
+            for inner in value.values() if value.__class__ is dict else value:
+                if _touches(inner, rest):
+                    return True
+            continue
+        found = value.get(step)
+        if found is not None and (not rest or _touches(found, rest)):
+            return True
+    return False
 
 
 def _inner(value: Any) -> Iterator[Any]:
