@@ -234,6 +234,31 @@ def test_it_runs_on_debian(executable: Path, store: Store, tmp_path: Path, suite
 
 
 @pytest.mark.root
+def test_a_user_without_root(executable: Path) -> None:
+    """It unpacks into the user's home; kubectl has its own default there; what root alone may do is refused by name."""
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        home.chmod(0o755)
+        shutil.copy(executable, home / "k3s")
+        os.chown(home, 65534, 65534)
+
+        def as_nobody(*words: str) -> subprocess.CompletedProcess[str]:
+            command = [str(home / "k3s"), *words]
+            env = {"HOME": name}
+            return subprocess.run(
+                command, env=env, user=65534, group=65534, capture_output=True, text=True, timeout=120
+            )
+
+        done = as_nobody("kubectl", "config", "view")
+        assert (done.returncode, "clusters:" in done.stdout, done.stderr) == (0, True, "")
+        assert (home / ".rancher/k3s/data/current/bin/kubectl").exists()
+        socket = home / "closed/containerd.sock"
+        socket.parent.mkdir(0o700)
+        done = as_nobody("crictl", "-r", f"unix://{socket}", "ps")
+        assert done.returncode == 1 and "Permission denied" in done.stderr
+
+
+@pytest.mark.root
 def test_its_own_runtime_runs_it_from_scratch(executable: Path, unpacked: Path, tmp_path: Path) -> None:
     """containerd, runc and crictl of the payload run an image that has nothing but the executable in it."""
     inside = unpacked / "data/current/bin"
