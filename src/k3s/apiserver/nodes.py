@@ -26,6 +26,8 @@ _SERVICE = builtin("v1", "Service")
 _SLICE = builtin("discovery.k8s.io/v1", "EndpointSlice")
 
 _KUBELET_PORT = 10250
+# What stands for itself in a path (RFC 3986, 3.3).
+_PATH = "/:@!$&'()*+,;=~"
 _MAX_ERROR = 64 * 1024
 
 
@@ -111,7 +113,8 @@ class Nodes:
         return Place(_address(node), port, _with_query(path, query), self._kubelet_tls)
 
     def _proxy_place(self, plural: str, namespace: str, name: str, rest: str, query: list[tuple[str, str]]) -> Place:
-        path = _with_query("/" + rest.lstrip("/"), query)
+        # What was decoded for authorization is encoded again: the backend reads the same path, and nothing beside it.
+        path = _with_query("/" + quote(rest.lstrip("/"), safe=_PATH), query)
         if plural == "nodes":
             place = self._kubelet(name.split(":")[0], "/", [])
             return Place(place.host, place.port, path, place.tls)

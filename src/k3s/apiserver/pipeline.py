@@ -27,7 +27,7 @@ from k3s.apiserver.limits import Limits, late, too_many
 from k3s.apiserver.media import PLAIN, Media, Negotiation
 from k3s.apiserver.reads import Reads
 from k3s.apiserver.render import Renderer
-from k3s.apiserver.request import Target, Targets
+from k3s.apiserver.request import Target, Targets, reaches_in
 from k3s.apiserver.results import Many, One, Result, Watching
 from k3s.apiserver.watch import HttpWatch, Hub, LocalWatch
 from k3s.apiserver.writes import Writes
@@ -349,23 +349,23 @@ class Pipeline:
 
     def _authorize(self, user: User, target: Target, record: Record | None) -> None:
         info, query = target.info, target.query
-        self._demand(
-            Attributes(
-                user,
-                info.verb,
-                info.group,
-                info.version,
-                info.resource,
-                info.subresource,
-                info.namespace,
-                info.name,
-                info.path,
-                info.is_resource,
-                query.get("fieldSelector", ""),
-                query.get("labelSelector", ""),
-            ),
-            record,
+        asked = Attributes(
+            user,
+            info.verb,
+            info.group,
+            info.version,
+            info.resource,
+            info.subresource,
+            info.namespace,
+            info.name,
+            info.path,
+            info.is_resource,
+            query.get("fieldSelector", ""),
+            query.get("labelSelector", ""),
         )
+        self._demand(asked, record)
+        if info.subresource and info.verb == "get" and reaches_in(info):
+            self._demand(asked._replace(verb="create"), record)
 
     def _demand(self, attributes: Attributes, record: Record | None = None) -> None:
         """Raises Forbidden unless the request is allowed."""

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote
 _VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 # Subresources of a namespace; any other word after `namespaces/<name>/` is a namespaced resource.
 _NAMESPACE_SUBRESOURCES = frozenset({"status", "finalize"})
+_REACHES_IN = frozenset({"exec", "attach", "portforward", "run"})
 _MEMO_LIMIT = 4096
 
 
@@ -46,6 +47,17 @@ class Target:
     pairs: tuple[tuple[str, str], ...]
     info: RequestInfo
     raw_query: str = ""
+
+
+def reaches_in(info: RequestInfo) -> bool:
+    """Whether a request runs a command or opens a connection in a pod, by the pod or by its node's kubelet.
+
+    That is no reading, though a WebSocket begins with GET.
+    """
+    if info.resource == "pods":
+        return info.subresource in _REACHES_IN
+    first = info.rest.lstrip("/").partition("/")[0]
+    return info.resource == "nodes" and info.subresource == "proxy" and first.lower() in _REACHES_IN
 
 
 def truth(text: str | None) -> bool:

@@ -17,7 +17,7 @@ from k3s.api import times
 from k3s.api.errors import BadRequest, conflict, invalid, not_found
 from k3s.api.kinds import Kind, builtin
 from k3s.api.object import Object, encode, evolve, get
-from k3s.apiserver import identity
+from k3s.apiserver import identity, legacytokens
 from k3s.apiserver.identity import User
 from k3s.apiserver.rsa import PublicKey, Signer, b64, unb64
 from k3s.base.clock import Clock
@@ -103,7 +103,7 @@ class Session(NamedTuple):
 
     user: User
     audiences: tuple[str, ...]
-    claims: Claims
+    claims: Claims | legacytokens.Claims
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class Verifier:
         self._keys = tuple(keys)
         self._settings = settings
         self._clock = clock
-        self._known: dict[bytes, tuple[Claims, User]] = {}
+        self._known: dict[bytes, tuple[Claims | legacytokens.Claims, User]] = {}
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -151,12 +151,14 @@ class Verifier:
         digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
         known = self._known.get(digest)
         if known is None:
-            claims = self._parse(token)
-            known = claims, _user(claims)
+            parsed = self._parse(token)
+            known = parsed, _user(parsed)
             if len(self._known) >= _CACHE_LIMIT:
                 self._known.clear()
             self._known[digest] = known
         claims, user = known
+        if isinstance(claims, legacytokens.Claims):
+            return self._legacy(claims, user, token, audiences)
         now = self._clock.now()
         if now >= claims.exp:
             self._known.pop(digest, None)
@@ -169,7 +171,15 @@ class Verifier:
         self._check_bound(claims, now)
         return Session(user, shared, claims)
 
-    def _parse(self, token: str) -> Claims:
+    def _legacy(self, claims: legacytokens.Claims, user: User, token: str, audiences: Sequence[str]) -> Session:
+        own = self._settings.audiences
+        shared = tuple(a for a in audiences or own if a in own)
+        problem = legacytokens.problem(self._reader, claims, token)
+        if problem or not shared:
+            raise BadToken(problem or "the token is for the API server")
+        return Session(user, shared, claims)
+
+    def _parse(self, token: str) -> Claims | legacytokens.Claims:
         parts = token.split(".")
         if len(parts) != 3 or len(token) > _LONGEST_TOKEN:
             raise ForeignToken("not a JSON web token")
@@ -179,13 +189,16 @@ class Verifier:
             signature = unb64(parts[2])
         except (ValueError, msgspec.MsgspecError):
             raise ForeignToken("not a JSON web token") from None
-        if issuer not in self._settings.issuers:
+        legacy = issuer == legacytokens.ISSUER
+        if issuer not in self._settings.issuers and not legacy:
             raise ForeignToken(f"issued by {issuer!r}")
         message = f"{parts[0]}.{parts[1]}".encode()
         keys = [key for key in self._keys if not header.kid or key.kid == header.kid]
         if header.alg != "RS256" or not any(key.verifies(message, signature) for key in keys):
             raise BadToken("invalid signature")
         try:
+            if legacy:
+                return msgspec.json.decode(unb64(parts[1]), type=legacytokens.Claims)
             return msgspec.json.decode(unb64(parts[1]), type=Claims)
         except msgspec.MsgspecError as error:
             raise BadToken(f"invalid claims: {error}") from None
@@ -212,8 +225,13 @@ class Verifier:
             raise BadToken(f"service account token has been invalidated: {what} {ref.name} was deleted")
 
 
-def _user(claims: Claims) -> User:
+def _user(claims: Claims | legacytokens.Claims) -> User:
     """The user that a token's claims name; raises BadToken when they contradict each other."""
+    if isinstance(claims, legacytokens.Claims):
+        user = legacytokens.user_of(claims)
+        if user is None:
+            raise BadToken("sub claim does not match the service account")
+        return user
     bound = claims.private
     if bound is None:
         raise BadToken("token has no kubernetes.io claim")
@@ -270,6 +288,13 @@ class Issuer:
             "nbf": now,
             "sub": identity.service_account_name(meta["namespace"], meta["name"]),
         }
+        return self._signed(claims)
+
+    def legacy(self, account: Object, secret: Object) -> str:
+        """The token without an end that a Secret holds for a ServiceAccount."""
+        return self._signed(legacytokens.claims_for(account, secret))
+
+    def _signed(self, claims: Object) -> str:
         header = {"alg": "RS256", "kid": self._signer.public.kid}
         message = f"{b64(encode(header))}.{b64(encode(claims))}"
         return f"{message}.{b64(self._signer.sign(message.encode()))}"

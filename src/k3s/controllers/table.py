@@ -26,6 +26,7 @@ from k3s.controllers import (
     resourcequota,
     root_ca,
     serviceaccount,
+    serviceaccount_token,
     statefulset,
 )
 from k3s.controllers.spec import ControllerSpec
@@ -37,7 +38,7 @@ class Settings:
 
     `root_ca`: the PEM bundle for pods. `api_addresses`, `api_port`: where the API server is reached from pods.
     `cluster_cidrs`: the networks of which each node gets a part, `node_mask` of the size of that part by family.
-    `most_ended_pods`: how many pods that have ended are kept.
+    `most_ended_pods`: how many pods that have ended are kept. `sign` makes the token of a Secret for a ServiceAccount.
     """
 
     root_ca: str
@@ -47,6 +48,7 @@ class Settings:
     node_mask_v4: int = 24
     node_mask_v6: int = 64
     most_ended_pods: int = podgc.MOST_ENDED
+    sign: serviceaccount_token.Sign | None = None
 
 
 def controllers(settings: Settings, registry: Registry) -> tuple[ControllerSpec, ...]:
@@ -60,6 +62,7 @@ def controllers(settings: Settings, registry: Registry) -> tuple[ControllerSpec,
         *gc.specs(registry, owners.look_up, owners.died),
         *serviceaccount.SPECS,
         *root_ca.specs(settings.root_ca),
+        *(serviceaccount_token.specs(settings.sign, settings.root_ca) if settings.sign is not None else ()),
         *deployment.SPECS,
         *replicaset.SPECS,
         *daemonset.SPECS,

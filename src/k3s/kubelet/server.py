@@ -40,6 +40,8 @@ _SUBRESOURCES = {
     "runningpods": "pods",
     "configz": "configz",
 }
+# What runs a command or reaches into a pod is no reading, though a WebSocket begins with GET.
+_REACHES_IN = frozenset({"exec", "attach", "portForward"})
 _STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
 _WAITING = {"ErrImagePull": "image can't be pulled", "ImagePullBackOff": "trying and failing to pull image"}
 _VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -142,8 +144,9 @@ class KubeletServer:
         parts = tuple(unquote(part) for part in target.path.split("/") if part)
         call = Call(request, parts, parse_qsl(target.query, keep_blank_values=True))
         try:
-            subresource = _SUBRESOURCES.get(parts[0] if parts else "", "proxy")
-            await self._authorize(request, _VERBS.get(request.method, "get"), subresource)
+            first = parts[0] if parts else ""
+            verb = "create" if first in _REACHES_IN else _VERBS.get(request.method, "get")
+            await self._authorize(request, verb, _SUBRESOURCES.get(first, "proxy"))
             return await self._dispatch(call)
         except ApiError as error:
             return Response(error.code, error.message.encode() + b"\n", TEXT)

@@ -402,6 +402,7 @@ class ControlPlane:
             api_port=config.advertise_port,
             cluster_cidrs=(config.cluster_cidr,),
             most_ended_pods=config.most_ended_pods,
+            sign=self._issuer.legacy,
         )
         return Controllers(
             controllers(settings, self.api.registry),

@@ -114,7 +114,12 @@ def test_the_group_is_served(run: Run) -> None:
             names = [row["name"] for row in (await caller.call("GET", BASE))[1]["resources"]]
             assert names == ["nodes", "pods"]
             _, index = await caller.call("GET", "/openapi/v3")
-            assert f"{BASE[1:]}" in index["paths"]
+            _, document = await caller.call("GET", index["paths"][BASE[1:]]["serverRelativeURL"])
+            assert f"{BASE}/nodes" in document["paths"]
+            protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+            await caller.send("GET", "/openapi/v2", Accept=protobuf)
+            status, _, body = await caller.answer()
+            assert status == 200 and f"{BASE}/nodes".encode() in body
             caller.close()
 
     run(check())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -159,7 +159,7 @@ class Metrics:
         return items[0]
 
     async def _nodes(self, nodes: list[Object]) -> list[Object]:
-        found = await self._look(objects.name(node) for node in nodes)
+        found = await self._look({objects.name(node): set() for node in nodes})
         items = []
         for node in nodes:
             used = found[objects.name(node)].get(("", "", ""))
@@ -169,7 +169,10 @@ class Metrics:
 
     async def _pods(self, pods: list[Object]) -> list[Object]:
         running = [pod for pod in pods if objects.get(pod, "status", "phase") == "Running"]
-        found = await self._look({pod["spec"].get("nodeName", "") for pod in running} - {""})
+        wanted: dict[str, set[Key]] = {}
+        for pod in running:
+            wanted.setdefault(pod["spec"].get("nodeName", ""), set()).update(_running(pod))
+        found = await self._look(wanted)
         items = []
         for pod in running:
             here = found.get(pod["spec"].get("nodeName", ""), {})
@@ -182,32 +185,47 @@ class Metrics:
 
     # --- looking at nodes
 
-    async def _look(self, names: Iterable[str]) -> dict[str, Mapping[Key, Figures]]:
-        """The figures of nodes; none for those that do not answer."""
+    async def _look(self, wanted: Mapping[str, set[Key]]) -> dict[str, Mapping[Key, Figures]]:
+        """The figures of nodes, if possible of what is wanted of each; none for those that do not answer."""
         async with asyncio.TaskGroup() as group:
-            tasks = {name: group.create_task(self._of_node(name)) for name in sorted(names)}
+            tasks = {name: group.create_task(self._of_node(name, wanted[name])) for name in sorted(wanted)}
         return {name: task.result() for name, task in tasks.items()}
 
-    async def _of_node(self, name: str) -> Mapping[Key, Figures]:
+    async def _of_node(self, name: str, wanted: set[Key]) -> Mapping[Key, Figures]:
         seen = self._seen.setdefault(name, _Seen())
         async with seen.lock:
             try:
-                await self._refresh(name, seen)
+                return await self._figures(name, seen, wanted)
             except ApiError:
                 self._seen.pop(name, None)  # a node that is gone or does not answer has no figures
                 return {}
-        old, new = seen.looks
-        return figures(old, new)
 
-    async def _refresh(self, name: str, seen: _Seen) -> None:
+    async def _figures(self, name: str, seen: _Seen, wanted: set[Key]) -> Mapping[Key, Figures]:
         age = self._clock.monotonic() - seen.at
-        if len(seen.looks) == 2 and age < _FRESH_S:
-            return
         if age > _OLD_S:
-            seen.looks = [samples(await self._fetch(name, "/stats/summary"))]
-            await asyncio.sleep(_APART_S)
-        seen.looks = [seen.looks[-1], samples(await self._fetch(name, "/stats/summary"))]
+            seen.looks.clear()
+        # What began lately may not have been seen yet.
+        if age > _FRESH_S or (age > _APART_S and wanted - seen.looks[-1].keys()):
+            await self._look_again(name, seen)
+        # Or once only. What the kubelet does not tell of is not waited for.
+        if len(seen.looks) < 2 or wanted & seen.looks[-1].keys() - seen.looks[0].keys():
+            await self._look_again(name, seen)
+        return figures(*seen.looks)
+
+    async def _look_again(self, name: str, seen: _Seen) -> None:
+        """Another look at a node, a while after the one before. Raises ApiError."""
+        since_s = self._clock.monotonic() - seen.at
+        if since_s < _APART_S:
+            await asyncio.sleep(_APART_S - since_s)
+        seen.looks = [*seen.looks[-1:], samples(await self._fetch(name, "/stats/summary"))]
         seen.at = self._clock.monotonic()
+
+
+def _running(pod: Object) -> set[Key]:
+    """The containers of a pod that run."""
+    statuses = objects.get(pod, "status", "containerStatuses", default=[])
+    names = [status["name"] for status in statuses if objects.get(status, "state", "running") is not None]
+    return {(objects.namespace(pod), objects.name(pod), name) for name in names}
 
 
 def _head(kind: str, obj: Object, used: list[Figures]) -> Object:
@@ -250,11 +268,31 @@ def _schemas() -> Object:
     }
 
 
+def _paths() -> Object:
+    """The lists of the group as OpenAPI has them: that is where `kubectl explain` finds which kind a resource has."""
+    return {
+        f"{_BASE}/{name}": {
+            "get": {
+                "description": f"list objects of kind {kind}",
+                "responses": {"200": {"description": "OK"}},
+                "x-kubernetes-action": "list",
+                "x-kubernetes-group-version-kind": {"group": GROUP, "version": VERSION, "kind": kind},
+            }
+        }
+        for name, kind in _KINDS.items()
+    }
+
+
 _INFO = {"title": "Kubernetes", "version": VERSION}
 _DOCUMENTS: dict[str, Object] = {
     "/openapi/v3": {"paths": {_BASE[1:]: {"serverRelativeURL": f"/openapi/v3{_BASE}?hash={VERSION}"}}},
-    f"/openapi/v3{_BASE}": {"openapi": "3.0.0", "info": _INFO, "paths": {}, "components": {"schemas": _schemas()}},
-    "/openapi/v2": {"swagger": "2.0", "info": _INFO, "paths": {}, "definitions": _schemas()},
+    f"/openapi/v3{_BASE}": {
+        "openapi": "3.0.0",
+        "info": _INFO,
+        "paths": _paths(),
+        "components": {"schemas": _schemas()},
+    },
+    "/openapi/v2": {"swagger": "2.0", "info": _INFO, "paths": _paths(), "definitions": _schemas()},
 }
 
 
