@@ -81,7 +81,7 @@ class Informer:
         An object for which it raises is logged and found under no value.
         """
 
-        def values(obj: Object) -> Iterable[str]:
+        def values(obj: Object) -> tuple[str, ...]:
             try:
                 return tuple(function(obj))
             except Exception as error:  # noqa: BLE001 - one object that cannot be indexed must not end the rest
@@ -231,15 +231,17 @@ class Informer:
 class _Index:
     """Keys by value; a dict stands for an ordered set, so that the same seed gives the same order."""
 
-    def __init__(self, function: Callable[[Object], Iterable[str]]) -> None:
+    def __init__(self, function: Callable[[Object], tuple[str, ...]]) -> None:
         self._function = function
         self.keys: dict[str, dict[str, None]] = {}
 
     def change(self, key: str, old: Object | None, new: Object | None) -> None:
         """Moves `key` from the values of `old` to those of `new`."""
-        before = dict.fromkeys(self._function(old)) if old is not None else {}
-        after = dict.fromkeys(self._function(new)) if new is not None else {}
-        for value in before:
+        before = self._function(old) if old is not None else ()
+        after = self._function(new) if new is not None else ()
+        if before == after:
+            return
+        for value in dict.fromkeys(before):
             if value not in after:
                 keys = self.keys[value]
                 del keys[key]

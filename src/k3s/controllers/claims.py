@@ -76,6 +76,6 @@ def dependents_of(owner: Kind, kind: Kind = POD) -> Watch:
     def keys(old: Object | None, new: Object | None, world: World) -> Sequence[str]:
         if kind is POD and pods.same_for_owner(old, new):
             return ()
-        return [key for obj in (new, old) if obj is not None for key in of(obj, world)]
+        return [key for obj in pods.sides(old, new) for key in of(obj, world)]
 
     return Watch(kind, keys)

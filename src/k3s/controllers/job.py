@@ -267,9 +267,7 @@ def _of_pod(old: Object | None, new: Object | None, world: World) -> Iterable[st
     if pods.same_for_owner(old, new):
         return ()
     found: dict[str, None] = {}
-    for pod in (new, old):
-        if pod is None:
-            continue
+    for pod in pods.sides(old, new):
         found |= dict.fromkeys(pods.owner_key(pod, "Job"))
         if objects.controller_of(pod) is None and job_pods.JOB_NAME in objects.labels(pod):
             found[f"{objects.namespace(pod)}/{objects.labels(pod)[job_pods.JOB_NAME]}"] = None

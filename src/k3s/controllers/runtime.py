@@ -92,9 +92,10 @@ class Runner:
 
     def watch(self, kind: Kind, keys: Keys) -> None:
         """Decide from now on also what changes of `kind` concern."""
+        world = self._informers.world()
 
         def changed(key: str, old: Object | None, new: Object | None) -> None:
-            for concerned in keys(old, new, self._informers.world()):
+            for concerned in keys(old, new, world):
                 self.put(concerned)
 
         self._reads[kind] = None

@@ -93,7 +93,6 @@ def services_of(old: Object | None, new: Object | None, world: World) -> Sequenc
     if same_for_services(old, new):
         return ()
     found: dict[str, None] = {}
-    for pod in (old, new):
-        if pod is not None:
-            found |= dict.fromkeys(map(objects.key, world.services_selecting(pod)))
+    for pod in pods.sides(old, new):
+        found |= dict.fromkeys(map(objects.key, world.services_selecting(pod)))
     return list(found)

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _POD = builtin("v1", "Pod")
 # A pod that comes alone is told of after this; in a burst without an end, the first one after the longer time.
-_QUIET_S, _AT_MOST_S = 0.05, 1.0
+_QUIET_S, _AT_MOST_S = 0.05, 2.0
 # Pods told of at the same time.
 _TOGETHER = 64
 
