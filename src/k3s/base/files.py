@@ -23,9 +23,19 @@ def write(path: Path, content: bytes | str, mode: int = 0o600) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _flush(path.parent)
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def _flush(folder: Path) -> None:
+    """Makes a new name in a folder durable: without, a power failure can bring the old file back."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_changed(path: Path, content: bytes | str, mode: int = 0o600) -> bool:

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from k3s.api import names
 from k3s.api.errors import ApiError
-from k3s.api.object import Object, encode
+from k3s.api.object import Object, decode, encode
 from k3s.base.clock import Clock
 from k3s.cluster import pki, tokens
 from k3s.cluster.certs import CLIENT_CA, SERVER_CA, Certificates
@@ -39,6 +39,16 @@ class Identity(Protocol):
     @property
     def groups(self) -> tuple[str, ...]:
         """The user's groups."""
+
+
+class Encrypts(Protocol):
+    """Encryption at rest (`run.encryption`)."""
+
+    def status(self) -> Object:
+        """What `k3s secrets-encrypt status` shows."""
+
+    async def change(self, asked: Object) -> Object:
+        """Does a step; the status after it. Raises ValueError."""
 
 
 class Answer(NamedTuple):
@@ -78,6 +88,7 @@ class Supervisor:
         is_ready: Callable[[], bool],
         check_password: Callable[[str, str], Awaitable[None]],
         reserved: Container[str] = (),
+        encryption: Encrypts | None = None,
     ) -> None:
         self._certificates = certificates
         self._clock = clock
@@ -86,6 +97,7 @@ class Supervisor:
         self._is_ready = is_ready
         self._check_password = check_password
         self._reserved = reserved
+        self._encryption = encryption
         self._handlers: dict[str, Handler] = {
             "/v1-k3s/config": self._get_config,
             "/v1-k3s/readyz": self._get_ready,
@@ -96,6 +108,8 @@ class Supervisor:
             "/v1-k3s/serving-kubelet.crt": self._kubelet,
             "/v1-k3s/client-kube-proxy.crt": self._component,
             "/v1-k3s/client-k3s-controller.crt": self._component,
+            "/v1-k3s/encrypt/status": self._encryption_status,
+            "/v1-k3s/encrypt/config": self._encryption_config,
         }
 
     @staticmethod
@@ -119,7 +133,9 @@ class Supervisor:
                 raise Refused(401, "Unauthorized: show the cluster token")
             if JOINERS.isdisjoint(user.groups):
                 raise Refused(403, f"Forbidden: {user.name} is neither a server nor an agent of this cluster")
-            if method not in ("GET", "POST") or (method == "POST" and not path.endswith(".crt")):
+            if method not in ("GET", "POST", "PUT") or (method == "POST" and not path.endswith(".crt")):
+                raise Refused(405, "method not allowed")
+            if (method == "PUT") is not (path == "/v1-k3s/encrypt/config"):
                 raise Refused(405, "method not allowed")
             if len(body) > _BODY_LIMIT:
                 raise Refused(413, "request too large")
@@ -139,6 +155,20 @@ class Supervisor:
     async def _get_authority(self, path: str, headers: Mapping[str, str], user: Identity, body: bytes) -> Answer:
         name = path.rpartition("/")[2].removesuffix(".crt")
         return Answer(200, PEM, self._certificates.read(name))
+
+    async def _encryption_status(self, path: str, headers: Mapping[str, str], user: Identity, body: bytes) -> Answer:
+        _check_server(user)
+        return Answer(200, JSON, encode(self._encryption.status() if self._encryption is not None else {}))
+
+    async def _encryption_config(self, path: str, headers: Mapping[str, str], user: Identity, body: bytes) -> Answer:
+        _check_server(user)
+        if self._encryption is None:
+            raise Refused(400, "Secrets are not encrypted here: start the server with --secrets-encryption")
+        try:
+            asked = decode(body)
+            return Answer(200, JSON, encode(await self._encryption.change(asked if isinstance(asked, dict) else {})))
+        except ValueError as error:
+            raise Refused(400, str(error)) from None
 
     async def _component(self, path: str, headers: Mapping[str, str], user: Identity, body: bytes) -> Answer:
         """The certificate of a component that has the same identity on every node.
@@ -187,6 +217,12 @@ class Supervisor:
             return Answer(200, PEM, pki.sign_request(authority, body, subject, self._clock.now()))
         except pki.BadCertificate as error:
             raise Refused(400, str(error)) from None
+
+
+def _check_server(user: Identity) -> None:
+    """Raises Refused for who is no server: nodes have no business with keys."""
+    if tokens.SERVER_GROUP not in user.groups:
+        raise Refused(403, f"Forbidden: {user.name} is no server of this cluster")
 
 
 def _addresses(text: str) -> tuple[str, ...]:

@@ -46,7 +46,6 @@ def _with_group(option: Option, group: str) -> Option:
 
 _DISABLE = ("coredns", "servicelb", "traefik", "local-storage", "metrics-server", "runtimes", "ccm")
 _ETCD = "the embedded etcd datastore is not built yet; leave it out to use SQLite"
-_SECRETS = "encryption of secrets at rest is not built yet"
 _DATASTORE = "only the embedded SQLite datastore is built yet"
 _VPN = "node networks beyond one machine are not built yet"
 
@@ -313,8 +312,13 @@ OPTIONS: tuple[Option, ...] = (
         "hardening",
         Option("protect-kernel-defaults", "Refuse to change the kernel's settings", "switch", refused="not built yet"),
         Option("selinux", "Use SELinux", "switch", env="K3S_SELINUX", refused="SELinux labels are not built yet"),
-        Option("secrets-encryption", "Encrypt secrets at rest", "switch", on=SERVER, refused=_SECRETS),
-        Option("secrets-encryption-provider", "Cipher of secrets at rest", on=SERVER, refused=_SECRETS),
+        Option("secrets-encryption", "Encrypt Secrets at rest", "switch", on=SERVER),
+        Option(
+            "secrets-encryption-provider",
+            "Cipher of Secrets at rest: aescbc, or secretbox",
+            on=SERVER,
+            default="aescbc",
+        ),
         Option("rootless", "Run nodes without root", "switch", refused="nodes need root; use --disable-agent"),
         Option("prefer-bundled-bin", "Prefer bundled programs", "switch", refused="programs come from the system"),
     ),

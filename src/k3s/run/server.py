@@ -29,6 +29,8 @@ from k3s.apiserver.authz import Authorizer
 from k3s.apiserver.bootstrap import trust
 from k3s.apiserver.cache import RING, Cache
 from k3s.apiserver.conversion import computed
+from k3s.apiserver.encryption.keyring import Keyring
+from k3s.apiserver.encryption.sealed import Sealed
 from k3s.apiserver.expiry import Expiry
 from k3s.apiserver.nodeauthz import NodeAuthorizer
 from k3s.apiserver.nodes import Nodes
@@ -68,6 +70,7 @@ from k3s.controllers.runtime import QueueMetrics
 from k3s.controllers.service import Controllers
 from k3s.controllers.table import Settings as ControllerSettings
 from k3s.controllers.table import controllers
+from k3s.run.encryption import Encryption, groups_of
 from k3s.run.roles import ControlPlaneRole
 from k3s.run.supervisor import Service, Supervisor
 from k3s.scheduler.service import NAME as SCHEDULER
@@ -121,6 +124,8 @@ class ServerConfig:
     admission: AdmissionSettings = UNSAID
     tokens: SourceSettings = tokensources.NONE
     audit: AuditSettings | None = None
+    encryption: str = ""  # the cipher of Secrets at rest
+    encryption_file: str = ""  # an EncryptionConfiguration of the user's own
     api_audiences: tuple[str, ...] = ()  # empty: the issuer and k3s
     disabled: frozenset[str] = frozenset()
     scheduler: bool = True
@@ -174,11 +179,11 @@ class ControlPlane:
     ) -> None:
         self.config = config
         self._through = through
-        self.store = store
         self.certificates = certificates
         self.clock = clock
         self.entropy = entropy
         self.story = Story()
+        self.store = self._sealed(store)
         self.supervisor: Supervisor | None = None
         registry = REGISTRY.copy()
         cache = Cache(computed(registry), self.config.cache_ring)
@@ -191,6 +196,20 @@ class ControlPlane:
         self._recorder = Recorder(self.client(_SCHEDULER), SCHEDULER, clock, entropy)
 
     # -- making
+
+    def _sealed(self, store: Store) -> Store:
+        """The store as it is, or sealed with the keys of the configuration. Raises ConfigError, OSError."""
+        config, folder = self.config, self.config.server_dir / "cred"
+        self._encryption: Encryption | None = None
+        if config.encryption_file:
+            return Sealed(store, Keyring(groups_of(Path(config.encryption_file)), self.entropy.secret))
+        if not config.encryption and not Encryption.exists(folder):
+            return store
+        self._encryption = Encryption(folder, config.encryption or "aescbc", self.clock, self.entropy)
+        self._encryption.load()
+        sealed = Sealed(store, self._encryption.keys)
+        self._encryption.sealed = sealed
+        return sealed
 
     def _authenticator(self, cache: Cache, secrets: Secrets) -> Authenticator:
         config = self.config
@@ -313,6 +332,7 @@ class ControlPlane:
             is_ready=lambda: self._check("apiserver") is None,
             check_password=self._check_password,
             reserved=frozenset(serving_names(self.config.cluster_domain, self.config.service_ip, (), ())),
+            encryption=self._encryption,
         )
 
         async def answer(request: Request, target: Target) -> Answer:
@@ -358,9 +378,13 @@ class ControlPlane:
     async def _run_store(self, ready: Callable[[], None]) -> None:
         await self.store.open()
         try:
+            if self._encryption is not None:
+                self._encryption.start()
             ready()
             await asyncio.Event().wait()
         finally:
+            if self._encryption is not None:
+                await self._encryption.close()
             await self.store.close()
 
     async def _run_compaction(self, ready: Callable[[], None]) -> None:

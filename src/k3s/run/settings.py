@@ -14,6 +14,7 @@ from k3s.apiserver.audit.settings import FLAGS as AUDIT_FLAGS
 from k3s.apiserver.audit.settings import AuditError, AuditSettings
 from k3s.apiserver.audit.settings import settings as audit_settings
 from k3s.apiserver.tokensources import FLAGS as TOKEN_FLAGS
+from k3s.cluster.encryption import PROVIDERS
 from k3s.run.agentconfig import AgentConfig
 from k3s.run.config import ConfigError, Settings, component_args, default_data_dir
 
@@ -44,6 +45,7 @@ API_SERVER_ARGS = {
     "disable-admission-plugins": "names, separated by commas",
     "admission-control-config-file": "a file",
     **AUDIT_FLAGS,
+    "encryption-provider-config": "a file",
 }
 CONTROLLER_ARGS = {"terminated-pod-gc-threshold": "a number"}
 KUBELET_ARGS = {"max-pods": "a number"}
@@ -162,6 +164,8 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
         admission=_admission(api),
         audit=_audit(api),
         tokens=_tokens(api),
+        encryption=_encryption(settings, api),
+        encryption_file=api.get("encryption-provider-config", ""),
         disabled=frozenset(settings.items("disable")),
         scheduler=not settings.switch("disable-scheduler"),
         controllers=not settings.switch("disable-controller-manager"),
@@ -269,6 +273,21 @@ def _hsts(args: Mapping[str, str]) -> tuple[str, ...]:
                 f"Wrong value {text!r} for --kube-apiserver-arg={name}: use max-age=SECONDS, includeSubDomains, preload"
             )
     return directives
+
+
+def _encryption(settings: Settings, api: Mapping[str, str]) -> str:
+    """The cipher of Secrets at rest, empty for none. Raises ConfigError."""
+    provider = settings.text("secrets-encryption-provider")
+    if provider not in PROVIDERS:
+        raise ConfigError(f"Wrong value {provider!r} for --secrets-encryption-provider: use {' or '.join(PROVIDERS)}")
+    if not settings.switch("secrets-encryption"):
+        return ""
+    if "encryption-provider-config" in api:
+        raise ConfigError(
+            "Option --secrets-encryption does not go with --kube-apiserver-arg=encryption-provider-config: "
+            "k3s has a configuration of its own; leave one of them out"
+        )
+    return provider
 
 
 def _audit(args: Mapping[str, str]) -> AuditSettings | None:

@@ -86,8 +86,8 @@ def test_wrong_values_name_flag_value_and_remedy(args: list[str], words: list[st
 
 def test_a_refused_option_in_a_file_names_the_file(tmp_path: Path) -> None:
     """What is not honoured yet is never swallowed, wherever it stands."""
-    with pytest.raises(ConfigError, match=r"secrets-encryption.*config\.yaml"):
-        with_file(tmp_path, "secrets-encryption: true\n")
+    with pytest.raises(ConfigError, match=r"rootless.*config\.yaml"):
+        with_file(tmp_path, "rootless: true\n")
 
 
 def test_unknown_keys_and_broken_files(tmp_path: Path) -> None:
