@@ -288,9 +288,9 @@ def test_finalize(run: Any) -> None:
 
 
 def test_replicas_set_through_scale_have_no_time(run: Any) -> None:
-    """The scaler owns the replicas, in an entry of its own."""
+    """The scaler takes the replicas over, in an entry of its own."""
     template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
-    spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
+    spec = {"replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "template": template}
     body = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": spec}
     path = "/apis/apps/v1/namespaces/default/deployments/d"
     scale = {"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "d"}, "spec": {"replicas": 5}}

@@ -17,6 +17,7 @@ from k3s.api import schema
 from k3s.api.kinds import REGISTRY, Kind, builtin
 from k3s.api.object import Object, decode, encode
 
+_AUTOSCALER = builtin("autoscaling/v2", "HorizontalPodAutoscaler")
 _METRICS = "autoscaling.alpha.kubernetes.io/metrics"
 _CURRENT = "autoscaling.alpha.kubernetes.io/current-metrics"
 _CONDITIONS = "autoscaling.alpha.kubernetes.io/conditions"
@@ -28,6 +29,14 @@ def convert(obj: Object, from_kind: Kind, to_kind: Kind) -> Object:
 
     Custom kinds change only their apiVersion (conversion strategy None).
     """
+    new = reshape(obj, from_kind, to_kind)
+    # The second version has defaults of its own (a metric), and an object is complete in the version it is stored in.
+    complete = to_kind is _AUTOSCALER and from_kind is not to_kind
+    return schema.defaults(_AUTOSCALER, new) if complete else new
+
+
+def reshape(obj: Object, from_kind: Kind, to_kind: Kind) -> Object:
+    """As `convert`, without what the other version would fill in."""
     if from_kind is to_kind:
         return obj
     step = _STEPS.get((from_kind.api_version, to_kind.api_version, from_kind.kind))
@@ -122,10 +131,7 @@ def _autoscaler_to_v2(obj: Object) -> Object:
     conditions = _read(notes, _CONDITIONS)
     if conditions:
         status["conditions"] = conditions
-    # The second version has defaults of its own (a metric), and an object is complete in the version it is stored in.
-    return schema.defaults(
-        builtin("autoscaling/v2", "HorizontalPodAutoscaler"), _with(obj, "autoscaling/v2", spec, status, {})
-    )
+    return _with(obj, "autoscaling/v2", spec, status, {})
 
 
 def _with(obj: Object, api_version: str, spec: Object, status: Object, notes: dict[str, str]) -> Object:

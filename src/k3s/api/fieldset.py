@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
-
-from k3s.api.misfit import misfit
 
 Path = tuple[str, ...]
 Paths = frozenset[Path]
@@ -160,7 +158,8 @@ def _associative(node: SchemaNode) -> bool:
     return node.list_type in ("map", "set") or (not node.list_type and "merge" in node.patch_strategies)
 
 
-def _keys(node: SchemaNode) -> tuple[str, ...]:
+def keys_of(node: SchemaNode) -> tuple[str, ...]:
+    """The fields that tell the elements of a list apart; none for a set."""
     if node.list_type == "map":
         return node.list_map_keys
     return (node.merge_key,) if not node.list_type and node.merge_key else ()
@@ -172,7 +171,7 @@ _text = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 def element_of(node: SchemaNode, value: Any, path: Path = (), index: int = 0) -> str:
     """The path element of one element of a list that merges; raises FieldSetError when it names no key. `index` is its
     place, for that message."""
-    keys = _keys(node)
+    keys = keys_of(node)
     if not keys:
         return "v:" + _text(value)
     items = node.items()
@@ -199,88 +198,15 @@ def child_of(node: SchemaNode | None, field: str) -> SchemaNode | None:
     return node.child(field) if node is not None else None
 
 
-def elements(node: SchemaNode, value: list[Any], path: Path) -> dict[str, Any]:
-    """The elements of a list that merges by their path element; of equal ones the first."""
-    out: dict[str, Any] = {}
+def elements(node: SchemaNode, value: list[Any], path: Path) -> dict[str, list[Any]]:
+    """The elements of a list that merges by their path element, under which there should be one."""
+    out: dict[str, list[Any]] = {}
     for inner in value:
-        out.setdefault(element_of(node, inner, path), inner)
+        out.setdefault(element_of(node, inner, path), []).append(inner)
     return out
 
 
-# --- sets of values ---
-
-
-def of_value(node: SchemaNode, value: Any) -> Paths:
-    """The fields that an applied configuration names; raises FieldSetError for all that do not fit the schema."""
-    out: set[Path] = set()
-    faults: list[FieldSetError] = []
-    _collect(node, value, (), out, faults)
-    if len(faults) > 1:
-        raise FieldSetError((), "errors:\n" + "\n".join(sorted(f"  {fault}" for fault in faults)))
-    if faults:
-        raise faults[0]
-    return frozenset(out)
-
-
-def _collect(node: SchemaNode | None, value: Any, path: Path, out: set[Path], faults: list[FieldSetError]) -> None:
-    if node is not None and (why := misfit(node.type, value)):
-        faults.append(FieldSetError(path, why))
-    elif value is None or is_atomic(node, value):
-        out.add(path)
-        if node is not None:
-            _collect_atomic(node, value, path, faults)
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            below = (*path, "f:" + key)
-            child = child_of(node, key)
-            if child is None and node is not None and not node.preserve_unknown:
-                faults.append(FieldSetError(below, "field not declared in schema"))
-                continue
-            _collect(child, inner, below, out, faults)
-            if inner is None or inner == {} or not (node is not None and key in node.fields):
-                out.add(below)
-    elif node is not None:
-        _collect_elements(node, value, path, out, faults)
-
-
-def _collect_atomic(node: SchemaNode, value: Any, path: Path, faults: list[FieldSetError]) -> None:
-    """What has one owner as a whole has to fit the schema all the same."""
-    inside: set[Path] = set()
-    if isinstance(value, list):
-        for i, inner in enumerate(value):
-            _collect(node.items(), inner, (*path, f"i:{i}"), inside, faults)
-    elif isinstance(value, dict) and not node.preserve_unknown:
-        for key, inner in value.items():
-            child = node.child(key)
-            if child is None:
-                faults.append(FieldSetError((*path, "f:" + key), "field not declared in schema"))
-            else:
-                _collect(child, inner, (*path, "f:" + key), inside, faults)
-
-
-def _collect_elements(
-    node: SchemaNode, value: list[Any], path: Path, out: set[Path], faults: list[FieldSetError]
-) -> None:
-    seen: set[str] = set()
-    for i, inner in enumerate(value):
-        try:
-            element = _configured(node, inner, path, i)
-        except FieldSetError as fault:
-            faults.append(fault)
-            continue
-        if element in seen:
-            faults.append(FieldSetError(path, f"duplicate entries for key {shown((element,))}"))
-        seen.add(element)
-        _collect(node.items(), inner, (*path, element), out, faults)
-        out.add((*path, element))
-
-
-def _configured(node: SchemaNode, inner: Any, path: Path, index: int) -> str:
-    """The path element of one element of a configuration; raises FieldSetError for one that has none of its keys."""
-    if _keys(node) and not isinstance(inner, dict):
-        kind = "a null element" if inner is None else "non-map elements"
-        raise FieldSetError(path, f"element {index}: associative list with keys may not have {kind}")
-    return element_of(node, inner, path, index)
+# --- differences of values ---
 
 
 class Comparison(NamedTuple):
@@ -345,10 +271,24 @@ class _Compare:
                 self.leaf(old, new, path)
                 return
             for element in lists[0] | lists[1]:
-                sides = (lists[0].get(element, _MISSING), lists[1].get(element, _MISSING))
-                self.walk(node.items(), *sides, (*path, element))
+                self.element(node, lists[0].get(element, ()), lists[1].get(element, ()), (*path, element))
         if new is _MISSING:
             self.removed.add(path)
+
+    def element(self, node: SchemaNode, old: Sequence[Any], new: Sequence[Any], path: Path) -> None:
+        """What has one key: as a rule one element on each side; more than one are seen as one."""
+        if len(old) > 1 and len(new) > 1:
+            self.leaf(old, new, path)
+        elif len(old) > 1:
+            self.removed.add(path)
+            if new:
+                self.walk(node.items(), _MISSING, new[0], path)
+        elif len(new) > 1:
+            self.added.add(path)
+            if old:
+                self.walk(node.items(), old[0], _MISSING, path)
+        else:
+            self.walk(node.items(), old[0] if old else _MISSING, new[0] if new else _MISSING, path)
 
     def maps(self, node: SchemaNode | None, old: Any, new: Any, path: Path) -> None:
         for key in old | new:
@@ -377,8 +317,11 @@ def _collect_added(node: SchemaNode | None, value: Any, path: Path, out: set[Pat
                 out.add(below)
     elif value.__class__ is list and node is not None and _associative(node):
         items = node.items()
-        for element, inner in elements(node, value, path).items():
-            _collect_added(items, inner, (*path, element), out)
+        for element, found in elements(node, value, path).items():
+            if len(found) > 1:
+                out.add((*path, element))
+            else:
+                _collect_added(items, found[0], (*path, element), out)
 
 
 def _or_empty(value: Any, empty: Any) -> Any:
@@ -428,32 +371,38 @@ def merge(node: SchemaNode | None, live: Any, config: Any) -> Any:
 def _merge_lists(node: SchemaNode, live: list[Any], config: list[Any]) -> list[Any]:
     """Elements in the order of the configuration, those that only live has where they stood.
 
-    A live list may have an element twice: both stay, until a configuration has it.
+    Elements of live that share a key stay as they are; where the configuration names that key, it replaces them.
     """
-    places: dict[str, list[int]] = {}
-    names = [element_of(node, inner, ()) for inner in live]
-    for i, name in enumerate(names):
-        places.setdefault(name, []).append(i)
-    right = elements(node, config, ())
+    left, right = elements(node, live, ()), elements(node, config, ())
+    places, wanted = [element_of(node, inner) for inner in live], list(right)
+    shared = iter([element for element in wanted if element in left])
+    awaited = next(shared, None)
+    merged: set[str] = set()
     out: list[Any] = []
-    at = 0
-
-    def take_until(end: int) -> None:
-        nonlocal at
-        out.extend(live[i] for i in range(at, end) if names[i] not in right)
-        at = max(at, end)
-
-    for name, inner in right.items():
-        found = places.get(name, [])
-        if found:
-            take_until(found[0])
-            at = max(at, found[0] + 1)
-        else:
-            while at < len(live) and names[at] not in right:
-                take_until(at + 1)
-        # Of an element that is there twice nobody knows which one is meant: the configuration's own stands for both.
-        out.append(merge(node.items(), live[found[0]], inner) if len(found) == 1 else inner)
-    take_until(len(live))
+    at = done = 0
+    while at < len(places) or done < len(wanted):
+        here = places[at] if at < len(places) else None
+        pending = wanted[done] if done < len(wanted) else None
+        if here is not None and here not in right:
+            out.append(live[at])
+            at += 1
+            continue
+        if here is not None and here != pending:
+            # It comes where the configuration has it: earlier or later.
+            later = pending is not None and awaited is not None and here != awaited
+            at += later or here in merged
+            if later:
+                continue
+        if pending is None:
+            continue
+        found = left.get(pending, ())
+        out.append(merge(node.items(), found[0] if len(found) == 1 else None, right[pending][0]))
+        merged.add(pending)
+        done += 1
+        if pending == here:
+            at += 1
+        if pending == awaited:
+            awaited = next(shared, None)
     return out
 
 

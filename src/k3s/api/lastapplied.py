@@ -1,50 +1,64 @@
-"""From `kubectl apply` on the client's side to the server's: the annotation that the former keeps.
+"""The annotation in which client-side apply keeps its last configuration, and the way from there to server-side apply.
 
-An apply by the manager `kubectl` may take what its annotation says is its own, and keeps the annotation current, so
-that older clients go on. Source: "Migration between client-side and server-side apply", Kubernetes documentation.
+    unsettled(…)       the conflicts that remain when kubectl takes over from its own client-side apply
+    renewed(…)         the annotation kept current, for old clients that apply next
+
+Both are for the manager `kubectl` alone: another name opts out. Source: KEP-555 and the field manager's handling of
+the annotation.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
-from k3s.api.fieldset import FieldSetError, Paths, SchemaNode, compare, of_value
-from k3s.api.object import Object, decode, encode, evolve, remove
+from k3s.api.configured import of_value
+from k3s.api.fieldset import FieldSetError, Path, Paths, SchemaNode, compare
+from k3s.api.object import Object, decode, evolve, get, remove
+from k3s.api.owners import Entry
 
-ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
 MANAGER = "kubectl"
-# As much as all annotations of an object may be together.
-_LIMIT = 256 * 1024
+ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
+_ANNOTATIONS_LIMIT = 256 * 1024
+_PLACE = ("metadata", "annotations", ANNOTATION)
+_sorted = msgspec.json.Encoder(order="sorted").encode
+# Go writes these in a form that is safe inside HTML and JavaScript.
+_ESCAPED = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
-def _kept(obj: Object | None) -> str:
-    notes = ((obj or {}).get("metadata") or {}).get("annotations") or {}
-    found = notes.get(ANNOTATION)
-    return found if isinstance(found, str) else ""
+def unsettled(
+    node: SchemaNode, live: Object, patch: Object, conflicts: list[tuple[Entry, list[Path]]]
+) -> list[tuple[Entry, list[Path]]]:
+    """The conflicts about fields that the last client-side apply did not set, or that were changed since."""
+    settled = _settled(node, live, patch)
+    left = [(entry, [path for path in paths if path not in settled]) for entry, paths in conflicts]
+    return [(entry, paths) for entry, paths in left if paths]
 
 
-def owned(node: SchemaNode, live: Object | None) -> Paths:
-    """The fields that the last client-side apply set and nobody changed since."""
-    text = _kept(live)
-    if live is None or not text:
+def _settled(node: SchemaNode, live: Object, patch: Object) -> Paths:
+    """The fields of the last client-side apply that are still as it set them."""
+    text = get(live, *_PLACE)
+    try:
+        last: Any = decode(text) if text else None
+    except msgspec.DecodeError:
+        return frozenset()
+    if not isinstance(last, dict) or last.get("apiVersion") != patch.get("apiVersion"):
         return frozenset()
     try:
-        last = decode(text)
-        if not isinstance(last, dict) or last.get("apiVersion") != live.get("apiVersion"):
-            return frozenset()
-        comparison = compare(node, last, live)
-        return of_value(node, last) - comparison.modified - comparison.added - comparison.removed
-    except (msgspec.DecodeError, FieldSetError):
+        fields = of_value(node, last)
+    except FieldSetError:
         return frozenset()
+    change = compare(node, last, live)
+    return fields - change.modified - change.added - change.removed
 
 
-def current(merged: Object, config: Object) -> Object:
-    """The object with the configuration in its annotation, where it has one; without it when that grows too large."""
-    if not _kept(merged):
-        return merged
-    text = encode(remove(config, ("metadata", "annotations", ANNOTATION))).decode() + "\n"
-    path = ("metadata", "annotations", ANNOTATION)
-    notes = {**merged["metadata"]["annotations"], ANNOTATION: text}
-    if sum(len(key.encode()) + len(value.encode()) for key, value in notes.items()) > _LIMIT:
-        return remove(merged, path)
-    return evolve(merged, path, text)
+def renewed(obj: Object, config: Object) -> Object:
+    """The object with the configuration in its annotation, if it has one; without it when that has no room."""
+    if not get(obj, *_PLACE):
+        return obj
+    text = _sorted(remove(config, _PLACE)).decode().translate(_ESCAPED) + "\n"
+    notes = {**obj["metadata"]["annotations"], ANNOTATION: text}
+    if sum(len(key.encode()) + len(value.encode()) for key, value in notes.items()) > _ANNOTATIONS_LIMIT:
+        return remove(obj, _PLACE)
+    return evolve(obj, _PLACE, text)

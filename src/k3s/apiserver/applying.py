@@ -6,7 +6,7 @@ from typing import Any
 
 from k3s.api import apply as fields
 from k3s.api import jsontext, yamltext
-from k3s.api.errors import BadRequest, invalid
+from k3s.api.errors import BadRequest
 from k3s.api.kinds import Kind
 from k3s.api.object import Object, remove
 from k3s.api.schema import definition_of
@@ -48,11 +48,7 @@ def reset_paths(kind: Kind, subresource: str, config: Object) -> tuple[tuple[str
 
 
 def asked(call: Call, context: Context) -> Object:
-    """What a call wants to apply, by whom and to what. Raises BadRequest, Invalid."""
-    if not context.field_manager:
-        text = "Required value: is required for apply patch"
-        cause = {"reason": "FieldValueRequired", "message": text, "field": "fieldManager"}
-        raise invalid("meta.k8s.io", "PatchOptions", "", [cause])
+    """What a call wants to apply. Raises BadRequest."""
     config = configuration(call.request, call.kind)
     call.sent(config)
     given = (config.get("metadata") or {}).get("name", "")
@@ -80,7 +76,7 @@ async def apply(crud: Crud, call: Call, context: Context) -> tuple[Outcome, bool
             subresource=context.subresource,
             now=context.now,
             ignored=reset,
-            translate=crud.conversions.translator(kind),
+            views=crud.conversions.views(kind),
         )
         if twice and context.field_validation == "Strict":
             raise BadRequest(f"error strict decoding YAML: error converting YAML to JSON: {twice}")

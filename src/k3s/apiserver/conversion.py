@@ -11,13 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from k3s.api import convert, schema
-from k3s.api.apply import Translate
 from k3s.api.errors import ApiError
-from k3s.api.fieldset import SchemaNode
 from k3s.api.kinds import Kind, Registry, split_api_version
 from k3s.api.object import Object
 from k3s.api.validation.causes import labels
 from k3s.api.validation.meta import annotation_keys
+from k3s.api.views import View, Views
 from k3s.apiserver.cache import Change, Convert, Item, divided, head_of, serialise
 from k3s.base.entropy import Entropy
 
@@ -111,19 +110,20 @@ class Conversions:
             return {**obj, "apiVersion": kind.storage_version}
         return self._convert(obj, self._registry.storage_kind(kind))
 
-    def translator(self, kind: Kind) -> Translate:
-        """How an object of `kind` is seen by the managers of another version; a webhook is not asked for that."""
+    def views(self, kind: Kind) -> Views:
+        """The versions of a kind, as their managers see its objects; a webhook is not asked for that."""
 
-        def translate(obj: Object, api_version: str) -> tuple[SchemaNode, Object] | None:
+        def view(api_version: str) -> View | None:
             row = self._registry.by_kind(*split_api_version(api_version), kind.kind)
             if row is None or row.storage_prefix != kind.storage_prefix:
                 return None
-            if obj["apiVersion"] == api_version:
-                return schema.definition_of(row), obj
-            new = {**obj, "apiVersion": api_version} if kind.webhook is not None else self._convert(obj, row)
-            return schema.definition_of(row), new
+            return View(schema.definition_of(row), lambda obj: self._seen(obj, row))
 
-        return translate
+        return view
+
+    def _seen(self, obj: Object, kind: Kind) -> Object:
+        source = None if kind.custom else self._registry.of(obj)
+        return {**obj, "apiVersion": kind.api_version} if source is None else convert.reshape(obj, source, kind)
 
     async def _asked(self, objects: Sequence[Object], kind: Kind, api_version: str) -> list[Object]:
         made: list[Object] = []

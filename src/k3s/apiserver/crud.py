@@ -189,7 +189,7 @@ class Crud:
         obj = written.with_namespace(context, obj)
         obj = schema.defaults(kind, strategy.reset_create(obj))
         if not context.applied:
-            obj = written.tracked(context, None, obj, self.conversions.translator(kind))
+            obj = written.tracked(context, None, obj, self.conversions.views(kind))
         prefix = "" if obj["metadata"].get("name") else obj["metadata"].get("generateName", "")
         for attempt in range(_NAME_ATTEMPTS if prefix else 1):
             if prefix:
@@ -328,7 +328,7 @@ class Crud:
         new = strategy.reset_update(context, old, new)
         new = written.with_kept_metadata(schema.defaults(kind, new, settled(kind, old)), old)
         if not context.applied:
-            new = written.tracked(context, old, new, self.conversions.translator(kind))
+            new = written.tracked(context, old, new, self.conversions.views(kind))
         if new == old:
             return old
         request = AdmissionRequest(

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, Protocol
 from k3s.api.errors import ApiError, MethodNotAllowed, NotFound, UnsupportedMediaType, invalid
 from k3s.api.kinds import Kind, Registry
 from k3s.api.object import Object, encode
+from k3s.api.owners import MANAGER_LIMIT
 from k3s.apiserver import body as bodies
-from k3s.apiserver import deletion, identity, written
+from k3s.apiserver import deletion, identity, options, written
 from k3s.apiserver.authn import Pending
 from k3s.apiserver.call import Call
 from k3s.apiserver.crud import Crud, Outcome
@@ -45,7 +46,6 @@ class Patcher(NamedTuple):
 
 # Deletions of one collection that are under way at the same time: enough for the store's group commit.
 _TOGETHER = 64
-_MANAGER_LIMIT = 128
 
 
 class Writes:
@@ -125,17 +125,10 @@ class Writes:
         return self.delete_collection(call)
 
     def context(self, call: Call, kind: Kind | None = None) -> Context:
-        """The write that a call is about. Raises Invalid for a dryRun or fieldValidation that is not known."""
+        """The write that a call is about. Raises Invalid for options that are not known."""
         info, query = call.target.info, call.target.query
-        dry_run = _dry_run(call.target.pairs, info.verb)
-        validation = query.get("fieldValidation") or "Warn"
-        if validation not in ("Ignore", "Warn", "Strict"):
-            listed = '"", "Ignore", "Strict", "Warn"'
-            _refuse_option(
-                info.verb, "fieldValidation", f'Unsupported value: "{validation}": supported values: {listed}'
-            )
-        if "fieldManager" in query:
-            _check_manager(info.verb, query["fieldManager"])
+        patch = bodies.PATCHES.get(bodies.media_type(call.request), "") if info.verb == "patch" else ""
+        options.check(call.target, patch)
         return Context(
             kind or call.kind,
             call.namespace,
@@ -144,9 +137,9 @@ class Writes:
             self._clock.now(),
             info.verb,
             info.subresource,
-            dry_run,
+            "dryRun" in query,
             manager_of(call),
-            validation,
+            query.get("fieldValidation") or "Warn",
             truth(query.get("force")),
             query,
             call.warnings,
@@ -223,9 +216,6 @@ class Writes:
             raise UnsupportedMediaType("415: Unsupported Media Type", {})
         if type == "apply":
             return None
-        if "force" in call.target.query:
-            text = "Forbidden: may not be specified for non-apply patch"
-            _refuse_option("patch", "force", text, "FieldValueForbidden")
         bodies.check_whole(call.request)
         value = call.request.value
         if value is None:
@@ -240,9 +230,9 @@ class Writes:
     async def delete(self, call: Call) -> Result:
         """DELETE."""
         context = self.context(call)
-        options = self._delete_options(call)
-        context.dry_run = context.dry_run or options.dry_run
-        outcome = await self.crud.delete(context, options)
+        given = self._delete_options(call)
+        context.dry_run = context.dry_run or given.dry_run
+        outcome = await self.crud.delete(context, given)
         return self._deleted(call.kind, outcome)
 
     def _delete_options(self, call: Call) -> deletion.DeleteOptions:
@@ -273,8 +263,8 @@ class Writes:
         """DELETE of a collection: each object on its own, as if one by one."""
         kind = call.kind
         context = self.context(call)
-        options = self._delete_options(call)
-        dry_run = context.dry_run or options.dry_run
+        given = self._delete_options(call)
+        dry_run = context.dry_run or given.dry_run
         scope = scope_of(kind, call.namespace, call.target.query)
         bucket = self.crud.cache.bucket(kind)
         everywhere = kind.namespaced and not scope.namespace
@@ -284,7 +274,7 @@ class Writes:
             each = self.context(call)
             each.namespace, each.name, each.dry_run = namespace, name, dry_run
             try:
-                await self.crud.delete(each, options)
+                await self.crud.delete(each, given)
             except ApiError as error:
                 if error.reason != "NotFound":
                     raise
@@ -329,13 +319,6 @@ def _unread(kind: Kind, obj: Object) -> str | None:
     return None
 
 
-def _dry_run(pairs: tuple[tuple[str, str], ...], verb: str) -> bool:
-    values = [value for key, value in pairs if key == "dryRun"]
-    if any(value != "All" for value in values):
-        _refuse_option(verb, "dryRun", f'Unsupported value: {encode(values).decode()}: supported values: "All"')
-    return bool(values)
-
-
 def manager_of(call: Call) -> str:
     """Who changes fields: as the request says, or the program's name; nobody for this process's own and for nodes.
 
@@ -346,23 +329,4 @@ def manager_of(call: Call) -> str:
         return name
     if bodies.PATCHES.get(bodies.media_type(call.request)) == "apply":
         return ""
-    return intern(call.request.headers.get("user-agent", "").partition("/")[0][:_MANAGER_LIMIT] or "unknown")
-
-
-def _check_manager(verb: str, manager: str) -> None:
-    if len(manager) > _MANAGER_LIMIT:
-        _refuse_option(
-            verb, "fieldManager", f"Too long: may not be more than {_MANAGER_LIMIT} bytes", "FieldValueTooLong"
-        )
-    for at, char in enumerate(manager):
-        if not char.isprintable():
-            place = len(manager[:at].encode())
-            text = f"invalid character U+{ord(char):04X} (at position {place})"
-            text = f"Invalid value: {encode(manager).decode()}: {text}"
-            _refuse_option(verb, "fieldManager", text, "FieldValueInvalid")
-
-
-def _refuse_option(verb: str, field: str, message: str, reason: str = "FieldValueNotSupported") -> None:
-    kind = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}.get(verb, "DeleteOptions")
-    cause = {"reason": reason, "message": message, "field": field}
-    raise invalid("meta.k8s.io", kind, "", [cause])
+    return intern(call.request.headers.get("user-agent", "").partition("/")[0][:MANAGER_LIMIT] or "unknown")

@@ -6,6 +6,7 @@ from k3s.api import apply as fields
 from k3s.api import schema
 from k3s.api.errors import ApiError, BadRequest, conflict, invalid
 from k3s.api.object import Object
+from k3s.api.views import Views
 from k3s.apiserver.strategy import Cause, Context, Strategy
 
 MODIFIED_MEANWHILE = "the object has been modified; please apply your changes to the latest version and try again"
@@ -96,7 +97,7 @@ def with_kept_metadata(new: Object, old: Object) -> Object:
     return {**new, "metadata": meta}
 
 
-def tracked(context: Context, old: Object | None, new: Object, translate: fields.Translate) -> Object:
+def tracked(context: Context, old: Object | None, new: Object, views: Views) -> Object:
     """The object with the record of who changed which field; the record of before when nobody keeps one."""
     manager = context.field_manager
     if not manager:
@@ -107,8 +108,7 @@ def tracked(context: Context, old: Object | None, new: Object, translate: fields
         kept = {k: v for k, v in meta.items() if k != "managedFields"}
         return {**new, "metadata": {**kept, "managedFields": before} if before else kept}
     node = schema.definition_of(context.kind)
-    now = None if context.subresource == "scale" else context.now
-    return fields.track_update(node, old, new, manager, subresource=context.subresource, now=now, translate=translate)
+    return fields.track_update(node, old, new, manager, subresource=context.subresource, now=context.now, views=views)
 
 
 def metadata_causes(old: Object, new: Object) -> list[Cause]:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k3s.api import fieldset, schema
+from k3s.api import configured, fieldset, owners, schema
 from k3s.api.apply import apply, same_but_times, track_update
 from k3s.api.errors import ApiError, BadRequest, Conflict
 from k3s.api.kinds import REGISTRY, builtin
@@ -32,7 +32,7 @@ def config_map(data: dict[str, str], **labels: str) -> dict[str, Any]:
     return obj
 
 
-def owners(obj: dict[str, Any]) -> dict[str, Any]:
+def owned(obj: dict[str, Any]) -> dict[str, Any]:
     return {entry["manager"]: entry["fieldsV1"] for entry in obj["metadata"].get("managedFields", ())}
 
 
@@ -42,7 +42,7 @@ def test_a_field_given_up_by_its_last_owner_goes() -> None:
     both = apply(CONFIG_MAP, first, config_map({"a": "1"}), "two", now=NOW)
     left = apply(CONFIG_MAP, both, config_map({"c": "3"}), "one", now=NOW)
     assert left["data"] == {"a": "1", "c": "3"}
-    assert owners(left) == {"one": {"f:data": {"f:c": {}}}, "two": {"f:data": {"f:a": {}}}}
+    assert owned(left) == {"one": {"f:data": {"f:c": {}}}, "two": {"f:data": {"f:a": {}}}}
 
 
 def test_conflicts_and_force() -> None:
@@ -58,7 +58,7 @@ def test_conflicts_and_force() -> None:
     }
     forced = apply(CONFIG_MAP, live, config_map({"a": "x"}), "two", force=True, now=NOW)
     assert forced["data"] == {"a": "x", "b": "2"}
-    assert owners(forced) == {"one": {"f:data": {"f:b": {}}}, "two": {"f:data": {"f:a": {}}}}
+    assert owned(forced) == {"one": {"f:data": {"f:b": {}}}, "two": {"f:data": {"f:a": {}}}}
 
 
 def test_elements_of_lists_have_owners() -> None:
@@ -102,10 +102,10 @@ def test_what_is_refused() -> None:
 def test_updates_take_what_they_change() -> None:
     """An update owns what it changed, nothing changes hands without a change, and a reset forgets everyone."""
     live = track_update(CONFIG_MAP, None, config_map({"a": "1", "b": "1"}), "one", now=NOW)
-    assert owners(live) == {"one": {"f:data": {".": {}, "f:a": {}, "f:b": {}}}}
+    assert owned(live) == {"one": {"f:data": {".": {}, "f:a": {}, "f:b": {}}}}
     changed = {**live, "data": {"a": "2", "b": "1"}}
     after = track_update(CONFIG_MAP, live, changed, "two", now=NOW)
-    assert owners(after) == {"one": {"f:data": {".": {}, "f:b": {}}}, "two": {"f:data": {"f:a": {}}}}
+    assert owned(after) == {"one": {"f:data": {".": {}, "f:b": {}}}, "two": {"f:data": {"f:a": {}}}}
     assert track_update(CONFIG_MAP, after, after, "three", now=NOW + 60) is after
     meta = {**after["metadata"], "managedFields": [{}]}
     assert "managedFields" not in track_update(CONFIG_MAP, after, {**after, "metadata": meta}, "x", now=NOW)["metadata"]
@@ -118,7 +118,55 @@ def test_at_most_ten_update_managers() -> None:
         data = {**live["data"], f"k{i}": ""}
         live = track_update(CONFIG_MAP, live, {**live, "data": data}, f"m{i}", now=NOW + i)
     assert len(live["metadata"]["managedFields"]) <= 11
-    assert "ancient-changes" in owners(live)
+    assert "ancient-changes" in owned(live)
+
+
+def test_ancient_changes_are_of_one_version_and_any_part() -> None:
+    """Parts count too, and appliers do not; what the oldest owned stays owned."""
+
+    def entry(i: int, **more: str) -> dict[str, Any]:
+        named = {"manager": f"m{i}", "operation": "Update", "apiVersion": "v1", "time": f"2033-05-18T03:33:{i:02}Z"}
+        return {**named, "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {f"f:k{i}": {}}}, **more}
+
+    entries = [entry(i, subresource="status" if i % 2 else "") for i in range(12)]
+    entries += [entry(20, operation="Apply"), entry(0, apiVersion="v0", manager="other")]
+    kept = owners.capped(owners.read({"metadata": {"managedFields": entries}}))
+    updates = [one for one in kept if one.operation == "Update"]
+    assert len(updates) == owners.MAX_UPDATE_MANAGERS
+    (ancient,) = (one for one in updates if one.manager == "ancient-changes")
+    assert ancient.tree == {"f:data": {f"f:k{i}": {} for i in (0, 1, 2, 3)}}
+    assert (ancient.api_version, ancient.subresource, ancient.time) == ("v1", "", "2033-05-18T03:33:03Z")
+
+
+FINALIZERS = DEPLOYMENT.at("metadata", "finalizers")
+letters = st.lists(st.sampled_from("abcdef"), max_size=6)
+
+
+@given(letters, letters.map(lambda found: list(dict.fromkeys(found))).filter(bool))
+def test_elements_of_live_survive_a_merge(live: list[str], config: list[str]) -> None:
+    """All that only live has stays, doubles included and in its order; the configuration's come once, in its order."""
+    merged = fieldset.merge(FINALIZERS, live, config)
+    assert [one for one in merged if one not in config] == [one for one in live if one not in config]
+    assert [one for one in merged if one in config] == config
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("aa", "aa", ("", "", "")),
+        ("aab", "aaab", ("a", "", "")),
+        ("aa", "a", ("", "a", "a")),
+        ("a", "aa", ("", "a", "a")),
+        ("aa", "", ("", "", "a")),
+        ("b", "baa", ("", "a", "")),
+    ],
+)
+def test_doubles_are_compared_as_one(old: str, new: str, expected: tuple[str, str, str]) -> None:
+    """Elements that share a key change together: modified, added, removed."""
+    assert FINALIZERS is not None
+    found = fieldset.compare(FINALIZERS, list(old) or ["z"], list(new) or ["z"])
+    paths = [{path[0] for path in part if path[0] != 'v:"z"'} for part in found]
+    assert paths == [{f'v:"{char}"' for char in part} for part in expected]
 
 
 data = st.dictionaries(st.sampled_from("abc"), st.sampled_from("123"), max_size=3)
@@ -149,7 +197,7 @@ def test_apply_properties(steps: list[tuple[str, dict[str, str]]]) -> None:
 @given(data, data)
 def test_sets_survive_their_written_form(a: dict[str, str], b: dict[str, str]) -> None:
     """A set of fields read from its FieldsV1 tree is the same set; a comparison with itself finds nothing."""
-    paths = fieldset.of_value(CONFIG_MAP, config_map(a, **b))
+    paths = configured.of_value(CONFIG_MAP, config_map(a, **b))
     assert fieldset.from_fields(fieldset.to_fields(paths)) == paths
     same = fieldset.compare(CONFIG_MAP, config_map(a, **b), copy.deepcopy(config_map(a, **b)))
     assert same.is_same

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from k3s.api import names
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
+from k3s.api.owners import MANAGER_LIMIT, strange_character
 from k3s.api.validation.causes import (
     Causes,
     canonical_ip,
@@ -20,6 +21,7 @@ from k3s.api.validation.causes import (
 )
 
 _ANNOTATIONS_LIMIT = 256 * 1024
+_SUBRESOURCE_LIMIT = 256
 _STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 
 # Kinds whose names follow another rule than a DNS subdomain.
@@ -72,7 +74,9 @@ def _names(at: str, meta: Object, rule: Callable[[str], list[str]]) -> Causes:
 
 def common(obj: Object) -> Causes:
     """What holds for the metadata of a new and of a changed object."""
-    yield from _rest("metadata", obj.get("metadata") or {})
+    meta = obj.get("metadata") or {}
+    yield from _rest("metadata", meta)
+    yield from _managers("metadata.managedFields", meta.get("managedFields") or ())
 
 
 def _rest(at: str, meta: Object) -> Causes:
@@ -86,6 +90,19 @@ def _rest(at: str, meta: Object) -> Causes:
         if "/" not in finalizer and finalizer not in _STANDARD_FINALIZERS:
             text = "name is neither a standard finalizer name nor is it fully qualified"
             yield invalid(f"{at}.finalizers[{i}]", finalizer, text)
+
+
+def _managers(field: str, entries: Iterable[Object]) -> Causes:
+    """Names in the entries that a client wrote: all else about them was read, or ignored."""
+    for i, entry in enumerate(entries):
+        manager = entry.get("manager", "")
+        if len(manager.encode()) > MANAGER_LIMIT:
+            yield too_long(f"{field}[{i}].manager", MANAGER_LIMIT)
+        strange = strange_character(manager)
+        if strange:
+            yield invalid(f"{field}[{i}].manager", manager, strange)
+        if len(entry.get("subresource", "").encode()) > _SUBRESOURCE_LIMIT:
+            yield too_long(f"{field}[{i}].subresource", _SUBRESOURCE_LIMIT)
 
 
 def annotation_keys(field: str, values: dict[str, str] | None) -> Causes:

@@ -45,7 +45,7 @@ class Binding:
             raise ApiError(text, code=500)
         if not target.get("name"):
             raise ApiError("target.name: Required value", code=500)
-        context.subresource = "binding"
+        context.subresource, context.field_manager = "binding", ""  # where a pod runs is nobody's field
         binding = await asked(self._admission, context, POD, binding)
         await self._writes.crud.update(context, lambda pod: bound(context, pod, binding))
         return One(None, None, CREATED, 201)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
-from k3s.api.apply import apply
-from k3s.api.errors import ApiError, BadRequest, invalid
-from k3s.api.fieldset import Path
-from k3s.api.kinds import Kind, builtin
+from k3s.api import apply as fields
+from k3s.api import owners, scaling, schema
+from k3s.api.errors import ApiError, BadRequest, conflict, invalid
+from k3s.api.kinds import Kind, builtin, split_api_version
 from k3s.api.object import Object, evolve, get
-from k3s.api.schema import definition_of
 from k3s.api.selectors import from_object
 from k3s.apiserver import body as bodies
 from k3s.apiserver.applying import asked
@@ -18,7 +17,6 @@ from k3s.apiserver.crud import Outcome
 from k3s.apiserver.reads import Reads
 from k3s.apiserver.results import One, Result
 from k3s.apiserver.strategy import Context
-from k3s.apiserver.subresources.scaleowners import in_scale, in_workload
 from k3s.apiserver.writes import Writes
 
 SCALE = builtin("autoscaling/v1", "Scale")
@@ -51,46 +49,61 @@ class ScalePart:
         context = self._writes.context(call)
         scaled = Call(call.request, call.target, call.user, SCALE, call.media)
         scaled.warnings = call.warnings
-        if call.target.info.verb == "patch":
-            patch = self._writes.patcher(scaled, context)
-            if patch is None:
-                return await self._apply(scaled, call.kind, context)
-            change = patch.apply
-        else:
-            given = self._writes.object(scaled, context)
-
-            def change(old: Object) -> Object:
-                return given
+        change = self._change(scaled, context)
+        places = self._places(call.kind)
+        context.applied = True
 
         def produce(old: Object) -> Object:
-            wanted = bodies.shaped(SCALE, change(scale_of(old, call.kind)), "Ignore", [])
-            return scaled_to(context, old, wanted)
+            before = owners.read(old)
+            live = owners.write(scale_of(old, call.kind), scaling.to_scale(before, places))
+            wanted = change(live)
+            new = scaled_to(context, old, wanted)
+            if not context.field_manager:
+                return new
+            return owners.write(new, scaling.to_parent(before, owners.read(wanted), call.kind.api_version, places))
 
         outcome, _ = await self._writes.crud.update(context, produce)
         return One(SCALE, None, scale_of(self._object(call.kind, outcome), call.kind))
 
-    async def _apply(self, call: Call, kind: Kind, context: Context) -> Result:
-        """Applies a Scale. Raises Conflict, BadRequest, Invalid."""
-        config = asked(call, context)
-        context.applied = True
-        places = self._places(kind)
+    def _change(self, call: Call, context: Context) -> Callable[[Object], Object]:
+        """What a request makes of the Scale of the moment, owners included."""
+        node, manager, views = (
+            schema.definition_of(SCALE),
+            context.field_manager,
+            self._writes.crud.conversions.views(SCALE),
+        )
+        part, now = context.subresource, context.now
+        patch = self._writes.patcher(call, context) if context.verb == "patch" else None
+        if context.verb == "patch" and patch is None:
+            config = asked(call, context)
 
-        def produce(old: Object) -> Object:
-            owners = old["metadata"].get("managedFields") or []
-            before = evolve(scale_of(old, kind), ("metadata", "managedFields"), in_scale(owners, places))
-            node, who = definition_of(SCALE), context.field_manager
-            merged = apply(node, before, config, who, force=context.force, subresource="scale", now=context.now)
-            wanted = bodies.shaped(SCALE, merged, "Ignore", [])
-            mine = in_workload(owners, merged["metadata"].get("managedFields") or [], places, kind.api_version)
-            return evolve(scaled_to(context, old, wanted), ("metadata", "managedFields"), mine)
+            def applied(live: Object) -> Object:
+                new = fields.apply(
+                    node, live, config, manager, force=context.force, subresource=part, now=now, views=views
+                )
+                return bodies.shaped(SCALE, new, "Ignore", [])
 
-        outcome, _ = await self._writes.crud.update(context, produce)
-        return One(SCALE, None, scale_of(self._object(kind, outcome), kind))
+            return applied
+        given = self._writes.object(call, context) if patch is None else {}
 
-    def _places(self, kind: Kind) -> dict[str, Path]:
-        """Where each version of a kind keeps the number of replicas, as managedFields have it."""
-        rows = [row for row in self._writes.registry.all() if row.storage_prefix == kind.storage_prefix]
-        return {row.api_version: tuple(f"f:{part}" for part in _paths(row)[0]) for row in rows}
+        def updated(live: Object) -> Object:
+            new = bodies.shaped(SCALE, given if patch is None else patch.apply(live), "Ignore", [])
+            if not manager:
+                return new
+            return fields.track_update(node, live, new, manager, subresource=part, now=now, views=views)
+
+        return updated
+
+    def _places(self, kind: Kind) -> scaling.Places:
+        """Where the versions of a kind have their replicas."""
+
+        def place(api_version: str) -> tuple[str, ...] | None:
+            other = self._writes.registry.by_kind(*split_api_version(api_version), kind.kind)
+            if other is None:
+                return None
+            return tuple("f:" + step for step in _paths(other)[0]) if "scale" in other.subresources else ()
+
+        return place
 
     def _object(self, kind: Kind, outcome: Outcome) -> Object:
         if outcome.item is not None:
@@ -110,6 +123,11 @@ def scaled_to(context: Context, old: Object, wanted: Object) -> Object:
         text = f"Invalid value: {replicas}: must be greater than or equal to 0"
         cause = {"reason": "FieldValueInvalid", "message": text, "field": "spec.replicas"}
         raise invalid("autoscaling", "Scale", context.name, [cause])
+    uid, own = meta.get("uid"), old["metadata"]["uid"]
+    if uid and uid != own:
+        kind = context.kind
+        why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {own}"
+        raise conflict(kind.group, f"{kind.plural}/scale", context.name, why)
     new = evolve(old, _paths(context.kind)[0], replicas)
     revision = meta.get("resourceVersion", "")
     return evolve(new, ("metadata", "resourceVersion"), revision) if revision else new
