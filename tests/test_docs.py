@@ -7,6 +7,7 @@ import runpy
 import tomllib
 from pathlib import Path
 
+from k3s.cli import cis
 from k3s.run.options import OPTIONS, markdown
 from k3s.run.settings import PASSED
 
@@ -22,6 +23,11 @@ def test_every_option_is_documented() -> None:
     """No option is missing from the page, refused ones are named with their reason."""
     page = (ROOT / "docs" / "options.md").read_text()
     assert not [o.name for o in OPTIONS if f"`--{o.name}`" not in page and f"`-{o.name}`" not in page]
+
+
+def test_security_page_has_the_checks() -> None:
+    """docs/security.md holds the table of `k3s check-config --cis`: write `cis.markdown()` into it."""
+    assert cis.markdown() in (ROOT / "docs" / "security.md").read_text()
 
 
 def test_every_dependency_is_documented() -> None:

@@ -1,5 +1,7 @@
 """`k3s check-config [FILE]`: whether this kernel and host have what a node needs (spec 1.1).
 
+With --cis [--data-dir=FOLDER] the files of k3s are held against the CIS benchmark instead.
+
 The kernel's configuration is FILE or $CONFIG, else /proc/config.gz or the file of the running kernel in /boot. The exit
 code is the number of failures; 1 when no configuration is found.
 """
@@ -170,7 +172,8 @@ def find(env: Mapping[str, str], given: str) -> tuple[Path, str] | None:
     return None
 
 
-def _show(section: str, findings: Sequence[Finding]) -> int:
+def show(section: str, findings: Sequence[Finding]) -> int:
+    """Prints a section; answers how many of its findings are failures."""
     print(f"\n{section}:")
     for finding in findings:
         mark = "" if finding.state == "ok" else " (fail)" if finding.state == "missing" else " (warning)"
@@ -183,15 +186,19 @@ def main(args: Sequence[str]) -> int:
     if any(word in ("-h", "--help") for word in args):
         print(__doc__.strip() if __doc__ else "")
         return 0
+    if "--cis" in args:
+        from k3s.cli import cis
+
+        return cis.main([word for word in args if word != "--cis"], os.environ)
     failures = 0
     proc = Path("/proc")
     home = bundle.folder()
     if home is not None:
         print(f"Verifying binaries in {home}/bin:", end="")
-        failures += _show("", list(binaries(home)))
-    failures += _show("System", list(system(proc)))
-    failures += _show("Limits", list(limits(proc)))
-    failures += _show("Control groups", list(cgroups(proc)))
+        failures += show("", list(binaries(home)))
+    failures += show("System", list(system(proc)))
+    failures += show("Limits", list(limits(proc)))
+    failures += show("Control groups", list(cgroups(proc)))
     config = find(os.environ, args[0] if args else "")
     if config is None:
         print("\nerror: cannot find the kernel's configuration: name its file, as in `k3s check-config FILE`")
@@ -200,6 +207,6 @@ def main(args: Sequence[str]) -> int:
     by_section: dict[str, list[Finding]] = {}
     for section, finding in kernel(kernel_options(config[1])):
         by_section.setdefault(section, []).append(finding)
-    failures += sum(_show(section, findings) for section, findings in by_section.items())
+    failures += sum(show(section, findings) for section, findings in by_section.items())
     print(f"\nSTATUS: {failures or 'pass'}")
     return min(failures, 125)

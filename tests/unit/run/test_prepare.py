@@ -14,6 +14,7 @@ import yaml
 
 from k3s.base.clock import SystemClock
 from k3s.base.entropy import SystemEntropy
+from k3s.cli import cis
 from k3s.cluster.tokens import Secrets
 from k3s.run import settings as choices
 from k3s.run.config import CannotStart, ConfigError, resolve
@@ -111,3 +112,17 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="--data-dir: Not a directory"):
         claim(config(tmp_path / "file"))
+
+
+def test_a_first_start_passes_the_checks_of_files(run: Run, tmp_path: Path) -> None:
+    """What a server writes before it serves is as `k3s check-config --cis` wants it, whatever the umask."""
+    before = os.umask(0)
+    try:
+        prepared(run, tmp_path)
+    finally:
+        os.umask(before)
+    found = list(cis.findings(tmp_path, (os.geteuid(), os.getegid())))
+    assert [f for f in found if f.state != "ok"] == []
+    looked_at = [f.what for f in found if f.found == "pass"]
+    assert [w for w in looked_at if w.startswith("1.1.2")], "certificates and keys were there to be looked at"
+    assert [w for w in looked_at if w.startswith("1.1.13")], "so was the administrator's credential"
