@@ -19,6 +19,9 @@ from k3s.client.client import Client
 from k3s.client.transport import Request
 
 MAP = builtin("v1", "ConfigMap")
+LEASE = builtin("coordination.k8s.io/v1", "Lease")
+# No other writer than the test.
+_ALONE = ("--disable-controller-manager", "--disable-scheduler")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
@@ -41,6 +44,13 @@ async def recovered(client: Client) -> None:
     async with asyncio.timeout(15):
         while await readiness(client):  # noqa: ASYNC110 - health checks are there to be asked
             await asyncio.sleep(0.1)
+
+
+async def present(client: Client) -> None:
+    """Waits until the server has told that it is there: of its own accord it writes nothing more for minutes."""
+    async with asyncio.timeout(15):
+        while not (await client.list(LEASE, "kube-system")).items:  # noqa: ASYNC110 - it is there within a moment
+            await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
@@ -87,8 +97,9 @@ def test_a_disk_that_cannot_sync(tmp_path: Path) -> None:
 
     async def main() -> None:
         disk = Faulty(tmp_path, tmp_path / "data" / "server" / "db")
-        server = Server(tmp_path, tmp_path / "data", env=disk.environment(trace=False))
+        server = Server(tmp_path, tmp_path / "data", *_ALONE, env=disk.environment(trace=False))
         async with serving(server) as client:
+            await present(client)
             disk.goes(NO_SYNC)
             with pytest.raises((Timeout, OutcomeUnknown), match="it is not known whether this was done"):
                 await client.create(MAP, config("perhaps"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -87,7 +88,7 @@ def main(args: Sequence[str], env: Mapping[str, str] = os.environ) -> int:
     except Failed as failure:
         complain("fatal", str(failure), clock.now())
         return failure.code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return 0 if verb is not None and verb.lasts else 130
     except BrokenPipeError:
         # Whoever read has seen enough; nothing more is flushed at the end.
@@ -97,6 +98,10 @@ def main(args: Sequence[str], env: Mapping[str, str] = os.environ) -> int:
 
 
 async def _run(verb: Verb, options: Options, own: Options, words: list[str], env: Mapping[str, str]) -> None:
+    # Through the loop: a signal that comes just before the loop goes to sleep would otherwise wait with it.
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
     path = settings.file(options, env)
     if options.given("config") and verb.name != "config" and not path.exists():
         raise UsageError(f"load config file {path}: no such file")
