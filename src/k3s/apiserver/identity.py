@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from k3s.api.object import Object
+
 # Groups
 MASTERS = "system:masters"
 AUTHENTICATED = "system:authenticated"
@@ -59,6 +61,18 @@ def authenticated(name: str, *groups: str) -> User:
 def with_authenticated(groups: tuple[str, ...]) -> tuple[str, ...]:
     """`groups` with system:authenticated at the end, once."""
     return groups if AUTHENTICATED in groups else (*groups, AUTHENTICATED)
+
+
+def shown(user: User) -> Object:
+    """A user as the UserInfo type shows one; empty parts are left out."""
+    found: Object = {"username": user.name} if user.name else {}
+    if user.uid:
+        found["uid"] = user.uid
+    if user.groups:
+        found["groups"] = list(user.groups)
+    if user.extra:
+        found["extra"] = {key: list(values) for key, values in user.extra.items()}
+    return found
 
 
 def anonymous() -> User:

@@ -12,6 +12,7 @@ from k3s.api.errors import BadRequest, invalid
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
 from k3s.api.validation import reviews
+from k3s.apiserver import identity
 from k3s.apiserver.authn import Authenticator
 from k3s.apiserver.authz import Attributes, Authorizer
 from k3s.apiserver.identity import User
@@ -49,7 +50,7 @@ class Reviews:
         if found is None:
             status: Object = {"user": {}, "error": "[invalid bearer token, token lookup failed]"}
         else:
-            status = {"authenticated": True, "user": info(found[0])}
+            status = {"authenticated": True, "user": identity.shown(found[0])}
             if found[1]:
                 status["audiences"] = list(found[1])
         return {**obj, "status": status}
@@ -98,7 +99,7 @@ class Reviews:
 
     def _self(self, obj: Object, user: User, namespace: str) -> Object:
         meta = {"creationTimestamp": times.format(self._clock.now())}
-        return {"metadata": meta, "status": {"userInfo": info(user)}}
+        return {"metadata": meta, "status": {"userInfo": identity.shown(user)}}
 
 
 _ANSWERS: Mapping[str, _Answer] = {
@@ -109,18 +110,6 @@ _ANSWERS: Mapping[str, _Answer] = {
     "SelfSubjectRulesReview": Reviews._self_rules,
     "SelfSubjectReview": Reviews._self,
 }
-
-
-def info(user: User) -> Object:
-    """A user as the UserInfo type shows it; empty parts are left out."""
-    shown: Object = {"username": user.name} if user.name else {}
-    if user.uid:
-        shown["uid"] = user.uid
-    if user.groups:
-        shown["groups"] = list(user.groups)
-    if user.extra:
-        shown["extra"] = {key: list(values) for key, values in user.extra.items()}
-    return shown
 
 
 def _subject(spec: Object) -> User:

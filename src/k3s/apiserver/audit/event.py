@@ -7,20 +7,7 @@ from typing import Any
 
 from k3s.api import times
 from k3s.api.object import Object
-from k3s.apiserver.identity import User
 from k3s.apiserver.request import RequestInfo
-
-
-def user_of(user: User) -> Object:
-    """A user as the log shows one."""
-    shown: Object = {"username": user.name}
-    if user.uid:
-        shown["uid"] = user.uid
-    if user.groups:
-        shown["groups"] = list(user.groups)
-    if user.extra:
-        shown["extra"] = {key: list(values) for key, values in user.extra.items()}
-    return shown
 
 
 def reference(info: RequestInfo, body: Any) -> Object | None:

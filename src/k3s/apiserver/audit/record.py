@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from k3s.api.object import Object
+from k3s.apiserver import identity
 from k3s.apiserver.audit import event as events
 from k3s.apiserver.audit.policy import (
     COMPLETE,
@@ -116,10 +117,10 @@ class Record:
             "stage": stage,
             "requestURI": request.target,
             "verb": target.info.verb,
-            "user": events.user_of(user) if user is not None else {},
+            "user": identity.shown(user) if user is not None else {},
         }
         if acting is not None and acting is not user:
-            made["impersonatedUser"] = events.user_of(acting)
+            made["impersonatedUser"] = identity.shown(acting)
         if sources := events.sources(request.headers, request.source):
             made["sourceIPs"] = sources
         if agent := request.headers.get("user-agent"):

@@ -7,6 +7,7 @@ from k3s.api.errors import forbidden
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
 from k3s.api.validation import causes, certificates
+from k3s.apiserver.identity import shown
 from k3s.apiserver.strategy import Cause, Context, Strategy
 
 _TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
@@ -202,14 +203,7 @@ class SigningRequestStrategy(Strategy):
     def prepare_create(self, context: Context, obj: Object) -> Object:
         user = context.user
         spec = {k: v for k, v in obj["spec"].items() if k not in ("username", "uid", "groups", "extra")}
-        spec["username"] = user.name
-        if user.uid:
-            spec["uid"] = user.uid
-        if user.groups:
-            spec["groups"] = list(user.groups)
-        if user.extra:
-            spec["extra"] = {key: list(values) for key, values in user.extra.items()}
-        return {**obj, "spec": spec}
+        return {**obj, "spec": {**spec, **shown(user)}}
 
     def reset_update(self, context: Context, old: Object, new: Object) -> Object:
         status, before = new.get("status") or {}, old.get("status") or {}
