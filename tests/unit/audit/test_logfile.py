@@ -8,6 +8,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from k3s.apiserver.audit.logfile import LogFile, LogSettings
 
 DAY = 86400.0
@@ -59,3 +61,23 @@ def test_old_files_by_age(run: Any, tmp_path: Path) -> None:
     now = iter(range(1_700_000_000, 1_800_000_000, int(DAY)))
     written(run, LogSettings(str(tmp_path / "audit.log"), max_age_days=3), 8, lambda: next(now))
     assert 1 <= len(list(tmp_path.glob("audit-*.log"))) <= 3
+
+
+def test_a_rotation_that_fails_writes_to_nobody_elses_file(run: Any, tmp_path: Path) -> None:
+    """The folder is gone when the file is begun anew: an error, no foreign descriptor; later it goes on."""
+
+    async def body() -> None:
+        folder = tmp_path / "log"
+        file = LogFile(LogSettings(str(folder / "audit.log")), lambda: 1_700_000_000.0)
+        file._limit = 10
+        file.open()
+        file.write(b"first line\n")
+        folder.rename(tmp_path / "moved")
+        with pytest.raises(OSError):
+            file.write(b"second line\n")
+        assert file._file == -1
+        file.write(b"third line\n")
+        assert (folder / "audit.log").read_bytes() == b"third line\n"
+        await file.close()
+
+    run(body())

@@ -90,11 +90,11 @@ class Auditor:
             request.headers = {**request.headers, _ID: id}
         return Record(request, target, id[:64], self._clock.now, self._emit)
 
-    def sender(self, record: Record, target: Target, user: User | None, acting: User | None = None) -> None:
-        """Who sent a request, and as whom it acts. Raises InternalError when it cannot be recorded as it has to be."""
+    def sender(self, record: Record, target: Target, user: User | None) -> None:
+        """Who sent a request. Raises InternalError when it cannot be recorded as it has to be."""
         rule = self._policy.rule(user, target.info)
         self._count("level", rule.level)
-        record.sender(rule, user, acting)
+        record.sender(rule, user)
 
     def ended(self, record: Record, answer: Answer | Awaitable[Answer]) -> Answer | Awaitable[Answer]:
         """The answer, which is recorded when it is there."""

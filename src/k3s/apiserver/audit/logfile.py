@@ -57,6 +57,8 @@ class LogFile:
 
     def write(self, line: bytes) -> None:
         """Appends a line. Raises OSError."""
+        if self._file < 0:
+            self.open()  # the last attempt to begin it anew has failed
         if self._size and self._size + len(line) > self._limit and self._settings.path != _STDOUT:
             self._rotate()
         view = memoryview(line)
@@ -72,7 +74,9 @@ class LogFile:
         self._file = -1
 
     def _rotate(self) -> None:
-        os.close(self._file)
+        # A number that is closed may soon be another file: whatever fails from here, nothing is written to it.
+        closed, self._file = self._file, -1
+        os.close(closed)
         stem, end = self._path.stem, self._path.suffix
         self._path.rename(self._path.with_name(f"{stem}-{_stamp(self._now())}{end}"))
         self.open()

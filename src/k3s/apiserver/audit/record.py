@@ -62,9 +62,9 @@ class Record:
         """Whether the log has what was answered."""
         return self.rule.level == REQUEST_RESPONSE
 
-    def sender(self, rule: Rule, user: User | None, acting: User | None = None) -> None:
-        """Who asks, as whom, and what is to be told of it: the request has been received."""
-        self.rule, self.users = rule, (user, acting)
+    def sender(self, rule: Rule, user: User | None) -> None:
+        """Who asks, and what is to be told of it: the request has been received."""
+        self.rule, self.users = rule, (user, None)
         self._stage(RECEIVED)
 
     def decided(self, allowed: bool, reason: str) -> None:

@@ -77,7 +77,7 @@ def _group(at: str, given: Any) -> Group:
     prefixes = [key.prefix for key in keys]
     if len(set(prefixes)) != len(prefixes):
         raise ConfigurationError(f"{at}.providers: two keys have the same provider and name")
-    return Group(tuple("*.*" if name == "*.*" else name for name in names), tuple(keys))
+    return Group(tuple(names), tuple(keys))
 
 
 def _provider(at: str, given: Any) -> Iterator[Key]:
