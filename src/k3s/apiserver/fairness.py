@@ -1,6 +1,6 @@
 """Priority and fairness at the API server's door: a seat for each request that takes time, its turn, and the figures.
 
-The rules of seats and queues are in `seats`; here are the clock, those who wait, how wide a request is, and metrics.
+The rules of seats and queues are in `seats`; here are the clock, those who wait, and how wide a request is.
 What the cache answers at once takes no seat; see docs/decisions.
 """
 
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from math import ceil
+from math import ceil, inf
 
 from k3s.apiserver import dumps
+from k3s.apiserver.fairmeters import FairMeters
 from k3s.apiserver.flows import Flow
 from k3s.apiserver.identity import User
 from k3s.apiserver.limits import Pushback, lasting
@@ -19,10 +20,8 @@ from k3s.apiserver.seats import TIME_OUT, Level, Plan, Seating, Tally, Ticket
 from k3s.base import metrics
 from k3s.base.clock import Clock
 
-_WAITS = (0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0)
 _MOST_WIDE, _PER_SEAT = 10, 100
 _LONGEST_WAIT_S = 60.0
-_NAMES = ("priority_level", "flow_schema")
 Seat = Tally | Ticket
 
 
@@ -48,25 +47,8 @@ class Fairness:
         self._request_s = request_s
         self._others = _others(seating.total)
         self._pushbacks: dict[str, Pushback] = {}
-        prefix = "apiserver_flowcontrol_"
-        self._rejected = registry.counter(f"{prefix}rejected_requests_total", "Sent away.", (*_NAMES, "reason"))
-        self._dispatched = registry.counter(f"{prefix}dispatched_requests_total", "Begun.", _NAMES)
-        self._waiting = registry.gauge(f"{prefix}current_inqueue_requests", "Waiting in queues.", _NAMES)
-        self._running = registry.gauge(f"{prefix}current_executing_requests", "Being answered.", _NAMES)
-        self._seats = registry.gauge(f"{prefix}current_executing_seats", "Seats that are taken.", _NAMES)
-        self._wanted = registry.gauge(f"{prefix}current_inqueue_seats", "Seats that are waited for.", _NAMES)
-        self._limits = {
-            name: registry.gauge(f"{prefix}{name}", text, _NAMES[:1])
-            for name, text in (
-                ("nominal_limit_seats", "Seats by shares."),
-                ("lower_limit_seats", "Seats that are never lent."),
-                ("upper_limit_seats", "Seats with all that may be borrowed."),
-                ("current_limit_seats", "Seats that could be had now."),
-            )
-        }
-        self._waited = registry.histogram(
-            f"{prefix}request_wait_duration_seconds", "Seconds in a queue.", (*_NAMES, "execute"), _WAITS
-        )
+        self._meters = FairMeters(seating, registry)
+        self._timer: asyncio.TimerHandle | None = None
 
     def enter(self, flow: Flow | None, target: Target) -> Seat | None:
         """A seat when there is room at once; otherwise the request has to `wait`."""
@@ -76,12 +58,21 @@ class Fairness:
             width = self._width(tally.level, target)
             if width > 1:
                 return self._wide(tally, width)
-        return tally if tally.enter() else None
+        return tally if tally.enter(self._clock.monotonic()) else None
+
+    def leave(self, seat: Seat, verb: str, since: float) -> None:
+        """Gives a seat back that a request of this verb has had since then (by the monotonic clock)."""
+        now = self._clock.monotonic()
+        seat.leave(now)
+        tally = seat if isinstance(seat, Tally) else seat.tally
+        if tally is not self._others:
+            self._meters.took(tally, verb, now - since)
 
     def _wide(self, tally: Tally, width: int) -> Seat | None:
-        if not tally.enter(width):
-            return None
         now = self._clock.monotonic()
+        if not tally.enter(now, width):
+            return None
+        self._meters.wide(tally, width)
         ticket = Ticket(tally, width, "", now, _nothing, None)
         ticket.began = now
         return ticket
@@ -98,22 +89,24 @@ class Fairness:
         )
         if tally.level.enqueue(ticket) is not None:
             return None
+        self._meters.queued(ticket)
         # A wide one may have waited for more than is needed now, so whoever is next is looked for at once.
-        self.seating.dispatch(began)
+        tally.level.dispatch(began)
+        self._share_in_time()
         try:
             async with asyncio.timeout(min((seconds or self._request_s) / 4, _LONGEST_WAIT_S)):
                 await turn
         except TimeoutError:
             if ticket.give_up(self._clock.monotonic()):
                 tally.reject(TIME_OUT)
-                self._told(ticket, "false")
+                self._meters.waited(ticket, self._clock.monotonic(), "false")
                 return None
         except asyncio.CancelledError:
             now = self._clock.monotonic()
             if not ticket.give_up(now):
                 ticket.leave(now)
             raise
-        self._told(ticket, "true")
+        self._meters.waited(ticket, self._clock.monotonic(), "true")
         return ticket
 
     def retry_after(self, flow: Flow | None) -> int:
@@ -122,10 +115,21 @@ class Fairness:
         pushback = self._pushbacks.get(name) or self._pushbacks.setdefault(name, Pushback())
         return pushback.sent_away(self._clock.monotonic())
 
-    def _told(self, ticket: Ticket, execute: str) -> None:
-        tally = ticket.tally
-        waited = self._clock.monotonic() - ticket.arrived
-        self._waited.observe(waited, tally.level.plan.name, tally.schema, execute)
+    def _share_in_time(self) -> None:
+        """While somebody waits, the seats are shared out anew also when nobody comes or goes."""
+        if self._timer is None and self.seating.waiting and self.seating.due < inf:
+            wait_s = self.seating.due - self._clock.monotonic()
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, wait_s), self._shared)
+
+    def _shared(self) -> None:
+        self._timer = None
+        self._adjust()
+        self._share_in_time()
+
+    def _adjust(self) -> None:
+        now = self._clock.monotonic()
+        if now >= self.seating.due:
+            self.seating.adjust(now)
 
     def _width(self, level: Level, target: Target) -> int:
         """Seats of a request: one, but a list (also as the beginning of a watch) one for each hundred objects."""
@@ -139,28 +143,8 @@ class Fairness:
 
     def measure(self) -> None:
         """Brings the metrics up to date."""
-        for gauge in (self._waiting, self._running, self._seats, self._wanted, *self._limits.values()):
-            gauge.values.clear()
-        for name, level in self.seating.levels.items():
-            for limit, seats in level.limits().items():
-                self._limits[limit].set(float(seats), name)
-            for schema, tally in level.tallies.items():
-                self._seats.set(float(tally.seats), name, schema)
-                self._wanted.set(float(level.wanted(schema)), name, schema)
-                self._waiting.set(float(tally.waiting), name, schema)
-                self._running.set(float(tally.running), name, schema)
-                self._dispatched.values[(name, schema)] = tally.dispatched
-                for reason, count in tally.rejected.items():
-                    self._rejected.values[(name, schema, reason)] = count
-                self._at_once(tally, (name, schema, "true"))
-
-    def _at_once(self, tally: Tally, labels: tuple[str, ...]) -> None:
-        """Counts who did not wait: only those who did are observed one by one."""
-        if not tally.dispatched:
-            return
-        counts = self._waited.counts.setdefault(labels, [0] * (len(_WAITS) + 1))
-        self._waited.sums.setdefault(labels, 0.0)
-        counts[0] = max(0, tally.dispatched - sum(counts[1:]))
+        self._adjust()
+        self._meters.measure()
 
     def dumps(self) -> dict[str, Callable[[Mapping[str, str]], str]]:
         """The texts under /debug/api_priority_and_fairness, by path."""
@@ -176,10 +160,10 @@ class Fairness:
 
 def _others(total: int) -> Tally:
     """The seats of requests without a flow (those of joining nodes): as many as all, and nobody waits."""
-    level = Level(Plan("", False, 0, 0, 0, 0, 0, 0), Seating(total))
+    level = Level(Plan("", False, 0, 0, 0, 0, 0, 0), Seating(total), 0.0)
     level.detach()
     if total:
-        level.least = level.most = total
+        level.room = total
     return level.tally("")
 
 

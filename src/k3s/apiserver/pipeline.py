@@ -185,10 +185,11 @@ class Pipeline:
                 seat = self._fairness.enter(flow, target) or await self._fairness.wait(flow, user, target, seconds)
                 if seat is None:
                     return self._seen(too_many(self._fairness.retry_after(flow)), target, began)
+                entered = self._now()
                 try:
                     return await self._caught(work, target, media, began)
                 finally:
-                    seat.leave(self._now())
+                    self._fairness.leave(seat, target.info.verb, entered)
         except TimeoutError:
             return self._seen(self._renderer.error(late(), media), target, began)
         finally:

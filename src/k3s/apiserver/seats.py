@@ -1,9 +1,10 @@
 """Who may run and who waits: seats of priority levels, and fair queues in front of them. Pure: times are handed in.
 
-Rules: the "API Priority and Fairness" page of the Kubernetes documentation. Each level has a nominal number of seats by
-its shares of the total; what it lends is in one pool, from which every level may take up to its borrowing limit while
-others leave it idle. A level that lent more than it now needs gets the next seats that come back. Within a level flows
-are dealt to queues (shuffle sharding); the queue that had least work is next.
+Rules: the "API Priority and Fairness" page of the Kubernetes documentation, KEP-1040. Each level has a nominal number
+of seats by its shares of the total. Every ten seconds the seats are shared out by what was asked for, between what a
+level never lends and what it may borrow at most (see `demand`). Nothing runs for that while nobody comes: the periods
+that went by are made up for when the next request comes. Within a level flows are dealt to queues (shuffle sharding);
+the queue that had least work is next.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
-from math import ceil, floor
+from collections.abc import Callable, Iterable, Sequence
+from math import ceil, floor, inf
 from typing import Any, NamedTuple
 
 from k3s.api.object import Object
+from k3s.apiserver.demand import PERIOD_S, Claim, Demand, allot
 
 QUEUE_FULL = "queue-full"
 TIME_OUT = "time-out"
@@ -61,15 +63,6 @@ def plan(level: Object) -> Plan:
     )
 
 
-class Pool:
-    """The seats that levels lend; `used` are those that are taken."""
-
-    __slots__ = ("size", "used")
-
-    def __init__(self) -> None:
-        self.size = self.used = 0
-
-
 class Queue:
     """Requests of some flows in the order they came. `start` is the virtual work at which the next one begins."""
 
@@ -89,18 +82,21 @@ class Queue:
 class Tally:
     """What became of the requests of one schema at one level. It is the seat of those that found room at once."""
 
-    __slots__ = ("dispatched", "level", "rejected", "running", "schema", "seats", "waiting")
+    __slots__ = ("dispatched", "level", "rejected", "running", "schema", "seats", "unseated", "waiting")
 
     def __init__(self, schema: str, level: Level) -> None:
         self.schema, self.level = schema, level
-        self.running = self.seats = self.waiting = self.dispatched = 0
+        self.running = self.seats = self.waiting = self.dispatched = self.unseated = 0
         self.rejected: dict[str, int] = {}
 
-    def enter(self, width: int = 1) -> bool:
+    def enter(self, now: float, width: int = 1) -> bool:
         """Takes seats when there is room and nobody waits who is before it; they are given back by `leave`."""
         level = self.level
-        if level.waiting or (level.seating.waiting and level.used + width > level.nominal) or not level.take(width):
+        if now >= level.seating.due:
+            level.seating.adjust(now)
+        if level.waiting or not level.take(width):
             return False
+        level.demand.change(width, now)
         self.running += 1
         self.seats += width
         self.dispatched += 1
@@ -116,8 +112,9 @@ class Tally:
         self.seats -= width
         level = self.level
         level.give(width)
-        if level.seating.waiting:
-            level.seating.dispatch(now)
+        level.want(-width, now)
+        if level.waiting:
+            level.dispatch(now)
 
     def reject(self, reason: str) -> str:
         """Counts one that is sent away."""
@@ -151,7 +148,8 @@ class Ticket:
         self.queue.waiting.remove(self)
         level = self.tally.level
         level.forget(self)
-        level.seating.dispatch(now)  # it may have stood in the way of one that is less wide
+        level.want(-self.width, now)
+        level.dispatch(now)  # it may have stood in the way of one that is less wide
         return True
 
 
@@ -159,13 +157,16 @@ class Level:
     """One priority level: seats in use, and its queues."""
 
     __slots__ = (
-        "active", "least", "lendable", "most", "nominal", "plan", "pool", "queues", "quiescing", "running", "seating",
-        "tallies", "used", "virtual", "waiting",
+        "active", "current", "demand", "lower", "nominal", "plan", "queues", "quiescing", "room", "running", "seating",
+        "tallies", "target", "upper", "used", "virtual", "waiting",
     )  # fmt: skip
 
-    def __init__(self, given: Plan, seating: Seating) -> None:
-        self.plan, self.seating, self.pool = given, seating, seating.pool
-        self.nominal = self.lendable = self.least = self.most = 0
+    def __init__(self, given: Plan, seating: Seating, now: float) -> None:
+        self.plan, self.seating = given, seating
+        self.nominal = self.lower = self.upper = self.current = 0
+        self.target = 0.0
+        self.room = 0
+        self.demand = Demand(now)
         self.used = self.running = self.waiting = 0
         self.virtual = 0.0
         self.quiescing = False
@@ -186,48 +187,48 @@ class Level:
         return found
 
     def take(self, width: int) -> bool:
-        """Takes seats: those it never lends, then those of the pool up to its limit."""
+        """Takes seats. One that is wider than the level runs when it is alone, unless the level has no seat at all."""
         after = self.used + width
-        over = after - self.least
-        if over > 0:
-            if over > width:
-                over = width
-            pool = self.pool
-            if after > self.most or pool.used + over > pool.size:
-                return False
-            pool.used += over
+        if after > self.room and (self.used or not self.room):
+            return False
         self.used = after
         self.running += 1
         return True
 
     def give(self, width: int) -> None:
-        """Gives seats back, those of the pool first."""
-        over = self.used - self.least
-        if over > 0:
-            self.pool.used -= min(over, width)
+        """Gives seats back."""
         self.used -= width
         self.running -= 1
 
+    def want(self, by: int, now: float) -> None:
+        """More or fewer seats are wanted, be they taken or waited for."""
+        if now >= self.seating.due:
+            self.seating.adjust(now)
+        self.demand.change(by, now)
+
     def detach(self) -> None:
         """Takes no part any more: a request that was classified before the change finds room."""
-        self.pool, self.least, self.most = Pool(), _MOST, _MOST
+        self.room = _MOST
 
     def wanted(self, schema: str) -> int:
         """The seats that a schema's requests wait for."""
         waiting = (ticket for queue in self.active.values() for ticket in queue.waiting)
         return sum(ticket.width for ticket in waiting if ticket.tally.schema == schema)
 
-    def limits(self) -> dict[str, int]:
+    def limits(self) -> dict[str, float]:
         """How many seats it has, by the names of upstream's metrics: by its shares, when it lends all that it may, when
-        it borrows all that it may, and now."""
-        lower = self.nominal - self.lendable
-        upper = min(self.most, self.seating.total)
-        now = max(self.used, self.least) + self.pool.size - self.pool.used
+        it borrows all that it may, now, and what the last sharing aimed at; then what it was asked for."""
+        demand = self.demand
         return {
             "nominal_limit_seats": self.nominal,
-            "lower_limit_seats": lower,
-            "upper_limit_seats": upper,
-            "current_limit_seats": min(now, upper),
+            "lower_limit_seats": self.lower,
+            "upper_limit_seats": self.upper,
+            "current_limit_seats": self.current,
+            "target_seats": self.target,
+            "demand_seats_high_watermark": demand.high,
+            "demand_seats_average": demand.average,
+            "demand_seats_stdev": demand.deviation,
+            "demand_seats_smoothed": demand.smoothed,
         }
 
     def widest(self, most: int) -> int:
@@ -244,6 +245,7 @@ class Level:
         self._append(queue, ticket)
         ticket.tally.waiting += 1
         self.seating.waiting += 1
+        self.want(ticket.width, ticket.arrived)
         return None
 
     def _queue(self, ticket: Ticket) -> Queue:
@@ -273,15 +275,18 @@ class Level:
         """The queue that had least work of those in which somebody waits."""
         return min(self.active.values(), key=lambda each: each.start, default=None)
 
-    def owns_next(self) -> bool:
-        """Whether the next request needs no more than the level's own seats, be they lent or not."""
-        queue = self.next()
-        return queue is not None and self.used + queue.waiting[0].width <= self.nominal
+    def dispatch(self, now: float) -> None:
+        """Lets begin whoever there is room for."""
+        while self.waiting and self._start_next(now):
+            pass
 
-    def start_next(self, now: float) -> bool:
+    def _start_next(self, now: float) -> bool:
         """Lets the next request begin; False when nobody waits or there is no room."""
         queue = self.next()
-        if queue is None or not self.take(queue.waiting[0].width):
+        if queue is None:
+            return False
+        if not self.take(queue.waiting[0].width):
+            queue.waiting[0].tally.unseated += 1
             return False
         ticket = queue.waiting.popleft()
         self.forget(ticket)
@@ -320,64 +325,94 @@ def deal(flow: str, queues: int, hand: int) -> list[int]:
 
 
 class Seating:
-    """All levels of a server with `total` seats; 0: no limit."""
+    """All levels of a server with `total` seats; 0: no limit. `fair` is the multiple of the last sharing (see `allot`),
+    `due` the time of the next one."""
 
     def __init__(self, total: int) -> None:
         self.total = total
-        self.pool = Pool()
         self.levels: dict[str, Level] = {}
         self.waiting = 0
+        self.fair = 0.0
+        self.due = inf
 
     def configure(self, plans: Iterable[Plan], now: float) -> None:
         """Follows a change of the levels. One that is gone keeps its seats until its last request is answered."""
+        if now >= self.due:
+            self.adjust(now)
         wanted = {each.name: each for each in plans}
         for name, level in list(self.levels.items()):
+            level.demand.close(now, level.nominal)
             level.quiescing = name not in wanted
             if level.quiescing and level.idle:
                 level.detach()
                 del self.levels[name]
         for name, each in wanted.items():
-            level = self.levels.get(name) or self.levels.setdefault(name, Level(each, self))
+            level = self.levels.get(name) or self.levels.setdefault(name, Level(each, self, now))
             level.arrange(each)
+        self._bound()
+        self._share()
+        if self.due == inf:
+            self.due = now + PERIOD_S
+        self.dispatch(now)
+
+    def adjust(self, now: float) -> None:
+        """Ends the periods that are over, and shares the seats out by what was asked for in them."""
+        over = int((now - self.due) // PERIOD_S)
+        for level in self.levels.values():
+            level.demand.close(self.due, level.nominal)
+            if over:
+                level.demand.rest(over)
+        self.due += (over + 1) * PERIOD_S
         self._share()
         self.dispatch(now)
 
-    def _share(self) -> None:
+    def _bound(self) -> None:
+        """Between which numbers the seats of each level may be."""
         shares = sum(level.plan.shares for level in self.levels.values())
-        self.pool.size = self.pool.used = 0
         for level in self.levels.values():
             given = level.plan
             level.nominal = ceil(self.total * given.shares / shares) if shares else 0
-            level.lendable = _percent(level.nominal, given.lendable)
-            self.pool.size += level.lendable
-            if given.exempt or not self.total:
-                level.least = level.most = _MOST
-                continue
-            level.least = level.nominal - level.lendable
+            level.lower = level.nominal - _percent(level.nominal, given.lendable)
             borrowed = given.borrowing
-            level.most = level.nominal + (self.total if borrowed is None else _percent(level.nominal, borrowed))
-            self.pool.used += max(0, level.used - level.least)
+            level.upper = level.nominal + (self.total if borrowed is None else _percent(level.nominal, borrowed))
+
+    def _share(self) -> None:
+        """Exempt levels have what they need; what they leave is shared out to the others."""
+        left = sum(level.nominal for level in self.levels.values())
+        limited = []
+        for level in self.levels.values():
+            if level.plan.exempt:
+                level.current, level.room = max(level.lower, level.demand.high), _MOST
+                level.target = float(level.current)
+                left -= level.current
+            else:
+                limited.append(level)
+        claims = [_claim(level) for level in limited]
+        given, self.fair = _squeezed(left, limited, claims) or allot(left, claims)
+        for level, claim, seats in zip(limited, claims, given, strict=True):
+            level.target, level.current = claim.target, floor(seats + 0.5)
+            level.room = level.current if self.total else _MOST
 
     def dispatch(self, now: float) -> None:
-        """Lets begin whoever there is room for."""
-        while self.waiting and self._start_one(now):
-            pass
-
-    def _start_one(self, now: float) -> bool:
-        """Levels that use least of their own come first; while one waits for what it lent, nobody borrows more."""
-        owed = False
-        for level in sorted((each for each in self.levels.values() if each.waiting), key=_beyond):
-            own = level.owns_next()
-            if owed and not own:
-                continue
-            if level.start_next(now):
-                return True
-            owed = owed or own
-        return False
+        """Lets begin whoever there is room for, at every level."""
+        if self.waiting:
+            for level in self.levels.values():
+                level.dispatch(now)
 
 
-def _beyond(level: Level) -> int:
-    return level.used - level.nominal
+def _claim(level: Level) -> Claim:
+    """A level keeps what it lately used at most, up to its nominal seats."""
+    least = max(level.lower, min(level.nominal, level.demand.high))
+    return Claim(least, level.upper, max(least, level.demand.smoothed))
+
+
+def _squeezed(left: int, levels: Sequence[Level], claims: Sequence[Claim]) -> tuple[list[float], float] | None:
+    """When exempt levels leave less than the others lately used: each gives up the same part of what it would lend."""
+    least, lower = sum(claim.least for claim in claims), sum(level.lower for level in levels)
+    if left >= least:
+        return None
+    part = max(0.0, (left - lower) / (least - lower)) if least > lower else 0.0
+    return [level.lower + (claim.least - level.lower) * part for level, claim in zip(levels, claims, strict=True)], 0.0
 
 
 def _percent(seats: int, percent: int) -> int:

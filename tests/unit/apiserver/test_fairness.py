@@ -13,13 +13,15 @@ from k3s.apiserver.fairness import Fairness, seated
 from k3s.apiserver.flows import LEVEL, SCHEMA, Flow
 from k3s.apiserver.request import parse
 from k3s.apiserver.seats import Plan, Seating
-from k3s.base.clock import SystemClock
+from k3s.base.clock import LoopClock, SystemClock
 from k3s.base.metrics import Registry
 from k3s.client.client import Client
 from k3s.client.local import LocalTransport
+from k3s.sim.loop import run as simulate
 
 BINDING = builtin("rbac.authorization.k8s.io/v1", "ClusterRoleBinding")
 QUEUING = {"queues": 1, "handSize": 1, "queueLengthLimit": 1}
+DEMAND = ("high_watermark", "average", "stdev", "smoothed")
 DUMPS = "/debug/api_priority_and_fairness/dump_"
 
 
@@ -98,7 +100,7 @@ def test_who_finds_no_seat_waits_until_there_is_one_and_others_are_sent_away(run
             assert f"current_inqueue_requests{{{labels}}} 1\n" in metrics
             assert 'nominal_limit_seats{priority_level="workload-low"} 245\n' in metrics
             assert 'lower_limit_seats{priority_level="workload-low"} 24\n' in metrics
-            assert 'upper_limit_seats{priority_level="workload-low"} 600\n' in metrics
+            assert 'upper_limit_seats{priority_level="workload-low"} 845\n' in metrics
 
             limited = {"spec": {"limited": {"borrowingLimitPercent": None, "nominalConcurrencyShares": 5}}}
             await client.patch(LEVEL, "", "narrow", limited)
@@ -108,6 +110,12 @@ def test_who_finds_no_seat_waits_until_there_is_one_and_others_are_sent_away(run
             assert f"dispatched_requests_total{{{labels}}} 1\n" in metrics
             assert f'request_wait_duration_seconds_count{{{labels},execute="true"}} 1\n' in metrics
             assert f"current_executing_requests{{{labels}}} 0\n" in metrics
+            assert f'request_execution_seconds_count{{{labels},type="regular"}} 1\n' in metrics
+            assert f"request_queue_length_after_enqueue_sum{{{labels}}} 1\n" in metrics
+            assert f"work_estimated_seats_sum{{{labels}}} 2\n" in metrics
+            for name in ("target_seats", "current_limit_seats", *(f"demand_seats_{each}" for each in DEMAND)):
+                assert f'apiserver_flowcontrol_{name}{{priority_level="narrow"}} ' in metrics
+            assert "apiserver_flowcontrol_seat_fair_frac " in metrics
 
     run(body())
 
@@ -211,3 +219,35 @@ async def _status(caller: Caller, query: str = "") -> tuple[int, bytes]:
     await caller.send("POST", f"/api/v1/namespaces/default/configmaps{query}", named("c"))
     status, _, text = await caller.answer()
     return status, text
+
+
+def test_who_waits_gets_the_seats_of_the_next_period_though_nobody_comes_or_goes() -> None:
+    """In virtual time. While nobody waits no timer runs; that there was one is known by the time that has passed."""
+
+    async def body() -> None:
+        clock = LoopClock(0.0)
+        seating = Seating(8)
+        lender, free = Plan("lender", False, 1, 50, 0, 8, 1, 50), Plan("free", False, 1, 0, None, 8, 1, 50)
+        seating.configure([lender, free], clock.monotonic())
+        tally = seating.levels["free"].tally("s")
+        flow, asked = Flow({"spec": {}}, {}, b"", tally), parse("POST", "/api/v1/namespaces/a/pods")
+        registry = Registry()
+        fairness = Fairness(seating, registry, lambda _: 0, clock, 400.0)
+        began = clock.monotonic()
+        seats = [seat for seat in (fairness.enter(flow, asked) for _ in range(6)) if seat is not None]
+        assert len(seats) == 5
+        ticket = await fairness.wait(flow, None, asked, None)
+        assert ticket is not None and clock.monotonic() == began + 10.0
+        fairness.measure()
+        text = registry.text()
+        assert 'apiserver_flowcontrol_demand_seats_high_watermark{priority_level="free"} 6\n' in text
+        assert 'apiserver_flowcontrol_current_limit_seats{priority_level="free"} 6\n' in text
+        assert 'apiserver_flowcontrol_demand_seats_count{priority_level="free"} 10000000000\n' in text
+        for seat in (*seats, ticket):
+            fairness.leave(seat, "create", began)
+        await asyncio.sleep(60.0)
+        assert seating.due == began + 20.0
+        fairness.measure()
+        assert 'demand_seats_high_watermark{priority_level="free"} 0\n' in registry.text()
+
+    simulate(1, body())

@@ -51,52 +51,95 @@ def test_objects_become_plans() -> None:
 def test_seats_are_shared_by_shares_and_rounded_up() -> None:
     seats = seating(10, ONE, Plan("two", False, 2, 50, None, 8, 1, 50))
     assert [each.nominal for each in seats.levels.values()] == [4, 7]
-    assert (seats.levels["two"].least, seats.pool.size) == (3, 4)
+    assert (seats.levels["two"].lower, seats.levels["two"].upper) == (3, 17)
 
 
 def test_an_exempt_level_is_never_full() -> None:
     tally = seating(1, Plan("e", True, 0, 0, 0, 0, 0, 0), ONE).levels["e"].tally("s")
-    assert all(tally.enter() for _ in range(100)) and tally.running == 100
+    assert all(tally.enter(0.0) for _ in range(100)) and tally.running == 100
 
 
 def test_no_total_is_no_limit() -> None:
     tally = seating(0, ONE).levels["one"].tally("s")
-    assert all(tally.enter() for _ in range(100))
+    assert all(tally.enter(0.0) for _ in range(100))
 
 
-def test_a_level_borrows_what_others_leave_idle_up_to_its_limit_and_gives_back() -> None:
-    lender = Plan("lender", False, 1, 50, 0, 8, 1, 50)
-    seats = seating(8, lender, Plan("free", False, 1, 0, None, 8, 1, 50))
+LENDER, FREE = Plan("lender", False, 1, 50, 0, 8, 1, 50), Plan("free", False, 1, 0, None, 8, 1, 50)
+
+
+def test_a_level_borrows_what_others_do_not_ask_for_from_the_next_period_on() -> None:
+    """Four seats each; two may be lent. Who asks again has them again ten seconds later."""
+    seats = seating(8, LENDER, FREE)
     free, lending = seats.levels["free"].tally("s"), seats.levels["lender"].tally("s")
-    assert [free.enter() for _ in range(7)] == [True] * 6 + [False]
-    assert [lending.enter() for _ in range(3)] == [True, True, False]
-    free.leave(0.0)
-    assert lending.enter()
-    seats.configure([lender, Plan("free", False, 1, 0, 25, 8, 1, 50)], 0.0)
-    for _ in range(5):
-        free.leave(0.0)
-    lending.leave(0.0)
-    assert [free.enter() for _ in range(6)] == [True] * 5 + [False]
-    assert seats.pool.used == 1
+    assert [free.enter(1.0) for _ in range(7)] == [True] * 5 + [False] * 2
+    queued = Queued(seats, "free")
+    queued.tickets("waits", 3)
+    assert (queued.begun, free.level.current, lending.level.current) == ([], 5, 3)
+    seats.adjust(10.0)
+    assert (free.level.current, lending.level.current) == (6, 2) and queued.begun == ["waits"]
+    assert [lending.enter(11.0) for _ in range(3)] == [True, True, False]
+    owning = Queued(seats, "lender")
+    owning.tickets("own", 2)
+    seats.adjust(20.0)
+    assert (free.level.current, lending.level.current) == (4, 4) and owning.begun == ["own"] * 2
 
 
-def test_seats_that_come_back_go_to_who_has_less_than_its_own() -> None:
-    lender = Plan("lender", False, 1, 100, 0, 8, 1, 50)
-    seats = seating(4, lender, Plan("free", False, 1, 0, None, 8, 1, 50))
+def test_nobody_borrows_beyond_its_limit() -> None:
+    seats = seating(8, LENDER, FREE._replace(borrowing=25))
     free = seats.levels["free"].tally("s")
-    assert [free.enter() for _ in range(5)] == [True] * 4 + [False]
-    borrowing, owning = Queued(seats, "free"), Queued(seats, "lender")
-    borrowing.ask("b")
-    owning.ask("o")
-    free.leave(0.0)
-    assert (borrowing.begun, owning.begun) == ([], ["o"])
+    for period in (1, 2, 3):
+        while free.enter(period * 10.0):
+            pass
+    assert free.level.used == free.level.current == 5
+
+
+def test_periods_that_went_by_are_made_up_for() -> None:
+    """An hour of quiet, made up for at once, leaves the same figures as its 360 periods one by one."""
+    made = []
+    for steps in ([3600.0], [period * 10.0 for period in range(1, 361)]):
+        seats = seating(8, LENDER, FREE)
+        tally = seats.levels["free"].tally("s")
+        assert tally.enter(1.0) and tally.enter(2.0)
+        tally.leave(4.0)
+        for now in steps:
+            seats.adjust(now)
+        made.append([level.limits() for level in seats.levels.values()])
+        assert seats.due == 3610.0
+        tally.leave(3605.0)
+        seats.adjust(3610.0)
+        made[-1].append(tally.level.limits())
+    for once, each in zip(*made, strict=True):
+        assert once == pytest.approx(each)
+    assert made[0][2]["demand_seats_average"] == pytest.approx(0.5)
+
+
+def test_a_request_that_is_wider_than_its_level_runs_alone() -> None:
+    seats = seating(2, ONE)
+    tally = seats.levels["one"].tally("s")
+    assert tally.enter(0.0, 5) and not tally.enter(0.0)
+    tally.release(5, 1.0)
+    assert tally.enter(1.0) and not tally.enter(1.0, 5)
+    jail = seating(2, ONE, ONE._replace(name="jail", shares=0)).levels["jail"].tally("s")
+    assert not jail.enter(0.0)
+
+
+def test_exempt_levels_have_what_they_need_and_the_others_give_way() -> None:
+    """Three of eight seats are left: two are never lent, the third is for both by what they used of what they lend."""
+    plans = [Plan("exempt", True, 0, 0, 0, 0, 0, 0), Plan("a", False, 1, 50, 0, 8, 1, 50)]
+    seats = seating(8, *plans, Plan("b", False, 1, 100, 0, 8, 1, 50))
+    for name, count in (("exempt", 5), ("a", 4), ("b", 4)):
+        assert [seats.levels[name].tally("s").enter(1.0) for _ in range(count)].count(True) >= 3
+    Queued(seats, "a").tickets("w", 4)
+    Queued(seats, "b").tickets("w", 4)
+    seats.adjust(10.0)
+    assert [level.current for level in seats.levels.values()] == [5, 2, 1] and seats.fair == 0.0
 
 
 def test_a_quiet_user_does_not_wait_for_a_noisy_one() -> None:
     """The quiet one, who comes last, is served next but one though a hundred are before it."""
     seats = seating(1, ONE._replace(length=1000))
     tally = seats.levels["one"].tally("schema")
-    assert tally.enter()
+    assert tally.enter(0.0)
     queued = Queued(seats)
     quiet = next(name for name in map(str, range(99)) if deal(f"schema\0{name}", 8, 1) != deal("schema\0noisy", 8, 1))
     running = queued.tickets("noisy", 100)
@@ -112,7 +155,7 @@ def test_wide_and_long_requests_count_for_what_they_took() -> None:
     """One of four seats, then the narrow ones of another flow until they took as much."""
     seats = seating(4, ONE)
     tally = seats.levels["one"].tally("schema")
-    assert tally.enter(4)
+    assert tally.enter(0.0, 4)
     queued = Queued(seats)
     other = next(name for name in map(str, range(99)) if deal(f"schema\0{name}", 8, 1) != deal("schema\0wide", 8, 1))
     wide = queued.ask("wide", 4)
@@ -127,7 +170,7 @@ def test_wide_and_long_requests_count_for_what_they_took() -> None:
 def test_a_full_queue_and_a_level_without_queues_send_away() -> None:
     seats = seating(1, ONE._replace(length=2, queues=1), ONE._replace(name="none", queues=0))
     queued = Queued(seats)
-    assert seats.levels["one"].tally("schema").enter()
+    assert seats.levels["one"].tally("schema").enter(0.0)
     assert [isinstance(queued.ask("a"), Ticket) for _ in range(2)] == [True, True]
     assert queued.ask("a") == QUEUE_FULL
     assert Queued(seats, "none").ask("a") == CONCURRENCY_LIMIT
@@ -139,10 +182,10 @@ def test_who_gives_up_makes_way_and_who_has_begun_cannot() -> None:
     """A wide one that waits holds up the narrow one after it only until it goes."""
     seats = seating(2, ONE._replace(queues=1))
     tally = seats.levels["one"].tally("schema")
-    assert tally.enter()
+    assert tally.enter(0.0)
     queued = Queued(seats)
     wide, narrow = queued.ask("wide", 2), queued.ask("narrow")
-    assert not tally.enter()
+    assert not tally.enter(0.0)
     assert isinstance(wide, Ticket) and wide.give_up(1.0)
     assert queued.begun == ["narrow"] and isinstance(narrow, Ticket)
     assert not narrow.give_up(2.0)
@@ -154,7 +197,7 @@ def test_changes_count_at_once_and_what_is_gone_is_answered_first() -> None:
     seats = seating(1, ONE)
     one = seats.levels["one"]
     tally = one.tally("schema")
-    assert tally.enter()
+    assert tally.enter(0.0)
     queued = Queued(seats)
     queued.tickets("a", 3)
     seats.configure([ONE._replace(queues=2, hand=2)], 1.0)
@@ -172,9 +215,9 @@ def test_an_idle_level_that_is_gone_is_forgotten() -> None:
     late = seats.levels["two"].tally("schema")
     seats.configure([ONE], 0.0)
     assert list(seats.levels) == ["one"] and seats.levels["one"].nominal == 2
-    assert late.enter() and seats.pool.used == 0
+    assert late.enter(0.0) and late.level.used == 1
     late.leave(0.0)
-    assert seats.pool.used == 0
+    assert late.level.used == 0
 
 
 @pytest.mark.parametrize(("queues", "hand"), [(128, 6), (4, 8), (1, 1)])
@@ -182,23 +225,6 @@ def test_a_hand_is_of_different_queues_and_always_the_same(queues: int, hand: in
     dealt = deal("flow", queues, hand)
     assert dealt == deal("flow", queues, hand)
     assert len(set(dealt)) == min(hand, queues) and all(0 <= each < queues for each in dealt)
-
-
-def test_nobody_borrows_more_while_another_waits_for_what_it_lent() -> None:
-    """A wide request would otherwise never find its seats free at once."""
-    lender = Plan("lender", False, 1, 100, 0, 8, 1, 50)
-    seats = seating(4, lender, Plan("free", False, 1, 0, None, 8, 1, 50))
-    free = seats.levels["free"].tally("s")
-    assert all(free.enter() for _ in range(4))
-    borrowing, owning = Queued(seats, "free"), Queued(seats, "lender")
-    owning.ask("wide", 2)
-    borrowing.ask("narrow")
-    free.leave(0.0)
-    assert (borrowing.begun, owning.begun) == ([], [])
-    free.leave(0.0)
-    assert (borrowing.begun, owning.begun) == ([], ["wide"])
-    free.leave(0.0)
-    assert borrowing.begun == ["narrow"] and not free.enter(2)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -216,12 +242,12 @@ def test_seats_are_never_taken_twice_and_never_lost(seed: int) -> None:
         what = random.random()
         if what < 0.5:
             ticket = Ticket(tally, width, random.choice("xyz"), now, lambda: None, None)
-            if tally.enter(width):
+            if tally.enter(now, width):
                 ticket.began = now
                 running.append((ticket, width))
             elif level.enqueue(ticket) is None:
                 waiting.append(ticket)
-                seats.dispatch(now)
+                level.dispatch(now)
         elif what < 0.9 and running:
             running.pop(random.randrange(len(running)))[0].leave(now)
         elif what < 0.97 and waiting:
@@ -234,13 +260,14 @@ def test_seats_are_never_taken_twice_and_never_lost(seed: int) -> None:
         waiting = [ticket for ticket in waiting if ticket.began is None]
         levels = seats.levels.values()
         assert sum(each.used for each in levels) == sum(width for _, width in running)
-        assert seats.pool.used == sum(max(0, each.used - each.least) for each in levels)
+        assert all(each.demand.seats == each.used + each.wanted("s") for each in levels)
+        assert sum(each.current for each in levels) <= sum(each.nominal for each in levels) + len(levels)
         assert seats.waiting == sum(each.waiting for each in levels) == len(waiting)
     while running:
         running.pop()[0].leave(1000.0)
         running += [(ticket, ticket.width) for ticket in waiting if ticket.began is not None]
         waiting = [ticket for ticket in waiting if ticket.began is None]
-    assert (seats.pool.used, sum(each.used for each in seats.levels.values())) == (0, 0)
+    assert all((each.used, each.demand.seats) == (0, 0) for each in seats.levels.values())
     assert all(each.tally("s").running == 0 for each in seats.levels.values())
 
 
