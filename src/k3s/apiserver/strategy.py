@@ -12,6 +12,7 @@ from typing import Any
 
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
+from k3s.apiserver import resets
 from k3s.apiserver.identity import User
 
 Cause = dict[str, str]
@@ -86,6 +87,12 @@ _RETURNS_DELETED = frozenset(
 )
 
 
+# Kinds whose status can be written with the object, too.
+_STATUS_BESIDE = frozenset({("networking.k8s.io", "ServiceCIDR")})
+# What of the metadata a write of the status leaves alone; of other kinds it may change all of it.
+_KEPT_WITH_STATUS = {("", "Pod"): "ownerReferences", ("apps", "Deployment"): "labels"}
+
+
 @dataclass(slots=True)
 class Context:
     """One write: who does what to what, at `now` (seconds since the epoch). `warnings` go into the answer's headers."""
@@ -122,7 +129,8 @@ class Strategy:
 
     def __init__(self, kind: Kind) -> None:
         row = (kind.group, kind.kind)
-        self.has_status = "status" in kind.subresources
+        self.kind = kind
+        self.has_status = "status" in kind.subresources and row not in _STATUS_BESIDE
         self.counts = (
             row in _COUNTED or (kind.group in _COUNTED_GROUPS and kind.kind != "ControllerRevision") or kind.custom
         )
@@ -130,7 +138,7 @@ class Strategy:
         self.conditional_update = row in _CONDITIONAL_UPDATE or kind.custom
         self.orphans = row in _ORPHANS
         self.returns_deleted = row in _RETURNS_DELETED
-        self.status_keeps_metadata = kind.custom
+        self.status_keeps_metadata = resets.keeps_metadata(kind)
 
     def reset_create(self, obj: Object) -> Object:
         """Takes away what a creator cannot set, before defaults are filled in."""
@@ -158,18 +166,14 @@ class Strategy:
 
     def status_metadata(self, old: Object, new: Object) -> Object:
         """The metadata that an update of the status leads to."""
-        meta: Object = new["metadata"]
         if self.status_keeps_metadata:
-            kept: Object = old["metadata"]
-            if "resourceVersion" in meta:
-                kept = {**kept, "resourceVersion": meta["resourceVersion"]}
-            return kept
-        references = old["metadata"].get("ownerReferences")
-        if references != meta.get("ownerReferences"):
-            meta = {k: v for k, v in meta.items() if k != "ownerReferences"}
-            if references:
-                meta = {**meta, "ownerReferences": references}
-        return meta
+            return kept_metadata(old, new)
+        meta: Object = new["metadata"]
+        field = _KEPT_WITH_STATUS.get((self.kind.group, self.kind.kind))
+        if field is None or old["metadata"].get(field) == meta.get(field):
+            return meta
+        meta = {key: value for key, value in meta.items() if key != field}
+        return {**meta, field: old["metadata"][field]} if field in old["metadata"] else meta
 
     def prepare_update(self, context: Context, old: Object, new: Object) -> Object:
         """Sets what the server decides about a changed object, after admission."""
@@ -205,3 +209,10 @@ class Strategy:
 
     def check_delete(self, context: Context, obj: Object) -> None:
         """Raises when an object must not be deleted."""
+
+
+def kept_metadata(old: Object, new: Object) -> Object:
+    """The old metadata, with the revision that the client named and the record of owners, which is made before."""
+    meta = new["metadata"]
+    kept = {key: meta[key] for key in ("resourceVersion", "managedFields") if meta.get(key)}
+    return {**old["metadata"], **kept} if kept else old["metadata"]

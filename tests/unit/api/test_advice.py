@@ -98,10 +98,14 @@ def test_ports_that_get_in_each_others_way(first: dict[str, Any], second: dict[s
 
 
 def test_only_what_changed_is_told_of() -> None:
-    """An update of the metadata repeats no warning about the spec."""
+    """A change of a pod warns of nothing but addresses of its status."""
     pod = _pod(nodeSelector=ARCH)
     assert advise(POD, {**pod, "metadata": {"name": "p", "labels": {"a": "b"}}}, pod) == []
-    assert len(advise(POD, pod, _pod())) == 1
+    assert advise(POD, pod, _pod()) == []
+    told = {**pod, "status": {"podIPs": [{"ip": "2001:DB8::1"}], "hostIPs": [{"ip": "10.0.0.1"}]}}
+    (warning,) = advise(POD, told, pod)
+    assert warning.startswith('status.podIPs[0].ip: IPv6 address "2001:DB8::1" should be')
+    assert advise(POD, {**told, "metadata": {"name": "p", "labels": {}}}, told) == []
 
 
 def test_names_that_are_no_labels() -> None:

@@ -188,28 +188,128 @@ def test_the_first_version_of_an_autoscaler_has_a_metric(run: Run) -> None:
     run(scene())
 
 
-def test_apparmor_is_said_by_field_and_annotation(run: Run) -> None:
-    """What only one of the two says, the other repeats."""
+async def _pods(server: ApiServer) -> str:
+    """The path of pods in a namespace that can have some."""
+    space = "/api/v1" + await _space(server)
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+    await _send(server, "POST", space + "/serviceaccounts", account)
+    return space + "/pods"
+
+
+def _pod(name: str, meta: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+    spec = {"containers": _CONTAINERS, "automountServiceAccountToken": False, **spec}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **(meta or {})}, "spec": spec}
+
+
+def test_apparmor_annotations_become_fields(run: Run) -> None:
+    """Of old clients; a field makes no annotation, and what the whole pod says needs no field."""
 
     async def scene() -> None:
         async with serving() as server:
-            path = "/api/v1" + await _space(server) + "/pods"
+            path = await _pods(server)
             note = "container.apparmor.security.beta.kubernetes.io/c"
-            pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": _CONTAINERS}}
-            pod["spec"]["automountServiceAccountToken"] = False
-            await _send(
-                server,
-                "POST",
-                path.replace("pods", "serviceaccounts"),
-                {**pod, "kind": "ServiceAccount", "metadata": {"name": "default"}, "spec": None},
-            )
-            old = {**pod, "metadata": {"name": "a", "annotations": {note: "localhost/p"}}}
-            made = await _send(server, "POST", path, old)
+            made = await _send(server, "POST", path, _pod("a", {"annotations": {note: "localhost/p"}}))
             profile = {"type": "Localhost", "localhostProfile": "p"}
             assert made["spec"]["containers"][0]["securityContext"]["appArmorProfile"] == profile
-            new = {**pod, "metadata": {"name": "b"}}
-            new["spec"] = {**pod["spec"], "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}
-            assert (await _send(server, "POST", path, new))["metadata"]["annotations"] == {note: "runtime/default"}
+            whole = {"securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}
+            made = await _send(server, "POST", path, _pod("b", **whole))
+            assert "annotations" not in made["metadata"]
+            made = await _send(server, "POST", path, _pod("d", {"annotations": {note: "runtime/default"}}, **whole))
+            assert "securityContext" not in made["spec"]["containers"][0]
+
+    run(scene())
+
+
+def test_label_keys_become_rules_of_the_selector(run: Run) -> None:
+    """With the pod's own values; keys that it has no label for, and terms without a selector, stay as they are."""
+
+    async def scene() -> None:
+        async with serving() as server:
+            path = await _pods(server)
+            chosen = {"matchLabels": {"a": "b"}}
+            term = {
+                "topologyKey": "k",
+                "labelSelector": chosen,
+                "matchLabelKeys": ["h", "z"],
+                "mismatchLabelKeys": ["t"],
+            }
+            weighted = {"weight": 1, "podAffinityTerm": {**term, "mismatchLabelKeys": []}}
+            spread = {"topologyKey": "k", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule", "matchLabelKeys": ["h"]}
+            made = await _send(
+                server,
+                "POST",
+                path,
+                _pod(
+                    "a",
+                    {"labels": {"h": "1", "t": "x"}},
+                    affinity={
+                        "podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]},
+                        "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [weighted]},
+                    },
+                    topologySpreadConstraints=[{**spread, "labelSelector": chosen}],
+                ),
+            )
+            near, far = (made["spec"]["affinity"][part] for part in ("podAffinity", "podAntiAffinity"))
+            same = {"key": "h", "operator": "In", "values": ["1"]}
+            other = {"key": "t", "operator": "NotIn", "values": ["x"]}
+            found = near["requiredDuringSchedulingIgnoredDuringExecution"][0]["labelSelector"]
+            assert found == {**chosen, "matchExpressions": [same, other]}
+            found = far["preferredDuringSchedulingIgnoredDuringExecution"][0]["podAffinityTerm"]["labelSelector"]
+            assert found["matchExpressions"] == [same]
+            assert made["spec"]["topologySpreadConstraints"][0]["labelSelector"]["matchExpressions"] == [same]
+            both = [{**spread, "labelSelector": {"matchLabels": {"h": "1"}}}]
+            with pytest.raises(Invalid, match="exists in both matchLabelKeys and labelSelector"):
+                await _send(server, "POST", path, _pod("b", {"labels": {"h": "1"}}, topologySpreadConstraints=both))
+
+    run(scene())
+
+
+def test_observed_generations_of_a_pod_stay(run: Run) -> None:
+    """A writer of the status that knows nothing of them does not take them away."""
+
+    async def scene() -> None:
+        async with serving() as server:
+            path = await _pods(server)
+            await _send(server, "POST", path, _pod("a"))
+            merge = "application/merge-patch+json"
+            ready = {"type": "Ready", "status": "True"}
+            seen = {"status": {"observedGeneration": 4, "conditions": [{**ready, "observedGeneration": 3}]}}
+            await _send(server, "PATCH", path + "/a/status", seen, merge)
+            late = {"status": {"observedGeneration": None, "conditions": [{"type": "X", "status": "True"}, ready]}}
+            status = (await _send(server, "PATCH", path + "/a/status", late, merge))["status"]
+            assert status["observedGeneration"] == 4
+            assert [c.get("observedGeneration") for c in status["conditions"]] == [None, 3]
+
+    run(scene())
+
+
+@pytest.mark.parametrize(
+    ("path", "obj", "kept"),
+    [
+        ("/apis/storage.k8s.io/v1/volumeattachments", "attachment", {"l": "1"}),
+        ("/apis/apps/v1/namespaces/t/deployments", "deployment", {"l": "1"}),
+        ("/apis/apps/v1/namespaces/t/replicasets", "replica set", {"l": "2"}),
+    ],
+)
+def test_metadata_that_comes_with_a_status(run: Run, path: str, obj: str, kept: dict[str, str]) -> None:
+    """Labels change with the status of most kinds; of some it leaves them alone."""
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": _CONTAINERS}}
+    workload = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
+    source = {"attacher": "x.y", "nodeName": "n", "source": {"persistentVolumeName": "v"}}
+    kind = {"attachment": "VolumeAttachment", "deployment": "Deployment", "replica set": "ReplicaSet"}[obj]
+    version = path.split("/")[2] + "/v1"
+
+    async def scene() -> None:
+        async with serving() as server:
+            await _space(server)
+            spec = source if obj == "attachment" else workload
+            made = {"apiVersion": version, "kind": kind, "metadata": {"name": "x", "labels": {"l": "1"}}, "spec": spec}
+            await _send(server, "POST", path, made)
+            owner = {"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u"}
+            change = {"metadata": {"labels": {"l": "2"}, "ownerReferences": [owner]}}
+            got = await _send(server, "PATCH", path + "/x/status", change, "application/merge-patch+json")
+            assert got["metadata"]["labels"] == kept
+            assert ("ownerReferences" in got["metadata"]) is (obj != "attachment")
 
     run(scene())
 

@@ -228,11 +228,14 @@ def pod_spec(prefix: str, meta: Spec, spec: Spec, *, template: bool) -> Warnings
 
 
 def _pod(obj: Object, old: Object | None) -> Warnings:
+    """A new pod as a whole; of a change nothing but the addresses of a status that was written."""
     if old is None:
         yield from _label_name(obj, "the Pod's hostname")
-    elif old.get("spec") == obj.get("spec"):
-        return
-    yield from pod_spec("", obj["metadata"], obj.get("spec") or {}, template=False)
+        yield from pod_spec("", obj["metadata"], obj.get("spec") or {}, template=False)
+    elif obj.get("status") is not old.get("status"):
+        for field in ("podIPs", "hostIPs"):
+            for i, entry in enumerate((obj.get("status") or {}).get(field) or ()):
+                yield from _address(f"status.{field}[{i}].ip", entry.get("ip", ""))
 
 
 def _label_name(obj: Object, used: str) -> Warnings:

@@ -103,7 +103,7 @@ def _profiles(at: str, context: Spec) -> Causes:
     if "windowsOptions" in context:
         yield from _windows(f"{at}.windowsOptions", context["windowsOptions"])
     if "appArmorProfile" in context:
-        yield from _app_armor(f"{at}.appArmorProfile", context["appArmorProfile"])
+        yield from app_armor(f"{at}.appArmorProfile", context["appArmorProfile"])
 
 
 def _sysctls(field: str, values: Sequence[Spec], pod: Spec) -> Causes:
@@ -148,7 +148,8 @@ def _seccomp(at: str, profile: Spec) -> Causes:
         yield invalid(f"{at}.localhostProfile", shown, "can only be set when seccomp type is Localhost")
 
 
-def _app_armor(at: str, profile: Spec) -> Causes:
+def app_armor(at: str, profile: Spec) -> Causes:
+    """An AppArmor profile: of a known type, with the name of one of the node's own where the type asks for it."""
     kind, local, field = profile.get("type", ""), profile.get("localhostProfile"), f"{at}.localhostProfile"
     if kind == "Localhost":
         if local is None or not local:

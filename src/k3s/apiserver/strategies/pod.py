@@ -5,8 +5,8 @@ from __future__ import annotations
 from k3s.api import times
 from k3s.api.object import Object
 from k3s.api.qos import qos_class
-from k3s.api.validation import podchanges
-from k3s.apiserver.strategy import Cause, Context, Strategy
+from k3s.api.validation import podchanges, security
+from k3s.apiserver.strategy import Cause, Context, Strategy, kept_metadata
 
 _CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
 _APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
@@ -20,14 +20,14 @@ class PodStrategy(Strategy):
         status: Object = {"phase": "Pending", "qosClass": qos_class(obj)}
         if obj["spec"].get("schedulingGates"):
             status["conditions"] = [_gated(context.now)]
-        return {**_profiled(context, obj), "status": status}
+        return {**_profiled(context, _selecting(obj)), "status": status}
 
     def reset_update(self, context: Context, old: Object, new: Object) -> Object:
         part = context.subresource
         if part == "ephemeralcontainers":
-            return {**old, "metadata": _same_revision(old, new), "spec": _with(old, new, "ephemeralContainers")}
+            return {**old, "metadata": kept_metadata(old, new), "spec": _with(old, new, "ephemeralContainers")}
         if part == "resize":
-            return {**old, "metadata": _same_revision(old, new), "spec": _resized(old["spec"], new["spec"])}
+            return {**old, "metadata": kept_metadata(old, new), "spec": _resized(old["spec"], new["spec"])}
         if part == "binding":
             return new
         return super().reset_update(context, old, new)
@@ -54,10 +54,10 @@ class PodStrategy(Strategy):
         return 1 if period < 0 else int(period)
 
     def prepare_update(self, context: Context, old: Object, new: Object) -> Object:
-        """An address that came alone is the first of its list, and the other way round."""
+        """An address that came alone is the first of its list, and the other way round; generations stay observed."""
         if context.subresource != "status":
             return new
-        status = new.get("status") or {}
+        status = _observed(old, new.get("status") or {})
         was = (old.get("status") or {}).get("qosClass")
         if was and "qosClass" not in status:
             status = {**status, "qosClass": was}
@@ -67,7 +67,7 @@ class PodStrategy(Strategy):
             status = {**status, "podIP": status["podIPs"][0].get("ip", "")}
         if status.get("hostIP") and not status.get("hostIPs"):
             status = {**status, "hostIPs": [{"ip": status["hostIP"]}]}
-        return new if status is new.get("status") else {**new, "status": status}
+        return new if status is new.get("status") or not status else {**new, "status": status}
 
 
 def _gated(now: float) -> Object:
@@ -82,52 +82,102 @@ def _gated(now: float) -> Object:
 
 
 def _profiled(context: Context, pod: Object) -> Object:
-    """A field says the AppArmor profile, and to old nodes an annotation: what only one says, the other repeats."""
-    spec, notes = pod["spec"], dict(pod["metadata"].get("annotations") or {})
+    """What an old client says of AppArmor by an annotation stands in the field, which nodes read; since 1.34 nothing is
+    written the other way round."""
+    notes = pod["metadata"].get("annotations") or {}
+    spec = pod["spec"]
+    if not any(key.startswith(_APPARMOR) for key in notes) or (spec.get("os") or {}).get("name") == "windows":
+        return pod
     overall = (spec.get("securityContext") or {}).get("appArmorProfile")
-    if overall is None and not any(key.startswith(_APPARMOR) for key in notes):
-        parts = [c for part in _CONTAINERS for c in spec.get(part) or ()]
-        if not any((c.get("securityContext") or {}).get("appArmorProfile") for c in parts):
-            return pod
     for part in _CONTAINERS:
-        containers = list(spec.get(part) or ())
-        for i, container in enumerate(containers):
-            key = _APPARMOR + container["name"]
-            own = (container.get("securityContext") or {}).get("appArmorProfile")
-            if key not in notes:
-                text = _profile_text(own or overall)
-                if text:
-                    notes[key] = text
-            elif own is None:
-                context.warnings.append(f"metadata.annotations[{key}]: {_APPARMOR_OLD}")
-                profile = _profile(notes[key])
-                if profile is not None and profile != overall:
-                    security = {**(container.get("securityContext") or {}), "appArmorProfile": profile}
-                    containers[i] = {**container, "securityContext": security}
+        containers = [_with_profile(context, container, notes, overall) for container in spec.get(part) or ()]
         if containers:
             spec = {**spec, part: containers}
-    meta = {**pod["metadata"], "annotations": notes} if notes else pod["metadata"]
-    return {**pod, "metadata": meta, "spec": spec}
+    return {**pod, "spec": spec}
 
 
-def _profile_text(profile: Object | None) -> str:
-    kind = (profile or {}).get("type")
-    if kind == "Localhost":
-        return f"localhost/{(profile or {}).get('localhostProfile', '')}"
-    return {"Unconfined": "unconfined", "RuntimeDefault": "runtime/default"}.get(str(kind), "")
+def _with_profile(context: Context, container: Object, notes: Object, overall: Object | None) -> Object:
+    key, own = _APPARMOR + container["name"], container.get("securityContext") or {}
+    if key not in notes or own.get("appArmorProfile") is not None:
+        return container
+    profile = _profile(notes[key])
+    if profile is not None and profile == overall:
+        return container
+    context.warnings.append(f"metadata.annotations[{key}]: {_APPARMOR_OLD}")
+    if profile is None:
+        return container
+    return {**container, "securityContext": {**own, "appArmorProfile": profile}}
 
 
 def _profile(text: str) -> Object | None:
+    """The profile that an annotation names; None where it names none that a field could have."""
     if text.startswith("localhost/"):
-        return {"type": "Localhost", "localhostProfile": text.removeprefix("localhost/")}
+        profile = {"type": "Localhost", "localhostProfile": text.removeprefix("localhost/")}
+        return None if any(security.app_armor("", profile)) else profile
     kind = {"unconfined": "Unconfined", "runtime/default": "RuntimeDefault"}.get(text)
     return {"type": kind} if kind else None
 
 
-def _same_revision(old: Object, new: Object) -> Object:
-    """The old metadata, but with the resourceVersion that the client named."""
-    revision = new["metadata"].get("resourceVersion")
-    return {**old["metadata"], "resourceVersion": revision} if revision else old["metadata"]
+_AFFINITIES = ("podAffinity", "podAntiAffinity")
+_REQUIRED, _PREFERRED = (f"{word}DuringSchedulingIgnoredDuringExecution" for word in ("required", "preferred"))
+
+
+def _selecting(pod: Object) -> Object:
+    """Selectors with the pod's own values of the labels that its match label keys name (KEP-3633 and KEP-3243)."""
+    spec, own = pod["spec"], pod["metadata"].get("labels") or {}
+    if "affinity" in spec:
+        near = {kind: _near(terms, own) if kind in _AFFINITIES else terms for kind, terms in spec["affinity"].items()}
+        spec = {**spec, "affinity": near}
+    if "topologySpreadConstraints" in spec:
+        spec = {**spec, "topologySpreadConstraints": [_merged(rule, own) for rule in spec["topologySpreadConstraints"]]}
+    return pod if spec is pod["spec"] else {**pod, "spec": spec}
+
+
+def _near(terms: Object, own: Object) -> Object:
+    out = dict(terms)
+    if _REQUIRED in out:
+        out[_REQUIRED] = [_merged(term, own) for term in out[_REQUIRED]]
+    if _PREFERRED in out:
+        out[_PREFERRED] = [
+            {**term, "podAffinityTerm": _merged(term.get("podAffinityTerm") or {}, own)} for term in out[_PREFERRED]
+        ]
+    return out
+
+
+def _merged(term: Object, own: Object) -> Object:
+    """A term whose selector says what its keys mean for a pod with these labels; without a selector there is none."""
+    chosen = term.get("labelSelector")
+    if chosen is None:
+        return term
+    more = [
+        {"key": key, "operator": operator, "values": [own[key]]}
+        for part, operator in (("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn"))
+        for key in term.get(part) or ()
+        if key in own
+    ]
+    if not more:
+        return term
+    return {**term, "labelSelector": {**chosen, "matchExpressions": [*(chosen.get("matchExpressions") or ()), *more]}}
+
+
+def _observed(old: Object, status: Object) -> Object:
+    """A status that keeps the generations which its writer left out: of the pod, and of each condition by its type."""
+    known: dict[str, list[int]] = {}
+    before = old.get("status") or {}
+    for condition in before.get("conditions") or ():
+        known.setdefault(condition.get("type", ""), []).append(condition.get("observedGeneration") or 0)
+    if before.get("observedGeneration") and not status.get("observedGeneration"):
+        status = {**status, "observedGeneration": before["observedGeneration"]}
+    if not any(any(generations) for generations in known.values()):
+        return status
+    conditions = []
+    for condition in status.get("conditions") or ():
+        generations = known.get(condition.get("type", ""))
+        generation = generations.pop(0) if generations else 0
+        if generation and not condition.get("observedGeneration"):
+            condition = {**condition, "observedGeneration": generation}
+        conditions.append(condition)
+    return {**status, "conditions": conditions} if conditions else status
 
 
 def _with(old: Object, new: Object, field: str) -> Object:
