@@ -146,8 +146,8 @@ async def _grpc(host: str, port: int, service: str) -> Result:
     from grpclib.client import Channel, UnaryUnaryMethod
     from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
-    from k3s.kubelet.runtime.codec import Codec
-    from k3s.kubelet.runtime.connection import GrpcCodec
+    from k3s.base.grpc import GrpcCodec
+    from k3s.base.protobuf import Codec
 
     codec = Codec({"Ask": {"service": [1, "string"]}, "Answer": {"status": [1, "int32"]}}, {})
     channel = Channel(host, port, codec=GrpcCodec())

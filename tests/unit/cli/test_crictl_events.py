@@ -13,13 +13,14 @@ from grpclib.exceptions import GRPCError
 from grpclib.server import Server
 
 from k3s.base.clock import SystemClock
+from k3s.base.grpc import GrpcCodec
+from k3s.base.protobuf import Codec
 from k3s.cli.crictl import node
 from k3s.cli.crictl.flags import parse
 from k3s.cli.crictl.session import Failed, Session
 from k3s.cli.crictl.settings import Settings
 from k3s.cli.crictl.verbs import VERBS
-from k3s.kubelet.runtime.codec import Codec
-from k3s.kubelet.runtime.connection import Connection, GrpcCodec, table
+from k3s.kubelet.runtime.connection import Connection, table
 
 _VERB = next(verb for verb in VERBS if verb.name == "events")
 

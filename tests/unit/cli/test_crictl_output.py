@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from k3s.base.protobuf import Codec
 from k3s.cli.crictl import containers, gotemplate, images, output, pods, stats, words
 from k3s.cli.crictl.session import Failed
-from k3s.kubelet.runtime.codec import Codec
 from k3s.kubelet.runtime.connection import table
 
 NOW = 1_000_000_000.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from k3s.kubelet.runtime.codec import Codec
+from k3s.base.protobuf import Codec
 from k3s.kubelet.runtime.interface import RuntimeEvent
 
 SUBSCRIBE = "/containerd.services.events.v1.Events/Subscribe"

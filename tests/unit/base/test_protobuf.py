@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from k3s.base.protobuf import Codec
 from k3s.kubelet.runtime import events
-from k3s.kubelet.runtime.codec import Codec
 from k3s.kubelet.runtime.interface import RuntimeEvent
 
 CODEC = Codec(

@@ -38,8 +38,8 @@ class Codec:
             row = fields[key]
             number, kind = row[0], row[1]
             if kind.startswith("map<"):
-                for name, text in item.items():
-                    entry = _text(1, name) + _text(2, text)
+                for name, data in item.items():
+                    entry = _text(1, name) + _sized(2, data.encode() if isinstance(data, str) else data)
                     out += _tag(number, _BYTES) + _varint(len(entry)) + entry
             elif len(row) > 2:
                 self._repeated(out, number, kind, item)
@@ -128,8 +128,8 @@ class Codec:
     def _put(self, value: dict[str, Any], field: tuple[str, str, bool], wire: int, raw: Any) -> None:
         key, kind, repeated = field
         if kind.startswith("map<"):
-            name, text = _read_entry(raw)
-            value[key][name] = text
+            name, data = _read_entry(raw)
+            value[key][name.decode()] = data if kind.endswith(",bytes>") else data.decode()
         elif repeated and kind in _NUMBERS and wire == _BYTES:
             at = 0
             while at < len(raw):
@@ -179,7 +179,10 @@ def _tag(number: int, wire: int) -> bytes:
 
 
 def _text(number: int, text: str) -> bytes:
-    data = text.encode()
+    return _sized(number, text.encode())
+
+
+def _sized(number: int, data: bytes) -> bytes:
     return _tag(number, _BYTES) + _varint(len(data)) + data
 
 
@@ -196,12 +199,12 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
-def _read_entry(data: bytes) -> tuple[str, str]:
-    parts = {1: "", 2: ""}
+def _read_entry(data: bytes) -> tuple[bytes, bytes]:
+    parts = {1: b"", 2: b""}
     at = 0
     while at < len(data):
         tag, at = _read_varint(data, at)
         size, at = _read_varint(data, at)
-        parts[tag >> 3] = data[at : at + size].decode()
+        parts[tag >> 3] = data[at : at + size]
         at += size
     return parts[1], parts[2]
