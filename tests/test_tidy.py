@@ -67,6 +67,7 @@ PURE = (
     "kubelet/eviction.py",
     "apiserver/written.py",
     "apiserver/encryption/config.py",
+    "apiserver/encryption/envelope.py",
     "apiserver/encryption/keyring.py",
     "apiserver/encryption/secretbox.py",
     "cluster/encryption.py",

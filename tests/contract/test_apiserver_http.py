@@ -214,6 +214,35 @@ def test_who_may(run) -> None:  # type: ignore[no-untyped-def]
     run(body())
 
 
+def test_a_check_that_has_to_ask(run) -> None:  # type: ignore[no-untyped-def]
+    """A check may be a coroutine: it stands in its place among the others, alone, excluded, well and unwell."""
+    wrong: list[str | None] = [None]
+
+    async def keeper() -> str | None:
+        return wrong[0]
+
+    async def body() -> None:
+        async with serving(checks={"keeper": keeper, "other": lambda: None}) as server:
+            c = Caller(server.ports[0])
+
+            async def asked(path: str) -> tuple[int, str]:
+                await c.send("GET", path)
+                status, _, text = await c.answer()
+                return status, text.decode()
+
+            assert await asked("/livez/keeper") == await asked("/readyz") == (200, "ok")
+            wrong[0] = "gone"
+            status, text = await asked("/livez?verbose")
+            assert status == 500 and "[-]keeper failed: gone\n[+]other ok\n" in text
+            assert text.endswith("livez check failed\n")
+            assert await asked("/readyz/keeper") == (500, "internal server error: gone\n")
+            status, text = await asked("/healthz?verbose&exclude=keeper")
+            assert status == 200 and "[+]keeper excluded: ok\n[+]other ok\n" in text
+            assert (await asked("/readyz/nobody"))[0] == 404
+
+    run(body())
+
+
 def test_pod_is_bound_once(run) -> None:  # type: ignore[no-untyped-def]
     """A binding sets the node and the condition; a second one is a Conflict; its delete then has grace."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from k3s.api.errors import Forbidden, MethodNotAllowed
@@ -11,8 +11,8 @@ from k3s.apiserver.identity import MASTERS, User
 from k3s.apiserver.request import Target
 from k3s.base.message import TEXT, Answer, Request, Response
 
-#: A check answers None when all is well, otherwise the reason why not.
-Check = Callable[[], "str | None"]
+#: A check answers None when all is well, otherwise the reason why not; it may have to ask somebody for that.
+Check = Callable[[], "str | Awaitable[str | None] | None"]
 Debug = Callable[[Mapping[str, str]], "str | bytes | Awaitable[str | bytes]"]
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -83,31 +83,19 @@ class Plain:
             return Response(304, b"", "", pairs)
         return Response(status, body, content_type, pairs)
 
-    def _health(self, path: str, kind: str, target: Target) -> Response:
+    def _health(self, path: str, kind: str, target: Target) -> Answer | Awaitable[Answer]:
         names = [name for name in self._checks if kind == "readyz" or name in self._live]
         single = path[len(kind) + 2 :]
-        if single:
-            if single not in names:
-                return Response(404, b"404 page not found\n", TEXT)
-            why = self._checks[single]()
-            return Response(200, b"ok", TEXT) if why is None else _failed(f"internal server error: {why}\n")
-        excluded = {value for key, value in target.pairs if key == "exclude"}
-        lines, bad = [], []
-        for name in names:
-            why = None if name in excluded else self._checks[name]()
-            if name in excluded:
-                lines.append(f"[+]{name} excluded: ok\n")
-            elif why is None:
-                lines.append(f"[+]{name} ok\n")
-            else:
-                bad.append(name)
-                lines.append(f"[-]{name} failed: {why}\n")
-        text = "".join(lines)
-        if bad:
-            return _failed(f"{text}{kind} check failed\n")
-        if "verbose" in target.query:
-            return Response(200, f"{text}{kind} check passed\n".encode(), TEXT)
-        return Response(200, b"ok", TEXT)
+        if single and single not in names:
+            return Response(404, b"404 page not found\n", TEXT)
+        excluded = {value for key, value in target.pairs if key == "exclude"} - {single}
+        found = {name: self._checks[name]() for name in ([single] if single else names) if name not in excluded}
+
+        def answer(why: Mapping[str, str | None]) -> Answer:
+            return _checked(why[single]) if single else _all_checked(kind, names, why, "verbose" in target.query)
+
+        slow = [name for name, why in found.items() if isinstance(why, Awaitable)]
+        return _once_known(found, slow, answer) if slow else answer(found)  # type: ignore[arg-type]
 
     def _debugged(self, path: str, target: Target, user: User) -> Answer | Awaitable[Answer] | None:
         handler = self._debug.get(path)
@@ -137,3 +125,28 @@ def _text(found: str | bytes) -> Response:
 
 def _failed(text: str) -> Response:
     return Response(500, text.encode(), TEXT)
+
+
+async def _once_known(
+    found: Mapping[str, Any], slow: Sequence[str], answer: Callable[[Mapping[str, str | None]], Answer]
+) -> Answer:
+    return answer({**found, **{name: await found[name] for name in slow}})
+
+
+def _checked(why: str | None) -> Response:
+    return Response(200, b"ok", TEXT) if why is None else _failed(f"internal server error: {why}\n")
+
+
+def _all_checked(kind: str, names: Sequence[str], found: Mapping[str, str | None], verbose: bool) -> Response:
+    """What several checks answer together; those that were not asked are excluded."""
+    lines = []
+    for name in names:
+        if name not in found:
+            lines.append(f"[+]{name} excluded: ok\n")
+        else:
+            why = found[name]
+            lines.append(f"[+]{name} ok\n" if why is None else f"[-]{name} failed: {why}\n")
+    text = "".join(lines)
+    if any(why is not None for why in found.values()):
+        return _failed(f"{text}{kind} check failed\n")
+    return Response(200, f"{text}{kind} check passed\n".encode() if verbose else b"ok", TEXT)

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from k3s.api.object import Object, decode, encode
-from k3s.apiserver.encryption.config import ConfigurationError, Group, parse
+from k3s.apiserver.encryption.config import parse
 from k3s.apiserver.encryption.keyring import Keyring
 from k3s.base import files
 from k3s.base.aio import Tasks
 from k3s.base.clock import Clock
 from k3s.base.entropy import Entropy
 from k3s.cluster import encryption as steps
-from k3s.run.config import ConfigError
+from k3s.run.encryptionfile import rules_of
 from k3s.store.interface import Unavailable
 
 if TYPE_CHECKING:
@@ -27,20 +27,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _RETRY_S = 5.0
-
-
-def groups_of(path: Path) -> tuple[Group, ...]:
-    """The groups of a configuration file. Raises ConfigError, which names file and field."""
-    from k3s.api import yamltext
-
-    try:
-        return parse(yamltext.load(path.read_bytes()))
-    except OSError as error:
-        raise ConfigError(f"Cannot read the encryption configuration {path}: {error.strerror}") from error
-    except ConfigurationError as error:
-        raise ConfigError(f"Cannot use the encryption configuration {path}: {error}") from error
-    except ValueError as error:
-        raise ConfigError(f"Cannot use the encryption configuration {path}: it is no YAML: {error}") from error
 
 
 class Encryption:
@@ -56,7 +42,7 @@ class Encryption:
         self._one_step = asyncio.Lock()
         #: The store that these keys seal; set before `start`.
         self.sealed: Sealed | None = None
-        self.keys = Keyring((), entropy.secret)
+        self.keys = Keyring({}, entropy.secret)
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -68,7 +54,7 @@ class Encryption:
         if not self._config.exists():
             files.folder(self._config.parent)
             self._write(steps.initial(self._provider, self._entropy.secret(steps.KEY_BYTES)), steps.START)
-        self.keys.replace(groups_of(self._config))
+        self.keys.replace(rules_of(self._config))
 
     def start(self) -> None:
         """Goes on with what a stop has interrupted; the store is open."""
@@ -146,7 +132,7 @@ class Encryption:
         return str(self._read_state().get("stage", steps.START))
 
     def _write(self, document: Object, stage: str, *, keep_keys: bool = False) -> None:
-        groups = parse(document)
+        rules = parse(document)
         files.write_changed(self._config, encode(document), 0o600)
         files.write_changed(self._state, encode({"stage": stage, "keepKeys": keep_keys}), 0o600)
-        self.keys.replace(groups)
+        self.keys.replace(rules)

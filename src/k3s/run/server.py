@@ -29,12 +29,11 @@ from k3s.apiserver.authz import Authorizer
 from k3s.apiserver.bootstrap import trust
 from k3s.apiserver.cache import RING, Cache
 from k3s.apiserver.conversion import computed
-from k3s.apiserver.encryption.keyring import Keyring
-from k3s.apiserver.encryption.sealed import Sealed
 from k3s.apiserver.expiry import Expiry
 from k3s.apiserver.nodeauthz import NodeAuthorizer
 from k3s.apiserver.nodes import Nodes
-from k3s.apiserver.presence import Presence
+from k3s.apiserver.plain import Check
+from k3s.apiserver.presence import Presence, name_of
 from k3s.apiserver.rbac import Rbac
 from k3s.apiserver.request import Target
 from k3s.apiserver.rsa import Signer
@@ -70,7 +69,7 @@ from k3s.controllers.runtime import QueueMetrics
 from k3s.controllers.service import Controllers
 from k3s.controllers.table import Settings as ControllerSettings
 from k3s.controllers.table import controllers
-from k3s.run.encryption import Encryption, groups_of
+from k3s.run.atrest import AtRest
 from k3s.run.roles import ControlPlaneRole
 from k3s.run.supervisor import Service, Supervisor
 from k3s.scheduler.service import NAME as SCHEDULER
@@ -125,7 +124,8 @@ class ServerConfig:
     tokens: SourceSettings = tokensources.NONE
     audit: AuditSettings | None = None
     encryption: str = ""  # the cipher of Secrets at rest
-    encryption_file: str = ""  # an EncryptionConfiguration of the user's own
+    encryption_file: str = ""  # an EncryptionConfiguration of the user's own, and whether its changes are followed
+    encryption_follows: bool = False
     api_audiences: tuple[str, ...] = ()  # empty: the issuer and k3s
     disabled: frozenset[str] = frozenset()
     scheduler: bool = True
@@ -183,7 +183,16 @@ class ControlPlane:
         self.clock = clock
         self.entropy = entropy
         self.story = Story()
-        self.store = self._sealed(store)
+        self._at_rest = AtRest(
+            store,
+            config.server_dir / "cred",
+            clock,
+            entropy,
+            provider=config.encryption,
+            file=config.encryption_file,
+            follows=config.encryption_follows,
+        )
+        self.store = self._at_rest.store
         self.supervisor: Supervisor | None = None
         registry = REGISTRY.copy()
         cache = Cache(computed(registry), self.config.cache_ring)
@@ -191,25 +200,12 @@ class ControlPlane:
         self.authenticator = self._authenticator(cache, secrets)
         self.authorizer = Authorizer(Rbac(cache), NodeAuthorizer(cache, rbac_bootstrap.node_rules()))
         self.api = self._api_server(registry, cache)
+        self._at_rest.measure(self.api.metrics, name_of(config.host_name))
         self._itself = Client(LocalTransport(self.api.itself()))
         self._passwords = NodePasswords(self._itself, entropy)
         self._recorder = Recorder(self.client(_SCHEDULER), SCHEDULER, clock, entropy)
 
     # -- making
-
-    def _sealed(self, store: Store) -> Store:
-        """The store as it is, or sealed with the keys of the configuration. Raises ConfigError, OSError."""
-        config, folder = self.config, self.config.server_dir / "cred"
-        self._encryption: Encryption | None = None
-        if config.encryption_file:
-            return Sealed(store, Keyring(groups_of(Path(config.encryption_file)), self.entropy.secret))
-        if not config.encryption and not Encryption.exists(folder):
-            return store
-        self._encryption = Encryption(folder, config.encryption or "aescbc", self.clock, self.entropy)
-        self._encryption.load()
-        sealed = Sealed(store, self._encryption.keys)
-        self._encryption.sealed = sealed
-        return sealed
 
     def _authenticator(self, cache: Cache, secrets: Secrets) -> Authenticator:
         config = self.config
@@ -301,8 +297,9 @@ class ControlPlane:
 
     # -- seen from outside
 
-    def _checks(self) -> Mapping[str, Callable[[], str | None]]:
-        return {name: (lambda name=name: self._check(name)) for name in self._names() if name != "apiserver"}  # type: ignore[misc]
+    def _checks(self) -> Mapping[str, Check]:
+        services = {name: (lambda name=name: self._check(name)) for name in self._names() if name != "apiserver"}
+        return {**self._at_rest.checks(), **services}
 
     def _check(self, name: str) -> str | None:
         state = self.supervisor.states.get(name) if self.supervisor else None
@@ -332,7 +329,7 @@ class ControlPlane:
             is_ready=lambda: self._check("apiserver") is None,
             check_password=self._check_password,
             reserved=frozenset(serving_names(self.config.cluster_domain, self.config.service_ip, (), ())),
-            encryption=self._encryption,
+            encryption=self._at_rest.own,
         )
 
         async def answer(request: Request, target: Target) -> Answer:
@@ -376,16 +373,12 @@ class ControlPlane:
         return [runs[name] for name in self._names()]
 
     async def _run_store(self, ready: Callable[[], None]) -> None:
-        await self.store.open()
         try:
-            if self._encryption is not None:
-                self._encryption.start()
+            await self._at_rest.open()
             ready()
             await asyncio.Event().wait()
         finally:
-            if self._encryption is not None:
-                await self._encryption.close()
-            await self.store.close()
+            await self._at_rest.close()
 
     async def _run_compaction(self, ready: Callable[[], None]) -> None:
         if not self.config.compaction_s:

@@ -46,6 +46,7 @@ API_SERVER_ARGS = {
     "admission-control-config-file": "a file",
     **AUDIT_FLAGS,
     "encryption-provider-config": "a file",
+    "encryption-provider-config-automatic-reload": "true or false",
 }
 CONTROLLER_ARGS = {"terminated-pod-gc-threshold": "a number"}
 KUBELET_ARGS = {"max-pods": "a number"}
@@ -166,6 +167,7 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
         tokens=_tokens(api),
         encryption=_encryption(settings, api),
         encryption_file=api.get("encryption-provider-config", ""),
+        encryption_follows=_follows_encryption(api),
         disabled=frozenset(settings.items("disable")),
         scheduler=not settings.switch("disable-scheduler"),
         controllers=not settings.switch("disable-controller-manager"),
@@ -288,6 +290,13 @@ def _encryption(settings: Settings, api: Mapping[str, str]) -> str:
             "k3s has a configuration of its own; leave one of them out"
         )
     return provider
+
+
+def _follows_encryption(api: Mapping[str, str]) -> bool:
+    name = "encryption-provider-config-automatic-reload"
+    if name in api and "encryption-provider-config" not in api:
+        raise ConfigError(f"Option --kube-apiserver-arg={name} needs --kube-apiserver-arg=encryption-provider-config")
+    return _switch(api, name)
 
 
 def _audit(args: Mapping[str, str]) -> AuditSettings | None:

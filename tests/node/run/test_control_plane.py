@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
 import ssl
 import stat
@@ -14,60 +12,9 @@ from pathlib import Path
 
 import pytest
 from tests.cluster import ROOT
+from tests.controlplane import Server, flags_of, free_port
 
 pytestmark = pytest.mark.slow
-
-
-def _free_port() -> int:
-    with socket.socket() as made:
-        made.bind(("127.0.0.1", 0))
-        return int(made.getsockname()[1])
-
-
-def _flags(folder: Path, port: int) -> list[str]:
-    return [
-        "./k3s",
-        "server",
-        "--config=/dev/null",
-        "--disable-agent",
-        f"--data-dir={folder / 'data'}",
-        "--bind-address=127.0.0.1",
-        f"--https-listen-port={port}",
-        f"--write-kubeconfig={folder / 'admin.yaml'}",
-    ]
-
-
-class Server:
-    """A control plane that runs."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port = _free_port()
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self, *flags: str) -> None:
-        """Waits for READY=1, as systemd does."""
-        notify = self.folder / "notify"
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-            systemd.bind(str(notify))
-            systemd.settimeout(60)
-            with (self.folder / "log").open("wb") as log:
-                env = {**os.environ, "NOTIFY_SOCKET": str(notify)}
-                command = [*_flags(self.folder, self.port), *flags]
-                self._process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=env)
-            assert systemd.recv(100) == b"READY=1"
-        notify.unlink()
-
-    def stop(self) -> int:
-        """Asks for the end and waits for it; the exit code."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(20)
-
-    def kubectl(self, *args: str) -> str:
-        """What kubectl prints."""
-        command = [ROOT / ".venv" / "bin" / "kubectl", f"--kubeconfig={self.folder / 'admin.yaml'}", *args]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.fixture(scope="module")
@@ -126,16 +73,16 @@ def _refused(*command: str) -> tuple[int, str]:
 
 def test_a_second_server_is_refused(server: Server, tmp_path: Path) -> None:
     """One line that names folder or port, exit code 1, and the first one goes on."""
-    code, said = _refused(*_flags(server.folder, _free_port()))
+    code, said = _refused(*flags_of(server.folder, free_port()))
     assert code == 1 and f"another k3s server works on {server.folder / 'data'}" in said and "Traceback" not in said
-    code, said = _refused(*_flags(tmp_path, server.port))
+    code, said = _refused(*flags_of(tmp_path, server.port))
     assert code == 1 and f"127.0.0.1 port {server.port}" in said and "Traceback" not in said
     assert server.kubectl("get", "--raw", "/readyz") == "ok"
 
 
 def test_wrong_settings_are_refused(tmp_path: Path) -> None:
     """Exit code 2 and the flag's name; nothing is left of the attempt that would refuse the next one."""
-    flags = _flags(tmp_path, _free_port())
+    flags = flags_of(tmp_path, free_port())
     for flag, word in (
         (f"--token-file={tmp_path / 'none'}", "--token-file"),
         ("--tls-san-security=false", "--tls-san-security"),
@@ -154,7 +101,7 @@ def test_another_token_at_a_restart(tmp_path: Path) -> None:
     made = Server(tmp_path)
     made.start("--token=first")
     assert made.stop() == 0
-    code, said = _refused(*_flags(tmp_path, made.port), "--token=second")
+    code, said = _refused(*flags_of(tmp_path, made.port), "--token=second")
     assert code == 2 and "--token" in said
     made.start()
     assert made.stop() == 0

@@ -28,8 +28,18 @@ class Cipher(Protocol):
     def unseal(self, sealed: bytes, place: bytes) -> bytes:
         """The value. Raises Tampered."""
 
+    def is_current(self, sealed: bytes) -> bool:
+        """Whether `seal` would use the same key today for what it sealed once."""
 
-class AesCbc:
+
+class _Fixed:
+    """A key that stays the same for as long as its name."""
+
+    def is_current(self, sealed: bytes) -> bool:
+        return True
+
+
+class AesCbc(_Fixed):
     """AES in CBC mode with PKCS 7 padding: secret, but whoever can write the datastore can change it unseen."""
 
     sizes = (16, 24, 32)
@@ -59,7 +69,7 @@ class AesCbc:
         return value[:-pad]
 
 
-class AesGcm:
+class AesGcm(_Fixed):
     """AES in GCM mode: a value that is changed, or moved to another place, is seen."""
 
     sizes = (16, 24, 32)
@@ -84,7 +94,7 @@ class AesGcm:
             raise Tampered("it was changed or moved") from error
 
 
-class SecretBox:
+class SecretBox(_Fixed):
     """XSalsa20 and Poly1305, as NaCl's secretbox: a value that is changed is seen."""
 
     sizes = (32,)

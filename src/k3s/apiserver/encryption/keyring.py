@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
 
 from k3s.apiserver.encryption.ciphers import CIPHERS, Cipher, Fresh, Tampered
-from k3s.apiserver.encryption.config import IDENTITY, Group, Key
+from k3s.apiserver.encryption.config import IDENTITY, KMS, Key, Rules, keys_for
 
 _SEALED = b"k8s:enc:"
 
@@ -14,49 +14,65 @@ class Unreadable(Exception):
     """A stored value that the present keys cannot unseal; the text says what is missing."""
 
 
+class Unreachable(Exception):
+    """The keeper of a key does not answer now; the text says who and why."""
+
+
+class Locked(Exception):
+    """The keeper of a key has to be asked first: await `ask()`, which raises Unreachable, then try again."""
+
+    def __init__(self, ask: Callable[[], Awaitable[None]]) -> None:
+        super().__init__("a key is with somebody else")
+        self.ask = ask
+
+
+def _no_plugins(key: Key) -> Cipher:
+    raise ValueError(f"there is nobody to ask for keys of the KMS plugin {key.name}")
+
+
 class Keyring:
-    """The keys. They can be replaced while the server runs."""
+    """The keys. They can be replaced while the server runs; `plugin` makes the cipher of a KMS plugin."""
 
-    def __init__(self, groups: Sequence[Group], fresh: Fresh) -> None:
+    def __init__(self, rules: Rules, fresh: Fresh, plugin: Callable[[Key], Cipher] = _no_plugins) -> None:
         self._fresh = fresh
-        self.replace(groups)
+        self._plugin = plugin
+        self.replace(rules)
 
-    def replace(self, groups: Sequence[Group]) -> None:
+    def replace(self, rules: Rules) -> None:
         """Uses another configuration from now on."""
-        self._groups = tuple(groups)
+        self._rules = rules
         self._ciphers: dict[Key, Cipher] = {}
-        self._found: dict[str, Group | None] = {}
+        self._found: dict[str, tuple[Key, ...]] = {}
 
-    def _group(self, key: str) -> Group | None:
+    def _keys(self, key: str) -> tuple[Key, ...]:
         # /registry/<group>/<plural>/…
         end = key.index("/", key.index("/", 10) + 1)
         place = key[:end]
         if place not in self._found:
             _, _, group, plural = place.split("/")
-            resource = plural if group == "core" else f"{plural}.{group}"
-            self._found[place] = next((found for found in self._groups if found.covers(resource)), None)
+            self._found[place] = keys_for(self._rules, plural if group == "core" else f"{plural}.{group}")
         return self._found[place]
 
     def _cipher(self, key: Key) -> Cipher:
         found = self._ciphers.get(key)
         if found is None:
-            found = self._ciphers[key] = CIPHERS[key.provider](key.secret, self._fresh)
+            made = self._plugin(key) if key.provider == KMS else CIPHERS[key.provider](key.secret, self._fresh)
+            found = self._ciphers[key] = made
         return found
 
     def seal(self, key: str, value: bytes) -> bytes:
-        """The stored form of a value."""
-        group = self._group(key)
-        if group is None or group.keys[0].provider == IDENTITY:
+        """The stored form of a value. Raises Locked."""
+        keys = self._keys(key)
+        if not keys or keys[0].provider == IDENTITY:
             return value
-        first = group.keys[0]
+        first = keys[0]
         return first.prefix + self._cipher(first).seal(value, key.encode())
 
     def unseal(self, key: str, stored: bytes) -> bytes:
-        """The value of a stored form. Raises Unreadable."""
+        """The value of a stored form. Raises Unreadable, Locked."""
         if not stored.startswith(_SEALED):
             return stored
-        group = self._group(key)
-        for one in group.keys if group is not None else ():
+        for one in self._keys(key):
             if one.prefix and stored.startswith(one.prefix):
                 try:
                     return self._cipher(one).unseal(stored[len(one.prefix) :], key.encode())
@@ -71,10 +87,18 @@ class Keyring:
         )
 
     def sealed_by(self, key: str, stored: bytes) -> bool:
-        """Whether a stored form is what `seal` would make today: by the first key, or plain where there is none."""
-        group = self._group(key)
-        prefix = group.keys[0].prefix if group is not None else b""
-        return stored.startswith(prefix) if prefix else not stored.startswith(_SEALED)
+        """Whether a stored form is what `seal` would make today: by the first key, or plain where there is none.
+
+        Raises Locked.
+        """
+        keys = self._keys(key)
+        prefix = keys[0].prefix if keys else b""
+        if not prefix:
+            return not stored.startswith(_SEALED)
+        try:
+            return stored.startswith(prefix) and self._cipher(keys[0]).is_current(stored[len(prefix) :])
+        except Tampered:
+            return False
 
 
 def _named(stored: bytes) -> tuple[str, str]:
