@@ -201,12 +201,15 @@ class Follower:
                 else:
                     self._watch.stretches.append(Stretch(self._known()))
                 await self._listen(self._stream(self._known()))
-                if not self._watch.upto:
-                    await asyncio.sleep(self._lazy_s * self._traffic.entropy.fraction())
+                await self._rest(0.0)
             except (Expired, Gone):
                 self._fresh = True
             except (ApiError, OutcomeUnknown):
-                await asyncio.sleep(self._traffic.pause_s)
+                await self._rest(self._traffic.pause_s)
+
+    async def _rest(self, at_least_s: float) -> None:
+        lazy_s = 0.0 if self._watch.upto else self._lazy_s * self._traffic.entropy.fraction()
+        await asyncio.sleep(max(at_least_s, lazy_s))
 
     def _known(self) -> int:
         stretch = self._watch.stretches[-1]
