@@ -34,6 +34,14 @@ def _init(resources: Object, **more: Any) -> Object:
     return _pod(initContainers=[_container("i", resources, **more)])
 
 
+def _debugged(resources: Object) -> Object:
+    return _pod(_container(resources=resources), ephemeralContainers=[{"name": "e", "image": "i"}])
+
+
+def _running(status: Object) -> Object:
+    return {**_pod(), "status": {"containerStatuses": [{"name": "c", "state": {"running": {}}, **status}]}}
+
+
 _CASES: dict[str, tuple[Object, Object, list[str]]] = {
     "sound": (_pod(), _pod(_container(resources=_MORE)), []),
     "static": (
@@ -64,7 +72,7 @@ _CASES: dict[str, tuple[Object, Object, list[str]]] = {
     "more containers": (
         _pod(),
         _pod(_container(), _container("d")),
-        ["spec: Forbidden: containers may not be added or removed on resize"],
+        ["spec.containers: Forbidden: containers may not be added or removed on resize"],
     ),
     "other containers": (
         _pod(),
@@ -91,6 +99,29 @@ _CASES: dict[str, tuple[Object, Object, list[str]]] = {
         _pod(resources=_CPU),
         _pod(resources=_LESS),
         ["spec.resources.limits: Forbidden: pod-level resource limits cannot be removed"],
+    ),
+    "other resources of the whole": (
+        _pod(resources=_CPU),
+        _pod(_container("d"), resources={**_CPU, "limits": {"cpu": "2", "hugepages-2Mi": "2Mi"}}),
+        [
+            "spec: Forbidden: only cpu and memory resources are mutable at pod-level",
+            "spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize",
+        ],
+    ),
+    "a pod that is debugged": (_debugged(_CPU), _debugged(_MORE), []),
+    "a node of old": (
+        _running({}),
+        _pod(_container(resources=_MORE)),
+        ["spec: Forbidden: Pod running on node without support for resize"],
+    ),
+    "a node that says so": (_running({"resources": _CPU}), _pod(_container(resources=_MORE)), []),
+    "an old policy stays": (
+        _init(_CPU, **_RESTART),
+        _init(_MORE, **_RESTART),
+        [
+            "spec.initContainers[0]: Forbidden: "
+            "non-sidecar init containers with a resize policy of RestartContainer cannot be resized"
+        ],
     ),
 }
 

@@ -30,6 +30,7 @@ from k3s.api.validation import (
     persistent,
     podchanges,
     pods,
+    podstatus,
     quotas,
     resourceslices,
     services,
@@ -149,7 +150,7 @@ _STATUS: dict[str, Create] = {
 
 # Kinds of whose status some parts stay.
 _STATUS_UPDATE: dict[str, Update] = {
-    "pods": podchanges.status,
+    "pods": podstatus.status,
     "jobs.batch": jobs.status,
     "resourceclaims.resource.k8s.io": allocations.claim_status,
     "deployments.apps": partial(workloads.status, "Deployment"),

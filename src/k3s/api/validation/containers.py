@@ -27,6 +27,8 @@ _PROTOCOLS = ("SCTP", "TCP", "UDP")
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _RESTARTS = ("Always", "Never", "OnFailure")
 _NOT_HERE = "may not be set for init containers without restartPolicy=Always"
+#: Resizing what runs once cannot start it again; who said so before 1.36 may go on.
+NO_RESTART = "must not be set to 'RestartContainer' for non-sidecar initContainers"
 _NOT_EPHEMERAL = "cannot be set for an Ephemeral Container"
 # In the order of the API's own struct.
 _FORBIDDEN_EPHEMERAL = (
@@ -93,6 +95,9 @@ def _init(field: str, spec: Spec, known: Mapping[str, Spec], seen: set[str]) -> 
         for part in ("lifecycle", *handlers.PROBES):
             if part in container:
                 yield forbidden(f"{at}.{part}", _NOT_HERE)
+        for j, policy in enumerate(container.get("resizePolicy") or ()):
+            if policy.get("restartPolicy") == "RestartContainer":
+                yield invalid(f"{at}.resizePolicy[{j}].restartPolicy", "RestartContainer", NO_RESTART)
 
 
 def _ephemeral(field: str, spec: Spec, known: Mapping[str, Spec], seen: set[str]) -> Causes:
@@ -154,7 +159,7 @@ def _common(at: str, container: Spec, pod: Spec, known: Mapping[str, Spec]) -> C
     if "ports" in container:
         yield from _ports(f"{at}.ports", container["ports"] or ())
     if "env" in container or "envFrom" in container:
-        yield from environment.of_container(at, container, known)
+        yield from environment.of_container(at, container)
     if "volumeMounts" in container:
         yield from volumes.mounts(f"{at}.volumeMounts", container, known)
     if "volumeDevices" in container:
@@ -185,7 +190,7 @@ def _resize(field: str, policies: Sequence[Spec], restart: str) -> Causes:
             else:
                 yield from one_of(field, text, supported)
         if restart == "Never" and then != "NotRequired":
-            yield invalid(field, then, "must be 'NotRequired' when `restartPolicy` is 'Never'")
+            yield invalid(field, then, "must be 'NotRequired' when pod `restartPolicy` is 'Never'")
 
 
 def _ports(field: str, ports: Sequence[Spec]) -> Causes:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from k3s.api import names, quantity
-from k3s.api.validation.causes import Causes, each, invalid, one_of, required
+from k3s.api.validation.causes import Causes, each, invalid, not_found, one_of, required
 
 Spec = Mapping[str, Any]
 
@@ -59,7 +59,7 @@ _ONE_SOURCE = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKe
 _MORE = "may not have more than one field specified at a time"
 
 
-def of_container(at: str, container: Spec, volumes: Mapping[str, Spec]) -> Causes:
+def of_container(at: str, container: Spec) -> Causes:
     """The variables of one container, one by one and by the bunch."""
     for i, var in enumerate(container.get("env") or ()):
         name = var.get("name", "")
@@ -68,7 +68,7 @@ def of_container(at: str, container: Spec, volumes: Mapping[str, Spec]) -> Cause
         else:
             yield from each(f"{at}.env[{i}].name", name, names.env_var_name(name))
         if "valueFrom" in var:
-            yield from _source(f"{at}.env[{i}].valueFrom", var["valueFrom"], var.get("value", ""), volumes)
+            yield from _source(f"{at}.env[{i}].valueFrom", var["valueFrom"], var.get("value", ""))
     for i, source in enumerate(container.get("envFrom") or ()):
         prefix = source.get("prefix")
         if prefix:
@@ -86,7 +86,7 @@ def of_container(at: str, container: Spec, volumes: Mapping[str, Spec]) -> Cause
             yield invalid(f"{at}.envFrom", "", _MORE)
 
 
-def _source(at: str, source: Spec, value: str, volumes: Mapping[str, Spec]) -> Causes:
+def _source(at: str, source: Spec, value: str) -> Causes:
     if "fieldRef" in source:
         yield from field_ref(f"{at}.fieldRef", source["fieldRef"], _ENV_PATHS)
     if "resourceFieldRef" in source:
@@ -97,7 +97,7 @@ def _source(at: str, source: Spec, value: str, volumes: Mapping[str, Spec]) -> C
             yield from each(f"{at}.{kind}.name", name, names.dns_subdomain(name))
             yield from _key(f"{at}.{kind}.key", source[kind].get("key", ""))
     if "fileKeyRef" in source:
-        yield from _file_key(f"{at}.fileKeyRef", source["fileKeyRef"], volumes)
+        yield from _file_key(f"{at}.fileKeyRef", source["fileKeyRef"])
     given = [kind for kind in _SOURCES if kind in source]
     if not given:
         yield invalid(at, "", _ONE_SOURCE)
@@ -114,11 +114,8 @@ def _key(field: str, key: str) -> Causes:
         yield from each(field, key, names.config_map_key(key))
 
 
-def _file_key(at: str, reference: Spec, volumes: Mapping[str, Spec]) -> Causes:
-    """A variable from a file in a volume of the pod's own."""
-    from k3s.api.validation import volumesources
-    from k3s.api.validation.causes import not_found
-
+def _file_key(at: str, reference: Spec) -> Causes:
+    """A variable from a file in a volume."""
     key, name, path = (reference.get(part, "") for part in ("key", "volumeName", "path"))
     if not key:
         yield required(f"{at}.key")
@@ -126,14 +123,28 @@ def _file_key(at: str, reference: Spec, volumes: Mapping[str, Spec]) -> Causes:
         yield from each(f"{at}.key", key, names.env_var_name(key))
     if not name:
         yield required(f"{at}.volumeName")
-    elif name not in volumes:
-        yield not_found(f"{at}.volumeName", name)
-    elif "emptyDir" not in volumes[name]:
-        yield invalid(f"{at}.volumeName", name, "referenced volume must be of type emptyDir")
+    else:
+        yield from each(f"{at}.volumeName", name, names.dns_label(name))
     if not path:
         yield required(f"{at}.path")
-    else:
-        yield from volumesources.inner_path(f"{at}.path", path)
+    elif ".." in path.split("/"):
+        yield invalid(f"{at}.path", path, "must not contain '..'")
+
+
+def files(field: str, spec: Spec, walk: Callable[[str, Spec], Iterator[tuple[str, Spec]]]) -> Causes:
+    """The files that variables come from are in volumes of the pod's own; `walk` leads through the containers."""
+    volumes: dict[str, Spec] | None = None
+    for at, container in walk(field, spec):
+        for i, var in enumerate(container.get("env") or ()):
+            reference = (var.get("valueFrom") or {}).get("fileKeyRef")
+            if reference is None:
+                continue
+            volumes = volumes if volumes is not None else {v.get("name", ""): v for v in spec.get("volumes") or ()}
+            here, name = f"{at}.env[{i}].valueFrom.fileKeyRef.volumeName", reference.get("volumeName", "")
+            if name not in volumes:
+                yield not_found(here, name)
+            elif "emptyDir" not in volumes[name]:
+                yield invalid(here, name, "referenced volume must be of type emptyDir")
 
 
 def field_ref(at: str, ref: Spec, supported: Sequence[str]) -> Causes:

@@ -19,7 +19,7 @@ def check(field: str, spec: Spec) -> Causes:
         yield forbidden(field, "may not be set for a windows pod")
         return
     if whole.get("claims") is not None:
-        yield forbidden(f"{field}.claims", "claims cannot be set for Resources at pod-level")
+        yield forbidden(f"{field}.claims", "claims may not be set for Resources at pod-level")
     yield from resources.requirements(field, whole, (), resources.pod_name)
     requests, limits = whole.get("requests") or {}, whole.get("limits") or {}
     for name, total in sorted(aggregate(spec, "requests").items()):

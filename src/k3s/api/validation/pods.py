@@ -12,7 +12,17 @@ from typing import Any
 
 from k3s.api import names
 from k3s.api.object import Object
-from k3s.api.validation import containers, meta, podnotes, podresources, resources, scheduling, security, volumes
+from k3s.api.validation import (
+    containers,
+    environment,
+    meta,
+    podnotes,
+    podresources,
+    resources,
+    scheduling,
+    security,
+    volumes,
+)
 from k3s.api.validation.causes import (
     Causes,
     each,
@@ -112,8 +122,11 @@ def spec(field: str, value: Spec, pod: str = "") -> Causes:
     if "topologySpreadConstraints" in value:
         yield from scheduling.spread(f"{field}.topologySpreadConstraints", value["topologySpreadConstraints"] or ())
     yield from security.host_process(field, value, containers.every)
-    yield from security.host_users(field, value)
+    yield from security.host_users(field, value, containers.every)
+    if "hostnameOverride" in value:
+        yield from _hostname_override(f"{field}.hostnameOverride", value)
     yield from _names(field, value)
+    yield from environment.files(field, value, containers.every)
 
 
 def _names(field: str, value: Spec) -> Causes:
@@ -127,8 +140,6 @@ def _names(field: str, value: Spec) -> Causes:
     for name in ("hostname", "subdomain"):
         if value.get(name):
             yield from each(f"{field}.{name}", value[name], names.dns_label(value[name]))
-    if "hostnameOverride" in value:
-        yield from _hostname_override(f"{field}.hostnameOverride", value)
     if value.get("tolerations"):
         yield from scheduling.tolerations(f"{field}.tolerations", value["tolerations"])
     for i, alias in enumerate(value.get("hostAliases") or ()):
@@ -152,12 +163,12 @@ def _names(field: str, value: Spec) -> Causes:
 
 def _hostname_override(field: str, value: Spec) -> Causes:
     name = value["hostnameOverride"]
-    yield from each(field, name, names.dns_subdomain(name))
-    if len(name) > 64:
-        yield too_long(field, 64)
-    for other in ("hostNetwork", "setHostnameAsFQDN"):
+    for other in ("setHostnameAsFQDN", "hostNetwork"):
         if value.get(other):
-            yield forbidden(field, f"may not be specified when `{other}` is true")
+            yield forbidden(field, f"may not be specified when {other} is true")
+    if len(name.encode()) > 64:
+        yield too_long(field, 64)
+    yield from each(field, name, names.dns_subdomain(name))
 
 
 def _dns(at: str, config: Spec | None, policy: str) -> Causes:

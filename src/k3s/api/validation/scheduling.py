@@ -61,7 +61,9 @@ def _toleration(at: str, value: Spec) -> Causes:
         if problems:
             yield invalid(f"{at}.operator", value["value"], ";".join(problems))
     else:
-        yield unsupported(f"{at}.operator", operator, ("Equal", "Exists"))
+        # What compares numbers waits for a gate that is off (TaintTolerationComparisonOperators).
+        known = ("Equal", "Exists", "Lt", "Gt") if operator in ("Lt", "Gt") else ("Equal", "Exists")
+        yield unsupported(f"{at}.operator", operator, known)
     if effect:
         yield from one_of(f"{at}.effect", effect, EFFECTS)
 

@@ -246,13 +246,19 @@ def of_container(at: str, context: Spec, host_users: bool) -> Causes:
     yield from _profiles(at, {key: value for key, value in context.items() if key != "seccompProfile"})
 
 
-def host_users(field: str, spec: Spec) -> Causes:
-    """A pod with users of its own shares no other namespace with its node."""
+_OWN_USERS = "when `hostUsers` is false"
+
+
+def host_users(field: str, spec: Spec, walk: Walk) -> Causes:
+    """A pod with users of its own shares no other namespace with its node, and no raw devices."""
     if spec.get("hostUsers") is not False:
         return
-    for name in ("hostNetwork", "hostPID", "hostIPC"):
+    for name, shown in (("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")):
         if spec.get(name):
-            yield forbidden(f"{field}.{name}", "when `hostUsers` is false")
+            yield forbidden(f"{field}.{shown}", _OWN_USERS)
+    for at, container in walk(field, spec):
+        if container.get("volumeDevices"):
+            yield forbidden(f"{at}.volumeDevices", _OWN_USERS)
 
 
 def host_process(field: str, spec: Spec, walk: Walk) -> Causes:

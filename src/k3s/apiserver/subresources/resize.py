@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from k3s.api.kinds import builtin
 from k3s.api.object import Object
 from k3s.api.qos import qos_class
-from k3s.api.validation import validate_create
+from k3s.api.validation import meta, podchanges
 from k3s.api.validation.causes import Cause, forbidden, invalid
 
 POD = builtin("v1", "Pod")
@@ -27,15 +27,26 @@ def causes(old: Object, new: Object) -> list[Cause]:
     before, after = old["spec"], new["spec"]
     if (before.get("os") or {}).get("name") == "windows":
         return [forbidden("[]", "windows pods cannot be resized")]
-    found = validate_create(POD, new)
+    found = [*meta.common(new), *podchanges.whole(old, new)]
     was = (old.get("status") or {}).get("qosClass") or qos_class(old)
     if was != qos_class(new):
         found.append(invalid("spec", was, "Pod QOS Class may not change as a result of resizing"))
+    if not _supported(old):
+        found.append(forbidden("spec", "Pod running on node without support for resize"))
+    found += _whole(before.get("resources"), after.get("resources"))
     moved = list(_order(before, after))
     found += moved
     if not moved:
-        found += [*_whole_removed(before, after), *_removed(before, after), *_others(before, after)]
+        found += [*_removed(before, after), *_others(before, after)]
     return found
+
+
+def _supported(pod: Object) -> bool:
+    """Whether the node says what its first running container has: one that does not, cannot resize."""
+    for status in (pod.get("status") or {}).get("containerStatuses") or ():
+        if (status.get("state") or {}).get("running") is not None:
+            return status.get("resources") is not None
+    return True
 
 
 def _order(before: Object, after: Object) -> Iterator[Cause]:
@@ -43,24 +54,26 @@ def _order(before: Object, after: Object) -> Iterator[Cause]:
     for part in _LISTS:
         was, now = [[c.get("name") for c in spec.get(part) or ()] for spec in (before, after)]
         if len(was) != len(now):
-            yield forbidden("spec", f"{part} may not be added or removed on resize")
+            yield forbidden(f"spec.{part}", f"{part} may not be added or removed on resize")
             continue
         for i, (one, other) in enumerate(zip(was, now, strict=True)):
             if one != other:
                 yield forbidden(f"spec.{part}[{i}].name", f"{part} may not be renamed or reordered on resize")
 
 
-def _whole_removed(before: Object, after: Object) -> Iterator[Cause]:
-    """What the pod as a whole asks for stays asked for."""
-    was, now = before.get("resources"), after.get("resources")
-    if was is None:
+def _whole(was: Object | None, now: Object | None) -> Iterator[Cause]:
+    """What the pod as a whole asks for stays asked for; only amounts of cpu and memory change."""
+    if not any((resources or {}).get(part) for resources in (was, now) for part in _PARTS):
+        if (was or {}) != (now or {}):
+            yield forbidden("spec", _ONLY)
         return
-    if now is None:
+    if was is not None and now is None:
         yield forbidden("spec.resources", "pod-level resources cannot be removed")
         return
-    yield from _gone(was, now, "spec.resources", "pod-level resource")
-    if _unresizable(was) != _unresizable(now):
-        yield forbidden("spec.resources", "only cpu and memory resources are mutable at pod-level")
+    if was is not None:
+        yield from _gone(was, now or {}, "spec.resources", "pod-level resource")
+    if _unresizable(was or {}) != _unresizable(now or {}):
+        yield forbidden("spec", "only cpu and memory resources are mutable at pod-level")
 
 
 def _removed(before: Object, after: Object) -> Iterator[Cause]:
