@@ -1,8 +1,7 @@
-"""RSA keys of service-account tokens: reading them, checking signatures, and signing.
+"""RSA keys of service-account tokens: reading them and checking signatures.
 
 Checking is done here with integers: it uses no secret, takes 0.15 ms, and keeps a library of 10 MB out of a server that
-only verifies. Signing uses `cryptography`, imported at the first signature: timing must not tell about the key.
-Source: RFC 8017 (PKCS #1) and RFC 7517 (JSON Web Key).
+only verifies. Source: RFC 8017 (PKCS #1) and RFC 7517 (JSON Web Key).
 """
 
 from __future__ import annotations
@@ -11,22 +10,23 @@ import base64
 import hashlib
 import hmac
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 # DER of AlgorithmIdentifier rsaEncryption, and the DigestInfo prefix of SHA-256 (RFC 8017, 9.2 note 1).
 _RSA_ALGORITHM = bytes.fromhex("300d06092a864886f70d0101010500")
 _SHA256_PREFIX = bytes.fromhex("3031300d060960864801650304020105000420")
-_SEQUENCE, _INTEGER, _BITS, _OCTETS = 0x30, 0x02, 0x03, 0x04
+_SEQUENCE, _INTEGER, _BITS = 0x30, 0x02, 0x03
 
 
 class BadKey(ValueError):
-    """A text that is not an RSA key; the message says what is wrong."""
+    """A text that is not a key that can be used; the message says what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
     """The public half: modulus and exponent; `kid` names the key in tokens and in the JWKS document."""
 
+    algorithm: ClassVar[str] = "RS256"
     modulus: int
     exponent: int
     kid: str
@@ -52,36 +52,21 @@ class PublicKey:
             "use": "sig",
             "kty": "RSA",
             "kid": self.kid,
-            "alg": "RS256",
+            "alg": self.algorithm,
             "n": b64(self.modulus.to_bytes(size, "big")),
             "e": b64(self.exponent.to_bytes((self.exponent.bit_length() + 7) // 8, "big")),
         }
 
 
-class Signer:
-    """A private key, loaded at the first signature."""
-
-    def __init__(self, pem: bytes) -> None:
-        self.public = public_key(pem)
-        self._pem = pem
-        self._key: Any = None
-
-    def sign(self, message: bytes) -> bytes:
-        """The PKCS#1 v1.5 SHA-256 signature; 0.3 ms, the first one 80 ms more."""
-        from cryptography.hazmat.primitives.asymmetric import padding
-        from cryptography.hazmat.primitives.hashes import SHA256
-
-        if self._key is None:
-            from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-            self._key = load_pem_private_key(self._pem, None)
-        signature: bytes = self._key.sign(message, padding.PKCS1v15(), SHA256())
-        return signature
+def is_rsa(label: str, der: bytes) -> bool:
+    """Whether the content of a PEM block is an RSA key that `of_block` reads: PKCS#1, PKCS#8 or SPKI."""
+    if label in ("RSA PRIVATE KEY", "RSA PUBLIC KEY"):
+        return True
+    return label in ("PRIVATE KEY", "PUBLIC KEY") and _RSA_ALGORITHM in der[:40]
 
 
-def public_key(pem: bytes) -> PublicKey:
-    """The public key in a PEM text that holds an RSA key, private or public (PKCS#1, PKCS#8, SPKI); raises BadKey."""
-    label, der = _unwrap(pem)
+def of_block(label: str, der: bytes) -> PublicKey:
+    """The public key in a PEM block that holds an RSA key, private or public (see `is_rsa`); raises BadKey."""
     body = _members(der)
     try:
         if label == "PRIVATE KEY":  # version, algorithm, the PKCS#1 key in an octet string
@@ -91,18 +76,24 @@ def public_key(pem: bytes) -> PublicKey:
         private = label in ("RSA PRIVATE KEY", "PRIVATE KEY")
         modulus, exponent = (body[1], body[2]) if private else (body[0], body[1])
     except IndexError:
-        raise BadKey("Cannot read the key: it is no RSA key") from None
+        raise BadKey("it is no RSA key") from None
     if modulus[0] != _INTEGER or exponent[0] != _INTEGER:
-        raise BadKey("Cannot read the key: it is no RSA key")
-    return _public(int.from_bytes(modulus[1], "big"), int.from_bytes(exponent[1], "big"))
+        raise BadKey("it is no RSA key")
+    return of_numbers(int.from_bytes(modulus[1], "big"), int.from_bytes(exponent[1], "big"))
 
 
-def _public(modulus: int, exponent: int) -> PublicKey:
+def of_numbers(modulus: int, exponent: int) -> PublicKey:
+    """The key of a modulus and an exponent; its name is the hash of its SPKI form, as upstream's. Raises BadKey."""
     if modulus.bit_length() < 2048 or exponent < 3:
-        raise BadKey("Cannot use the key: RSA of at least 2048 bits is needed")
+        raise BadKey("RSA of at least 2048 bits is needed")
     numbers = _der(_SEQUENCE, _integer(modulus) + _integer(exponent))
     spki = _der(_SEQUENCE, _RSA_ALGORITHM + _der(_BITS, b"\x00" + numbers))
-    return PublicKey(modulus, exponent, b64(hashlib.sha256(spki).digest()))
+    return PublicKey(modulus, exponent, key_id(spki))
+
+
+def key_id(spki: bytes) -> str:
+    """The name of a public key in tokens and documents, of its DER (SubjectPublicKeyInfo)."""
+    return b64(hashlib.sha256(spki).digest())
 
 
 def b64(data: bytes) -> str:
@@ -117,29 +108,33 @@ def unb64(text: str) -> bytes:
     return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
 
 
-def _unwrap(pem: bytes) -> tuple[str, bytes]:
-    lines = pem.decode("ascii", "replace").split("\n")
-    label, body = "", []
-    for line in (line.strip() for line in lines):
+def blocks(pem: bytes) -> list[tuple[str, bytes]]:
+    """Label and content of every PEM block of a text; raises BadKey for one that is not base64."""
+    found = []
+    label, body = "", list[str]()
+    for line in (line.strip() for line in pem.decode("ascii", "replace").split("\n")):
         if line.startswith("-----BEGIN ") and not label:
-            label = line.removeprefix("-----BEGIN ").removesuffix("-----")
-        elif line.startswith("-----END "):
-            break
+            label, body = line.removeprefix("-----BEGIN ").removesuffix("-----"), []
+        elif line.startswith("-----END ") and label:
+            found.append((label, _unwrapped(label, body)))
+            label = ""
         elif label:
             body.append(line)
-    if label not in ("RSA PRIVATE KEY", "PRIVATE KEY", "RSA PUBLIC KEY", "PUBLIC KEY"):
-        raise BadKey("Cannot read the key: no PEM block of an RSA key")
+    return found
+
+
+def _unwrapped(label: str, lines: list[str]) -> bytes:
     try:
-        return label, base64.b64decode("".join(body), validate=True)
+        return base64.b64decode("".join(lines), validate=True)
     except ValueError:
-        raise BadKey("Cannot read the key: the PEM block is not base64") from None
+        raise BadKey(f"the block {label} is not base64; a key with a password cannot be used") from None
 
 
 def _members(der: bytes) -> list[tuple[int, bytes]]:
     """Tag and content of the members of a DER sequence."""
     tag, content, _ = _element(der, 0)
     if tag != _SEQUENCE:
-        raise BadKey("Cannot read the key: it is no RSA key")
+        raise BadKey("it is no RSA key")
     members, at = [], 0
     while at < len(content):
         tag, inner, at = _element(content, at)
@@ -149,13 +144,13 @@ def _members(der: bytes) -> list[tuple[int, bytes]]:
 
 def _element(der: bytes, at: int) -> tuple[int, bytes, int]:
     if at + 2 > len(der):
-        raise BadKey("Cannot read the key: it ends early")
+        raise BadKey("it ends early")
     tag, length, start = der[at], der[at + 1], at + 2
     if length & 0x80:
         count = length & 0x7F
         length, start = int.from_bytes(der[start : start + count], "big"), start + count
     if start + length > len(der):
-        raise BadKey("Cannot read the key: it ends early")
+        raise BadKey("it ends early")
     return tag, der[start : start + length], start + length
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _FILE = "authentication-token-webhook-config-file"
 _VERSION = "authentication-token-webhook-version"
 _TTL = "authentication-token-webhook-cache-ttl"
+#: Those that may come several times: their values are joined by line feeds.
+REPEATED = frozenset({"oidc-required-claim"})
 FLAGS = {**oidc.FLAGS, _FILE: "a file", _VERSION: "v1 or v1beta1", _TTL: "a duration"}
 
 

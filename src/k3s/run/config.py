@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -261,10 +261,13 @@ def _wrong(option: Option, text: str, source: str, remedy: str) -> ConfigError:
     return ConfigError(f"Wrong value {text!r} for --{option.name}{where}: {remedy}")
 
 
-def component_args(settings: Settings, name: str, known: Mapping[str, str]) -> dict[str, str]:
+def component_args(
+    settings: Settings, name: str, known: Mapping[str, str], repeated: Collection[str] = ()
+) -> dict[str, str]:
     """The `name=value` pairs of a pass-through option; a bare name means true.
 
-    `known` maps the names that are honoured to what they take; any other name is a ConfigError.
+    `known` maps the names that are honoured to what they take; any other name is a ConfigError. Of a name that comes
+    again the last value counts, but those in `repeated` have all values, joined by line feeds.
     """
     pairs: dict[str, str] = {}
     for item in settings.items(name):
@@ -272,7 +275,8 @@ def component_args(settings: Settings, name: str, known: Mapping[str, str]) -> d
         if key not in known:
             listed = ", ".join(sorted(known)) or "none yet"
             raise ConfigError(f"Option --{name}={item} is refused: {key} is not honoured; those that are: {listed}")
-        pairs[key] = value if equals else "true"
+        text = value if equals else "true"
+        pairs[key] = f"{pairs[key]}\n{text}" if key in repeated and key in pairs else text
     return pairs
 
 

@@ -16,7 +16,8 @@ from k3s import VERSION
 from k3s.api import object as objects
 from k3s.api.kinds import REGISTRY, Registry, builtin
 from k3s.api.object import Object, encode
-from k3s.apiserver import identity, rbac_bootstrap, tokensources
+from k3s.apiserver import accounttokens, identity, rbac_bootstrap, tokensources
+from k3s.apiserver.accounttokens import AccountTokenError, AccountTokens
 from k3s.apiserver.admission import defaults as admission
 from k3s.apiserver.admission.settings import UNSAID
 from k3s.apiserver.admission.settings import Settings as AdmissionSettings
@@ -36,10 +37,9 @@ from k3s.apiserver.plain import Check
 from k3s.apiserver.presence import Presence, name_of
 from k3s.apiserver.rbac import Rbac
 from k3s.apiserver.request import Target
-from k3s.apiserver.rsa import Signer
 from k3s.apiserver.server import ApiServer, ApiServerConfig
-from k3s.apiserver.tokens import Issuer, Verifier
-from k3s.apiserver.tokens import settings as token_settings
+from k3s.apiserver.tokenissuer import Issuer
+from k3s.apiserver.tokens import Verifier
 from k3s.apiserver.tokensources import SourceSettings
 from k3s.apiserver.virtual import Reviews
 from k3s.base.clock import Clock
@@ -70,6 +70,7 @@ from k3s.controllers.service import Controllers
 from k3s.controllers.table import Settings as ControllerSettings
 from k3s.controllers.table import controllers
 from k3s.run.atrest import AtRest
+from k3s.run.config import ConfigError
 from k3s.run.roles import ControlPlaneRole
 from k3s.run.supervisor import Service, Supervisor
 from k3s.scheduler.service import NAME as SCHEDULER
@@ -122,6 +123,7 @@ class ServerConfig:
     cache_ring: int = RING
     admission: AdmissionSettings = UNSAID
     tokens: SourceSettings = tokensources.NONE
+    account_tokens: AccountTokens = accounttokens.UNSAID
     audit: AuditSettings | None = None
     encryption: str = ""  # the cipher of Secrets at rest
     encryption_file: str = ""  # an EncryptionConfiguration of the user's own, and whether its changes are followed
@@ -196,7 +198,6 @@ class ControlPlane:
         self.supervisor: Supervisor | None = None
         registry = REGISTRY.copy()
         cache = Cache(computed(registry), self.config.cache_ring)
-        self._service_key = certificates.read(SERVICE_KEY)
         self.authenticator = self._authenticator(cache, secrets)
         self.authorizer = Authorizer(Rbac(cache), NodeAuthorizer(cache, rbac_bootstrap.node_rules()))
         self.api = self._api_server(registry, cache)
@@ -219,9 +220,13 @@ class ControlPlane:
             anonymous=config.anonymous_auth if said is None else said and not paths,
             public=NAMED_PATHS if said is None else paths,
         )
-        tokens = token_settings(config.cluster_domain, config.api_audiences)
-        self._issuer = Issuer(cache, Signer(self._service_key), tokens, self.clock, self.entropy)
-        verifier = Verifier(cache, [Signer(self._service_key).public], tokens, self.clock)
+        tokens = config.account_tokens.settings(config.cluster_domain, config.api_audiences)
+        try:
+            signer, keys = accounttokens.load(config.account_tokens, self.certificates.path(SERVICE_KEY))
+        except AccountTokenError as error:
+            raise ConfigError(f"Cannot sign tokens of service accounts: {error}") from error
+        self._issuer = Issuer(cache, signer, tokens, self.clock, self.entropy, keys)
+        verifier = Verifier(cache, keys, tokens, self.clock)
         others = tokensources.sources(config.tokens, self.clock)
         return Authenticator(credentials, cache, self.clock, verifier, others)
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from k3s.api import names, times
+from k3s.apiserver import accounttokens
 from k3s.apiserver.audit.settings import FLAGS as AUDIT_FLAGS
 from k3s.apiserver.audit.settings import AuditError, AuditSettings
 from k3s.apiserver.audit.settings import settings as audit_settings
 from k3s.apiserver.tokensources import FLAGS as TOKEN_FLAGS
+from k3s.apiserver.tokensources import REPEATED
 from k3s.cluster.encryption import PROVIDERS
 from k3s.run.agentconfig import AgentConfig
 from k3s.run.config import ConfigError, Settings, component_args, default_data_dir
@@ -41,6 +43,7 @@ API_SERVER_ARGS = {
     "etcd-compaction-interval": "a duration",
     "api-audiences": "audiences, separated by commas",
     **TOKEN_FLAGS,
+    **accounttokens.FLAGS,
     "enable-admission-plugins": "names, separated by commas",
     "disable-admission-plugins": "names, separated by commas",
     "admission-control-config-file": "a file",
@@ -133,7 +136,7 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
     if problems := names.dns_subdomain(domain):
         raise ConfigError(f"Wrong value {domain!r} for --cluster-domain: {problems[0]}")
     low, _, high = settings.text("service-node-port-range").partition("-")
-    api = component_args(settings, "kube-apiserver-arg", API_SERVER_ARGS)
+    api = component_args(settings, "kube-apiserver-arg", API_SERVER_ARGS, accounttokens.REPEATED | REPEATED)
     _check_goaway(api)
     manager = component_args(settings, "kube-controller-manager-arg", CONTROLLER_ARGS)
     return ServerConfig(
@@ -165,6 +168,7 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
         admission=_admission(api),
         audit=_audit(api),
         tokens=_tokens(api),
+        account_tokens=_account_tokens(api),
         encryption=_encryption(settings, api),
         encryption_file=api.get("encryption-provider-config", ""),
         encryption_follows=_follows_encryption(api),
@@ -316,6 +320,14 @@ def _tokens(args: Mapping[str, str]) -> SourceSettings:
         return settings(args)
     except SettingsError as error:
         raise ConfigError(f"Cannot use what --kube-apiserver-arg says of authentication: {error}") from error
+
+
+def _account_tokens(args: Mapping[str, str]) -> accounttokens.AccountTokens:
+    """The keys, issuers and lifetimes of service-account tokens. Raises ConfigError."""
+    try:
+        return accounttokens.settings(args)
+    except accounttokens.AccountTokenError as error:
+        raise ConfigError(f"Cannot use what --kube-apiserver-arg says of service accounts: {error}") from error
 
 
 def _listed(args: Mapping[str, str], name: str) -> tuple[str, ...]:

@@ -7,10 +7,14 @@ import socket
 import ssl
 import stat
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from tests.cluster import ROOT
 from tests.controlplane import Server, flags_of, free_port
 
@@ -64,6 +68,47 @@ def test_serving_certificate(server: Server) -> None:
             context.wrap_socket(raw, server_hostname=name) as made,
         ):
             assert made.version() == "TLSv1.3"
+
+
+def _as(server: Server, token: str) -> str:
+    """Who a bearer token is, or the status of the refusal."""
+    authority = ssl.create_default_context(cafile=str(server.folder / "data" / "server" / "tls" / "server-ca.crt"))
+    url = f"https://127.0.0.1:{server.port}/apis/authentication.k8s.io/v1/selfsubjectreviews"
+    body = b'{"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}'
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, body, headers), context=authority, timeout=10
+        ) as answer:
+            return str(json.load(answer)["status"]["userInfo"]["username"])
+    except urllib.error.HTTPError as error:
+        return str(error.code)
+
+
+def test_keys_of_service_accounts_are_exchanged(tmp_path: Path) -> None:
+    """As k3s' documentation has it: a new key before the old one in service.key, and later the new one alone. Tokens of
+    the old key hold while it is listed; so do those of an issuer that is named second."""
+    server, who = Server(tmp_path), "system:serviceaccount:default:default"
+    server.start()
+    file = tmp_path / "data" / "server" / "tls" / "service.key"
+    old, key = file.read_bytes(), ec.generate_private_key(ec.SECP256R1())
+    new = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    before = server.kubectl("create", "token", "default").strip()
+    assert _as(server, before) == who
+    server.stop()
+    file.write_bytes(new + old)
+    server.start()
+    after = server.kubectl("create", "token", "default").strip()
+    assert (_as(server, before), _as(server, after)) == (who, who)
+    listed = json.loads(server.kubectl("get", "--raw", "/openid/v1/jwks"))
+    assert [key["kty"] for key in listed["keys"]] == ["EC", "RSA"]
+    server.stop()
+    file.write_bytes(new)
+    issuers = ("https://new.example", "https://kubernetes.default.svc.cluster.local")
+    server.start(*(f"--kube-apiserver-arg=service-account-issuer={issuer}" for issuer in issuers))
+    assert (_as(server, before), _as(server, after)) == ("401", who)
+    assert json.loads(server.kubectl("get", "--raw", "/.well-known/openid-configuration"))["issuer"] == issuers[0]
+    server.stop()
 
 
 def _refused(*command: str) -> tuple[int, str]:

@@ -10,11 +10,12 @@ from tests.fakes.reader import FakeReader
 
 from k3s.api.errors import BadRequest, Conflict, Forbidden, Invalid, NotFound, Unauthorized
 from k3s.api.object import Object
-from k3s.apiserver import identity, tokens
+from k3s.apiserver import identity, tokenissuer, tokens
 from k3s.apiserver.authn import Authenticator, Credentials, PeerCertificate, impersonated, parse_token_file
 from k3s.apiserver.authz import Attributes
 from k3s.apiserver.identity import User
-from k3s.apiserver.rsa import BadKey, PublicKey, Signer, b64, public_key
+from k3s.apiserver.rsa import BadKey, PublicKey, b64
+from k3s.apiserver.tokenkeys import Signer, keys
 from k3s.base.entropy import SeededEntropy
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -64,13 +65,17 @@ class World:
         self.clock = Clock()
         self.signer = Signer(PEM)
         self.settings = tokens.settings("cluster.local")
-        self.issuer = tokens.Issuer(self.reader, self.signer, self.settings, self.clock, SeededEntropy(1))
+        self.issuer = tokenissuer.Issuer(self.reader, self.signer, self.settings, self.clock, SeededEntropy(1))
         verifier = tokens.Verifier(self.reader, [self.signer.public], self.settings, self.clock)
         self.authenticator = Authenticator(credentials or Credentials(), self.reader, self.clock, verifier)
 
     def token(self, **spec: object) -> str:
         """A token for the service account, by TokenRequest."""
-        return str(self.issuer.request("a", "s", {"spec": spec})["status"]["token"])
+        return str(self.answer(**spec)["status"]["token"])
+
+    def answer(self, **spec: object) -> Object:
+        """The answer to a TokenRequest for the service account."""
+        return self.issuer.request("a", "s", self.issuer.checked("a", "s", {"spec": spec})).answer
 
     def user(self, token: str) -> User | None:
         return self.authenticator.authenticate({"authorization": f"Bearer {token}"}, None)
@@ -138,23 +143,26 @@ def test_token_of_a_deleted_pod_lives_a_minute() -> None:
 
 
 def test_token_expires_and_starts() -> None:
-    """A token is good from its start to its end and not a second longer, also from the cache."""
+    """A token is good from its start to its end and not longer, also from the cache; servers' clocks may be a minute
+    apart, as upstream allows."""
     world = World()
     token = world.token(expirationSeconds=600)
-    world.clock.time -= 2
+    world.clock.time -= 61
     assert world.refused(token)
     world.clock.time += 2
     assert world.user(token)
-    world.clock.time += 600
+    world.clock.time += 59 + 660
+    assert world.user(token)
+    world.clock.time += 1
     assert world.refused(token)
 
 
 def test_projected_token_is_extended() -> None:
     """The lifetime that admission asks for gives a year, with the hour as the time to renew."""
     world = World()
-    answer = world.issuer.request("a", "s", {"spec": {"expirationSeconds": 3607, "boundObjectRef": BOUND}})
+    answer = world.answer(expirationSeconds=3607, boundObjectRef=BOUND)
     claims = json.loads(base64.urlsafe_b64decode(answer["status"]["token"].split(".")[1] + "=="))
-    assert claims["exp"] - claims["iat"] == tokens.EXTENDED_S
+    assert claims["exp"] - claims["iat"] == tokenissuer.EXTENDED_S
     assert claims["kubernetes.io"]["warnafter"] - claims["iat"] == 3607
     assert answer["status"]["expirationTimestamp"] == "2023-11-14T23:13:27Z"
 
@@ -246,9 +254,18 @@ def test_token_request_errors() -> None:
         world.token(boundObjectRef={**BOUND, "kind": "ConfigMap"})
     world.reader.put({**ACCOUNT, "metadata": {**ACCOUNT["metadata"], "name": "other"}})
     with pytest.raises(BadRequest, match="running with different serviceaccount name"):
-        world.issuer.request("a", "other", {"spec": {"boundObjectRef": BOUND}})
+        world.issuer.request("a", "other", {"spec": {"boundObjectRef": BOUND, "expirationSeconds": 600}})
     with pytest.raises(Invalid, match="may not specify a duration less than 10 minutes"):
-        world.token(expirationSeconds=10)
+        world.token(expirationSeconds=0)
+    with pytest.raises(Invalid, match=r"larger than 2\^32 seconds"):
+        world.token(expirationSeconds=(1 << 32) + 1)
+    for field in ("name", "namespace"):
+        with pytest.raises(
+            Invalid, match=f'metadata.{field}: Invalid value: "x": must match the service account {field}'
+        ):
+            world.issuer.checked("a", "s", {"metadata": {field: "x"}})
+    with pytest.raises(NotFound, match='serviceaccounts "none" not found'):
+        world.issuer.checked("a", "none", {"spec": {"expirationSeconds": 1}})
 
 
 def test_own_signature_check_agrees_with_the_library() -> None:
@@ -270,7 +287,8 @@ def test_own_signature_check_agrees_with_the_library() -> None:
     ]
     signature = Signer(PEM).sign(b"message")
     for form in forms:
-        public = public_key(form)
+        (public,) = keys(form)
+        assert isinstance(public, PublicKey)
         assert public.verifies(b"message", signature)
         assert not public.verifies(b"messagf", signature)
         assert not public.verifies(b"message", signature[:-1])
@@ -279,13 +297,13 @@ def test_own_signature_check_agrees_with_the_library() -> None:
         assert not public.verifies(b"message", (int.from_bytes(signature, "big") + public.modulus).to_bytes(257, "big"))
     for bad in (b"", b"-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----", PEM[:200]):
         with pytest.raises(BadKey):
-            public_key(bad)
+            keys(bad)
 
 
 def test_jwks_names_the_key() -> None:
     """The JWKS document has the key that tokens name."""
     world = World()
-    (jwk,) = tokens.jwks([world.signer.public])["keys"]
+    (jwk,) = tokenissuer.jwks([world.signer.public])["keys"]
     head, _, _ = parts(world.token())
     assert jwk["kid"] == head["kid"]
     assert jwk["e"] == "AQAB"

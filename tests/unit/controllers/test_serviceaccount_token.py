@@ -11,8 +11,9 @@ from tests.fakes.reader import FakeReader
 from tests.unit.controllers.worlds import flat, world_of
 
 from k3s.api.object import Object, evolve
-from k3s.apiserver.rsa import Signer
-from k3s.apiserver.tokens import BadToken, Issuer, Verifier, settings
+from k3s.apiserver.tokenissuer import Issuer
+from k3s.apiserver.tokenkeys import Signer
+from k3s.apiserver.tokens import BadToken, Verifier, settings
 from k3s.base.clock import SystemClock
 from k3s.base.entropy import SeededEntropy
 from k3s.cluster.pki import new_rsa_key

@@ -20,7 +20,7 @@ FLAGS = {
     "oidc-username-prefix": "a prefix, or - for none",
     "oidc-groups-claim": "a claim",
     "oidc-groups-prefix": "a prefix",
-    "oidc-required-claim": "claim=value, separated by commas",
+    "oidc-required-claim": "claim=value, separated by commas; may be repeated",
     "oidc-signing-algs": "algorithms, separated by commas",
     "oidc-ca-file": "a file",
     "authentication-config": "a file",
@@ -106,7 +106,7 @@ def _of_flags(url: str, flags: Mapping[str, str]) -> IssuerSettings:
     claim = flags.get("oidc-username-claim", "sub")
     prefix = flags.get("oidc-username-prefix", "" if claim == "email" else f"{url}#")
     rules = []
-    for item in filter(None, flags.get("oidc-required-claim", "").split(",")):
+    for item in filter(None, flags.get("oidc-required-claim", "").replace("\n", ",").split(",")):
         name, mark, value = item.partition("=")
         if not mark:
             raise SettingsError(f"oidc-required-claim {item!r} is no claim=value")

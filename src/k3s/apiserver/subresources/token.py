@@ -13,14 +13,19 @@ from k3s.apiserver.call import Call
 from k3s.apiserver.results import One, Result
 from k3s.apiserver.writes import Writes
 
+# The annotation of the audit log that tells which token was made (KEP-4193).
+_ISSUED = "authentication.kubernetes.io/issued-credential-id"
 REQUEST = ("authentication.k8s.io/v1", "TokenRequest")
 
 
 class Issuer(Protocol):
     """Makes tokens (see `apiserver.tokens`)."""
 
-    def request(self, namespace: str, name: str, body: Object) -> Object:
-        """Answers a TokenRequest for a service account; raises ApiError."""
+    def checked(self, namespace: str, name: str, body: Object) -> Object:
+        """A TokenRequest with its defaults; raises ApiError."""
+
+    def request(self, namespace: str, name: str, body: Object) -> tuple[Object, str, str]:
+        """The answer to a TokenRequest that was checked, the token's id, and a warning; raises ApiError."""
 
     def published(self, jwks_uri: str) -> Mapping[str, tuple[str, Object]]:
         """What others need to check the tokens, by path: content type and document."""
@@ -45,6 +50,9 @@ class TokenRequest:
         request = bodies.of_kind(value, call.kind, self._writes.registry, REQUEST)
         name = call.target.info.name
         asked = AdmissionRequest("CREATE", call.kind, "token", call.namespace, name, None, request, call.user)
-        request = await self._admission.admit(asked)
+        request = self._issuer.checked(call.namespace, name, await self._admission.admit(asked))
         await self._admission.validate(asked.with_object(request))
-        return One(None, None, self._issuer.request(call.namespace, name, request), 201)
+        answer, credential, warning = self._issuer.request(call.namespace, name, request)
+        call.notes[_ISSUED] = credential
+        call.warnings += [warning] if warning else []
+        return One(None, None, answer, 201)
