@@ -134,7 +134,9 @@ class Discovery:
         if self._generation != generation:
             self._generation = generation
             self._memo.clear()
-        path = path.rstrip("/") or "/"
+        if path.startswith("/apis//"):  # upstream knows /apis by exact paths, the others with any slashes at their end
+            return None
+        path = path.rstrip("/")
         make = self._maker(path)
         if make is None:
             return None
@@ -148,7 +150,7 @@ class Discovery:
 
     def _maker(self, path: str) -> Callable[[], Object] | None:
         parts = path.split("/")[1:]
-        if path == "/":
+        if path in ("", "/index.html"):
             return self._root
         if parts[0] == "api":
             if len(parts) == 1:

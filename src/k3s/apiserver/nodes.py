@@ -18,7 +18,7 @@ from k3s.api.object import Object
 from k3s.apiserver.cache import Reader
 from k3s.apiserver.forwarding import Body, Dialer, Place, converse
 from k3s.base.duplex import connect
-from k3s.base.message import Answer, Chunks, Request
+from k3s.base.message import Answer, Chunks, Request, Response
 
 _POD = builtin("v1", "Pod")
 _NODE = builtin("v1", "Node")
@@ -58,6 +58,8 @@ class Nodes:
         """
         if subresource == "proxy":
             place = self._proxy_place(kind.plural, namespace, name, rest, query)
+            if not rest and "upgrade" not in request.headers and not request.target.partition("?")[0].endswith("/"):
+                return _with_slash(request)
         else:
             place = self._pod_place(namespace, name, subresource, query)
         return await self._forward(request, place)
@@ -244,6 +246,12 @@ def _pod_port(pod: Object, port: str) -> int:
             if port in ("", each.get("name")):
                 return int(each["containerPort"])
     return 80
+
+
+def _with_slash(request: Request) -> Response:
+    """Sends to the same place with a slash at its end, from where the links of a page lead to below it."""
+    path, mark, query = request.target.partition("?")
+    return Response(301, b"", "", (("Location", f"{path}/{mark}{query}"),))
 
 
 def _with_query(path: str, query: list[tuple[str, str]]) -> str:

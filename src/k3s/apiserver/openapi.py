@@ -58,7 +58,6 @@ class OpenAPI:
         if self._others_generation != self._others.generation:
             self._others_generation = self._others.generation
             self._memo = {key: found for key, found in self._memo.items() if key.startswith("v3/")}
-        path = path.rstrip("/")
         if path == "/openapi/v2":
             return self._kept("v2 " + _v2_form(accept), lambda: self._second(_v2_form(accept)))
         if path == "/openapi/v3":

@@ -381,7 +381,7 @@ class Pipeline:
         is asked for at the wrong scope."""
         info = target.info
         if not info.group or info.group in self._registry.builtin_groups:
-            return False
+            return info.strange and target.path.startswith("//")
         kind = self._registry.by_resource(info.group, info.version, info.resource)
         if kind is None:
             return True
@@ -394,7 +394,7 @@ class Pipeline:
         kind = self._registry.by_resource(info.group, info.version, info.resource)
         if kind is None or info.strange or (info.rest and info.subresource != "proxy"):
             raise NotFound("the server could not find the requested resource", {})
-        if info.namespace and not kind.namespaced and info.resource != "namespaces":
+        if bool(info.namespace) is not kind.namespaced and _elsewhere(target, kind):
             raise NotFound("the server could not find the requested resource", {})
         if info.subresource and info.subresource not in kind.subresources:
             if kind.custom:
@@ -463,6 +463,13 @@ class Pipeline:
         if call.warnings and isinstance(answer, Response):
             _warn(answer, call.warnings)
         return answer
+
+
+def _elsewhere(target: Target, kind: Kind) -> bool:
+    """Whether an object is asked for at the wrong scope: a name without its namespace, or in one that it is not in."""
+    if kind.namespaced:
+        return _path_name(target) and target.info.verb != "watch"
+    return kind.plural != "namespaces"
 
 
 def _path_name(target: Target) -> bool:

@@ -14,6 +14,7 @@ from k3s.base.message import TEXT, Answer, Request, Response
 #: A check answers None when all is well, otherwise the reason why not; it may have to ask somebody for that.
 Check = Callable[[], "str | Awaitable[str | None] | None"]
 Debug = Callable[[Mapping[str, str]], "str | bytes | Awaitable[str | bytes]"]
+_NOT_ALLOWED = MethodNotAllowed("the server does not allow this method on the requested resource", {})
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -47,11 +48,13 @@ class Plain:
 
     def __call__(self, request: Request, target: Target, user: User) -> Answer | Awaitable[Answer] | None:
         """The answer of a path; None when there is nothing."""
-        path = target.path.rstrip("/") or "/"
+        path = target.path
+        if not path.startswith("/"):
+            return None
         first = path.split("/", 2)[1]
         if first in ("livez", "readyz", "healthz"):
             return self._health(path, first, target)
-        if path == "/version":
+        if path.rstrip("/") == "/version":
             return self._read(request, Response(200, self._version))
         if path == "/metrics":
             return Response(200, self._metrics().encode(), _METRICS)
@@ -61,13 +64,15 @@ class Plain:
             content_type, document = self._published[path]
             headers = (("Cache-Control", "public, max-age=3600"),)
             return self._read(request, Response(200, encode(document), content_type, headers))
-        if first in ("api", "apis", "openapi", "") and not target.path.startswith("//"):
+        if first == "api" and request.method != "GET":
+            raise _NOT_ALLOWED
+        if first in ("api", "apis", "openapi") or path in ("/", "/index.html"):
             return self._document(request, target, path)
         return None
 
     def _read(self, request: Request, response: Response) -> Response:
         if request.method != "GET":
-            raise MethodNotAllowed("the server does not allow this method on the requested resource", {})
+            raise _NOT_ALLOWED
         return response
 
     def _document(self, request: Request, target: Target, path: str) -> Answer | None:
@@ -86,7 +91,7 @@ class Plain:
     def _health(self, path: str, kind: str, target: Target) -> Answer | Awaitable[Answer]:
         names = [name for name in self._checks if kind == "readyz" or name in self._live]
         single = path[len(kind) + 2 :]
-        if single and single not in names:
+        if path != f"/{kind}" and single not in names:
             return Response(404, b"404 page not found\n", TEXT)
         excluded = {value for key, value in target.pairs if key == "exclude"} - {single}
         found = {name: self._checks[name]() for name in ([single] if single else names) if name not in excluded}

@@ -1,6 +1,7 @@
 """What a request is about, from its method and target alone: pure, and remembered for targets that come again.
 
-Rules: the "API concepts" page of the Kubernetes documentation (verbs, resource URIs, `watch` prefix).
+Rules: the "API concepts" page of the Kubernetes documentation (verbs, resource URIs, `watch` prefix). A path is taken
+as it is: upstream neither joins double slashes nor resolves `..`; only slashes at both ends do not count here.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ class RequestInfo:
     """A request in the terms of the API.
 
     `parts` counts the path segments after the version that were understood as resource, name and subresource;
-    `rest` is what follows a subresource (as in `/proxy/<rest>`).
+    `rest` is what follows a subresource (as in `/proxy/<rest>`). `strange` is a path that asks for a resource but is
+    none of the API's: it has an empty segment or begins with two slashes.
     """
 
     verb: str
@@ -68,6 +70,8 @@ def truth(text: str | None) -> bool:
 def parse(method: str, target: str) -> Target:
     """Understands a request line."""
     raw_path, _, raw_query = target.partition("?")
+    if not raw_path.startswith("/") and "://" in raw_path:  # as it is sent to a forward proxy
+        raw_path = "/" + raw_path.partition("://")[2].partition("/")[2]
     path = unquote(raw_path) if "%" in raw_path else raw_path
     pairs = tuple(parse_qsl(raw_query, keep_blank_values=True)) if raw_query else ()
     query: dict[str, str] = {}
@@ -78,9 +82,7 @@ def parse(method: str, target: str) -> Target:
 
 def _info(method: str, path: str, query: Mapping[str, str]) -> RequestInfo:
     other = RequestInfo(method.lower(), path)
-    parts = path.split("/")[1:]
-    if parts and parts[-1] == "":
-        parts.pop()
+    parts = path.strip("/").split("/")
     if len(parts) < 3 or parts[0] not in ("api", "apis"):
         return other
     if parts[0] == "api":
@@ -89,12 +91,13 @@ def _info(method: str, path: str, query: Mapping[str, str]) -> RequestInfo:
         group, version, parts = parts[1], parts[2], parts[3:]
     if not parts:
         return other
-    strange = "" in parts
     verb = _VERBS.get(method, method.lower())
     watching = False
     if parts[0] == "watch" and method in ("GET", "HEAD") and len(parts) > 1:
         watching, parts = True, parts[1:]
-    namespace, resource, name, subresource, rest = _split(parts)
+    namespace, resource, name, subresource, below = _split(parts)
+    strange = path.startswith("//") or "" in parts[: len(parts) - len(below)]
+    rest = "/".join(below) + ("/" if below and path.endswith("/") else "")
     if watching or (verb == "get" and not name and truth(query.get("watch"))):
         verb = "watch"
     elif not name and verb == "get":
@@ -106,7 +109,7 @@ def _info(method: str, path: str, query: Mapping[str, str]) -> RequestInfo:
     return RequestInfo(verb, path, True, group, version, resource, subresource, namespace, name, rest, strange)
 
 
-def _split(parts: list[str]) -> tuple[str, str, str, str, str]:
+def _split(parts: list[str]) -> tuple[str, str, str, str, list[str]]:
     namespace = ""
     if parts[0] == "namespaces" and len(parts) > 1:
         namespace = parts[1]
@@ -115,7 +118,7 @@ def _split(parts: list[str]) -> tuple[str, str, str, str, str]:
     resource = parts[0]
     name = parts[1] if len(parts) > 1 else ""
     subresource = parts[2] if len(parts) > 2 else ""
-    return namespace, resource, name, subresource, "/".join(parts[3:])
+    return namespace, resource, name, subresource, parts[3:]
 
 
 def _named_by_selector(fields: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -51,6 +52,7 @@ UNREAD_S = 60.0
 # What may wait of one client: requests, and bytes of their bodies.
 _AHEAD = 32
 _AHEAD_BYTES = MAX_BODY
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 # How long a client that was refused may go on sending: closed at once, it might not read why.
 _LINGER_S = 0.5
 _BETWEEN, _IN_HEAD, _IN_BODY = range(3)
@@ -246,6 +248,8 @@ class Connection(asyncio.Protocol):
             self._old = True
             if version != "1.0":
                 self._refuse(505, "505 HTTP Version Not Supported: unsupported protocol version")
+        if b"%" in self._url and _BAD_ESCAPE.search(self._url.partition(b"?")[0]):
+            self._refuse(400, "400 Bad Request")
         host = headers.get("host")
         if host is None and not self._old:
             self._refuse(400, "400 Bad Request: missing required Host header")

@@ -15,7 +15,7 @@ from k3s.api.kinds import builtin
 from k3s.api.object import Object
 from k3s.apiserver.nodes import Nodes
 from k3s.base.duplex import Duplex, connect
-from k3s.base.message import Chunks, Request, Upgrade
+from k3s.base.message import Chunks, Request, Response, Upgrade
 
 _POD = builtin("v1", "Pod")
 _UPGRADE = {"connection": "Upgrade", "upgrade": "websocket", "authorization": "Bearer secret", "x-remote-user": "root"}
@@ -153,3 +153,23 @@ def test_forbidden_addresses_are_not_reached_for(run: Callable[..., None]) -> No
 
     for address in ("127.0.0.1", "169.254.169.254", "::1"):
         run(check(address))
+
+
+@pytest.mark.parametrize(("query", "pairs"), [("", []), ("?a=b%2Fc", [("a", "b/c")])])
+def test_a_proxied_page_is_sent_to_its_path_with_a_slash(run, query: str, pairs: list[tuple[str, str]]) -> None:  # type: ignore[no-untyped-def]
+    """So that its links lead to below it; one with a slash, or that upgrades, goes on; what is missing is told."""
+
+    async def body() -> None:
+        path, node = "/api/v1/nodes/n1/proxy", builtin("v1", "Node")
+        kubelet = Kubelet(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        nodes = Nodes(_reader(), ssl.create_default_context(), await kubelet.dialer())
+        answer = await nodes.connect(Request("GET", path + query, {}), node, "", "n1", "proxy", "", pairs)
+        assert isinstance(answer, Response) and (answer.status, kubelet.dialed) == (301, [])
+        assert answer.headers == (("Location", f"{path}/{query}"),)
+        with pytest.raises(NotFound):
+            await nodes.connect(Request("GET", path, {}), node, "", "none", "proxy", "", [])
+        for request in (Request("GET", f"{path}/{query}", {}), Request("GET", path + query, _UPGRADE)):
+            await nodes.connect(request, node, "", "n1", "proxy", "", pairs)
+        assert len(kubelet.dialed) == 2
+
+    run(body())

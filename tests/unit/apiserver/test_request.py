@@ -39,13 +39,28 @@ def test_resources(method: str, target: str, wanted: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["/", "/healthz", "/api", "/api/v1", "/apis/apps", "/apis/apps/v1/", "//api/v1/pods"]
+    "target", ["/", "/healthz", "/api", "/api/v1", "/apis/apps", "/apis/apps/v1/", "/apis/apps/v1//", "*"]
 )
 def test_other_paths(target: str) -> None:
     """Everything else is asked for as a path, with the method as its verb."""
     info = parse("GET", target).info
     assert not info.is_resource
     assert info.verb == "get"
+
+
+def test_paths_are_neither_cleaned_nor_resolved() -> None:
+    """What is strange is still authorized as what it asks for; slashes at the end do not count."""
+    info = parse("GET", "//api/v1/pods").info
+    assert (info.verb, info.resource, info.strange) == ("list", "pods", True)
+    info = parse("GET", "/api/v1/namespaces/a//pods").info
+    assert (info.namespace, info.resource, info.name, info.strange) == ("a", "", "pods", True)
+    info = parse("GET", "/api/v1/../..").info
+    assert (info.resource, info.name, info.strange) == ("..", "..", False)
+    info = parse("GET", "/api/v1/namespaces%2Fa%2Fpods//").info
+    assert (info.verb, info.namespace, info.resource, info.strange) == ("list", "a", "pods", False)
+    info = parse("GET", "/api/v1/nodes/n/proxy/a//b/").info
+    assert (info.rest, info.strange) == ("a//b/", False)
+    assert parse("GET", "https://host:6443/api/v1/pods?a=b").info.resource == "pods"
 
 
 def test_query_keeps_every_value() -> None:

@@ -112,8 +112,8 @@ class Aggregator:
             remote = self.remotes.get((info.group, info.version))
         else:
             parts = target.path.split("/")
-            document = parts[1] == "openapi" and parts[2:4] == ["v3", "apis"]
-            parts = parts[4:] if document else parts[2:] if parts[1] == "apis" else []
+            document = parts[1:4] == ["openapi", "v3", "apis"]
+            parts = parts[4:] if document else parts[2:] if parts[1:2] == ["apis"] else []
             remote = self.remotes.get((parts[0], parts[1])) if len(parts) >= 2 and not any(parts[2:]) else None
             if document and remote is not None and not remote.third:
                 return None
