@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
+from datetime import UTC, tzinfo
 from typing import Protocol
 
 
@@ -41,3 +43,26 @@ class LoopClock:
 
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def zone_of(name: str) -> tzinfo:
+    """The time zone of this name in the IANA database. Raises ValueError when the machine knows none."""
+    import zoneinfo
+
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"unknown time zone {name}") from None
+
+
+def local_zone() -> tzinfo:
+    """The machine's own time zone: of the variable TZ, else of /etc/localtime, else UTC."""
+    import zoneinfo
+
+    try:
+        if name := os.environ.get("TZ", ""):
+            return zone_of(name.removeprefix(":"))
+        with open("/etc/localtime", "rb") as file:
+            return zoneinfo.ZoneInfo.from_file(file)
+    except (ValueError, OSError):
+        return UTC

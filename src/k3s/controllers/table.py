@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 
 from k3s.api.kinds import Registry
 from k3s.controllers import (
     clusterrole,
+    cronjob,
     daemonset,
     deployment,
     disruption,
@@ -40,6 +43,8 @@ class Settings:
     `root_ca`: the PEM bundle for pods. `api_addresses`, `api_port`: where the API server is reached from pods.
     `cluster_cidrs`: the networks of which each node gets a part, `node_mask` of the size of that part by family.
     `most_ended_pods`: how many pods that have ended are kept. `sign` makes the token of a Secret for a ServiceAccount.
+    `local_zone` answers in which zone CronJobs
+    without one are.
     """
 
     root_ca: str
@@ -50,6 +55,7 @@ class Settings:
     node_mask_v6: int = 64
     most_ended_pods: int = podgc.MOST_ENDED
     sign: serviceaccount_token.Sign | None = None
+    local_zone: Callable[[], tzinfo] = lambda: UTC
 
 
 def controllers(settings: Settings, registry: Registry) -> tuple[ControllerSpec, ...]:
@@ -70,6 +76,7 @@ def controllers(settings: Settings, registry: Registry) -> tuple[ControllerSpec,
         *statefulset.SPECS,
         *job.SPECS,
         *job_ending.SPECS,
+        *cronjob.specs(settings.local_zone),
         *disruption.specs(registry),
         *endpointslice.SPECS,
         *endpoints.SPECS,

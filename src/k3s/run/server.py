@@ -42,7 +42,7 @@ from k3s.apiserver.tokenissuer import Issuer
 from k3s.apiserver.tokens import Verifier
 from k3s.apiserver.tokensources import SourceSettings
 from k3s.apiserver.virtual import Reviews
-from k3s.base.clock import Clock
+from k3s.base.clock import Clock, local_zone
 from k3s.base.entropy import Entropy
 from k3s.base.message import Answer, Request, Response
 from k3s.base.story import Story
@@ -425,6 +425,7 @@ class ControlPlane:
             cluster_cidrs=(config.cluster_cidr,),
             most_ended_pods=config.most_ended_pods,
             sign=self._issuer.legacy,
+            local_zone=local_zone,
         )
         return Controllers(
             controllers(settings, self.api.registry),
