@@ -15,20 +15,31 @@ from k3s.base.clock import SystemClock
 from k3s.base.entropy import SystemEntropy
 from k3s.cluster.encryption import WrongStage
 from k3s.run.encryption import Encryption
-from k3s.store.interface import Unavailable
+from k3s.store.interface import Compacted, Unavailable
 from k3s.store.sql.sqlite import SqliteStore
 
 SECRETS = {f"/registry/core/secrets/default/s{i}": b'{"data":"hidden-%d"}' % i for i in range(40)}
 MAP = "/registry/core/configmaps/default/m"
 
 
+class Killed(Exception):
+    """The process ends here."""
+
+
+class Dying(SqliteStore):
+    """A datastore whose process ends when it is to forget history."""
+
+    async def compact(self, revision: int) -> None:
+        raise Killed
+
+
 class Server:
     """The part of a server that encrypts, on files that stay."""
 
-    def __init__(self, folder: Path, provider: str = "aescbc") -> None:
+    def __init__(self, folder: Path, provider: str = "aescbc", store: type[SqliteStore] = SqliteStore) -> None:
         self.encryption = Encryption(folder / "cred", provider, SystemClock(), SystemEntropy())
         self.encryption.load()
-        self.store = Sealed(SqliteStore(folder / "db"), self.encryption.keys)
+        self.store = Sealed(store(folder / "db"), self.encryption.keys)
         self.encryption.sealed = self.store
 
     async def __aenter__(self) -> Server:
@@ -115,10 +126,6 @@ def test_keys_are_rotated_while_the_server_runs(run: Any, tmp_path: Path) -> Non
     run(body())
 
 
-class Killed(Exception):
-    """The process ends here."""
-
-
 @pytest.mark.parametrize("after", range(7))
 def test_a_stop_between_any_two_steps_loses_nothing(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
@@ -150,6 +157,82 @@ def test_a_stop_between_any_two_steps_loses_nothing(
             await again.finished()
             assert await again.values() == SECRETS and len(names(again)) == 1
             assert again.encryption.status()["stage"] == "reencrypt_finished"
+
+    run(body())
+
+
+def test_history_of_a_key_goes_before_the_key(run: Any, tmp_path: Path) -> None:
+    """Until a rotation is over all history is read; after it what the old key has sealed counts as compacted (410)."""
+    first = "/registry/core/secrets/default/s0"
+
+    async def body() -> None:
+        async with Server(tmp_path) as server:
+            await server.write()
+            old = server.store.revision()
+            await server.store.put(first, b"newer", 1)
+            await server.encryption.change({"stage": "prepare"})
+            await server.encryption.change({"stage": "rotate"})
+            await server.store.put("/registry/core/secrets/default/s1", b"by the new key", 2)
+            assert (await server.store.get(first, old)).value == SECRETS[first]
+            assert (await server.store.list("/registry/core/secrets/", old))[1][0].value == SECRETS[first]
+            events = await server.store.events("/registry/core/secrets/", 0)
+            assert [events[0].value, events[-1].value] == [SECRETS[first], b"by the new key"]
+            await server.encryption.change({"stage": "reencrypt_request"})
+            await server.finished()
+            assert len(names(server)) == 1
+            for history in (
+                server.store.get(first, old),
+                server.store.list("/registry/core/secrets/", old),
+                server.store.events("/registry/core/secrets/", old),
+            ):
+                with pytest.raises(Compacted):
+                    await history
+            now = server.store.revision()
+            await server.store.delete(first, (await server.store.get(first)).revision)
+            (event,) = await server.store.events("/registry/core/secrets/", now)
+            assert event.value is None and event.previous.value == b"newer"
+            assert (await server.store.get(first, now)).value == b"newer"
+            assert server.store.problem() == ""
+
+    run(body())
+
+
+def test_a_key_stays_until_its_history_is_gone(run: Any, tmp_path: Path) -> None:
+    """A stop before the history is forgotten keeps the old key; the next start forgets first."""
+
+    async def body() -> None:
+        async with Server(tmp_path, store=Dying) as server:
+            await server.write()
+            old = server.store.revision()
+            await server.encryption.change({"stage": "rotate_keys"})
+            with pytest.raises(Killed):
+                await server.finished()
+            assert len(names(server)) == 2 and server.encryption.status()["stage"] == "reencrypt_active"
+            _, entries = await server.store.list("/registry/core/secrets/", old)
+            assert {entry.key: entry.value for entry in entries} == SECRETS
+        async with Server(tmp_path) as again:
+            await again.finished()
+            assert len(names(again)) == 1 and await again.values() == SECRETS
+            with pytest.raises(Compacted):
+                await again.store.list("/registry/core/secrets/", old)
+
+    run(body())
+
+
+def test_keys_that_stay_keep_their_history(run: Any, tmp_path: Path) -> None:
+    """With --skip nothing is dropped, so nothing has to be forgotten."""
+
+    async def body() -> None:
+        async with Server(tmp_path) as server:
+            await server.write()
+            old = server.store.revision()
+            await server.encryption.change({"stage": "prepare"})
+            await server.encryption.change({"stage": "rotate"})
+            await server.encryption.change({"stage": "reencrypt_request", "skip": True})
+            await server.finished()
+            assert len(names(server)) == 2
+            _, entries = await server.store.list("/registry/core/secrets/", old)
+            assert {entry.key: entry.value for entry in entries} == SECRETS
 
     run(body())
 

@@ -12,12 +12,16 @@ from typing import Any
 
 import pytest
 from tests.fakes.kms import KmsPlugin
+from tests.fakes.server import build
 
+from k3s.api.kinds import builtin
 from k3s.apiserver.encryption.kms import hashed
 from k3s.apiserver.encryption.sealed import Sealed
 from k3s.base.clock import SystemClock
 from k3s.base.entropy import SystemEntropy
 from k3s.base.metrics import Registry
+from k3s.client.client import Client
+from k3s.client.local import LocalTransport
 from k3s.run import encryptionfile
 from k3s.run.config import ConfigError
 from k3s.run.encryptionfile import EncryptionFile
@@ -176,3 +180,52 @@ def test_a_file_that_cannot_be_used(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=f"{path}.*" if content else told) as error:
             EncryptionFile(path, SystemClock(), SystemEntropy())
         assert told in str(error.value)
+
+
+def test_who_writes_the_same_again_seals_it_anew(run: Any, tmp_path: Path) -> None:
+    """`kubectl get secrets -o json | kubectl replace -f -` gives values another key; otherwise it writes nothing."""
+    path = tmp_path / "config.yaml"
+    path.write_text(text(IDENTITY, cipher("one"), cipher("two"), cipher("gcm", "aesgcm"), cipher("cbc", "aescbc")))
+
+    async def body() -> None:
+        file = EncryptionFile(path, SystemClock(), SystemEntropy())
+        below = MemoryStore()
+        await below.open()
+        server = build(Sealed(below, file.keys))  # type: ignore[arg-type]
+        await server.load()
+        client = Client(LocalTransport(server.itself()))
+        secret = builtin("v1", "Secret")
+        meta = {"namespace": "default", "name": "a"}
+        made = await client.create(secret, {"apiVersion": "v1", "kind": "Secret", "metadata": meta})
+        space = await client.get(builtin("v1", "Namespace"), "", "default")
+
+        async def stored() -> bytes:
+            entry = await below.get(KEY)
+            assert entry is not None
+            return entry.value
+
+        assert (await stored()).startswith(b"{")
+        order = ["one", "two", "cbc", "gcm"]
+        kinds = {"one": "secretbox", "two": "secretbox", "gcm": "aesgcm", "cbc": "aescbc"}
+        for name in order:
+            others = [cipher(other, kinds[other]) for other in order if other != name]
+            path.write_text(text(cipher(name, kinds[name]), IDENTITY, *others))
+            file.keys.replace(encryptionfile.rules_of(path))
+            before = await stored()
+            assert (await client.get(secret, "default", "a"))["metadata"]["name"] == "a"
+            assert await stored() == before
+            same = await client.update(secret, made)
+            assert same["metadata"]["resourceVersion"] != made["metadata"]["resourceVersion"]
+            assert (await stored()).startswith(f"k8s:enc:{kinds[name]}:v1:{name}:".encode())
+            made = await client.update(secret, same)
+            assert made["metadata"]["resourceVersion"] == same["metadata"]["resourceVersion"]
+        path.write_text(text(IDENTITY, *(cipher(name, kinds[name]) for name in order)))
+        file.keys.replace(encryptionfile.rules_of(path))
+        await client.update(secret, made)
+        assert (await stored()).startswith(b"{")
+        revision = below.revision()
+        await client.update(builtin("v1", "Namespace"), space)
+        assert below.revision() == revision
+        await server.stop()
+
+    run(body())

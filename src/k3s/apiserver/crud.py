@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from k3s.api import apply as fields
@@ -100,8 +100,10 @@ class Crud:
         entropy: Entropy,
         storage_kind: Callable[[Kind], Kind],
         conversions: Conversions,
+        is_stale: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         self._store = store
+        self._is_stale = is_stale
         self.cache = cache
         self.strategies = strategies
         self._admission = admission
@@ -135,7 +137,7 @@ class Crud:
                     new = await self._unlocked(key, new)
                     if bucket.get(namespace, name) is not item:
                         continue
-                if new is old:
+                if new is old and (dry_run or old is None or not await self._has_to_be_sealed(key)):
                     return Outcome(seen, old)
                 if dry_run:
                     return Outcome(None, new if new is not None else old, deleted=new is None)
@@ -147,6 +149,10 @@ class Crud:
         finally:
             self._keys.release(key)
         raise conflict(kind.group, kind.plural, name, written.MODIFIED_MEANWHILE)
+
+    async def _has_to_be_sealed(self, key: str) -> bool:
+        """Who writes what is there already may do so to have it sealed with another key: upstream's way to do that."""
+        return self._is_stale is not None and await self._is_stale(key)
 
     async def _unlocked(self, key: str, work: Coroutine[Any, Any, T]) -> T:
         """What `work` answers; the key is free meanwhile."""

@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from k3s.api.errors import ServiceUnavailable, Timeout
+from k3s.apiserver.encryption.sealed import Sealed
 from k3s.store.interface import Entries, Entry, Events, Store, Subscriber, Unavailable, Uncertain
 
 T = TypeVar("T")
+#: Whether the value of a key should be written again.
+Stale = Callable[[str], Awaitable[bool]]
 
 
 async def _answered(work: Awaitable[T]) -> T:
@@ -28,6 +31,12 @@ class Datastore:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+
+    @property
+    def is_stale(self) -> Stale | None:
+        """Tells of a key whether its value would be sealed in another way today; None where nothing is sealed."""
+        store = self._store
+        return (lambda key: _answered(store.is_stale(key))) if isinstance(store, Sealed) else None
 
     async def open(self) -> None:
         """See Store.open; at the start Unavailable is the caller's to tell."""

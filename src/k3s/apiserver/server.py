@@ -137,7 +137,14 @@ class ApiServer:
         self._hub = Hub(self.cache, store, conversions)
         self.strategies = Strategies(self.cache, entropy, config.service_cidrs, config.node_ports)
         self.crud = Crud(
-            store, self.cache, self.strategies.of, admission, entropy, self.registry.storage_kind, conversions
+            store,
+            self.cache,
+            self.strategies.of,
+            admission,
+            entropy,
+            self.registry.storage_kind,
+            conversions,
+            store.is_stale,
         )
         admission.attach(self.crud.commit)
         self._definitions = Definitions(self.registry, self.cache, self.crud, clock, self.strategies.forget)

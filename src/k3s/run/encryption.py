@@ -102,18 +102,25 @@ class Encryption:
         return steps.prepared(document, self._provider, self._entropy.secret(steps.KEY_BYTES), self._clock.now())
 
     async def _again(self) -> None:
-        """Writes everything again by the present key, then forgets the others."""
+        """Writes everything again by the present key, then forgets the others.
+
+        Before a key goes, so does the history that it has sealed: who asks for it hears that it is compacted (410)
+        and reads anew, where otherwise he would hear of a value that nobody can read.
+        """
         assert self.sealed is not None
         keep = bool(self._read_state().get("keepKeys"))
         self._write(self._document(), steps.ACTIVE, keep_keys=keep)
         while True:
             try:
                 count = await self.sealed.reseal()
+                left = self._document() if keep else steps.cleaned(self._document())
+                if left != self._document():
+                    await self.sealed.compact(self.sealed.revision())
                 break
             except Unavailable as error:
                 log.warning("Secrets cannot be encrypted again yet: %s", error)
                 await asyncio.sleep(_RETRY_S)
-        self._write(self._document() if keep else steps.cleaned(self._document()), steps.FINISHED)
+        self._write(left, steps.FINISHED)
         log.info("Secrets are encrypted by the present key", extra={"written": count})
 
     # --- the files

@@ -86,6 +86,10 @@ class Keyring:
             "for its kind: put the key back"
         )
 
+    def has_rules(self, key: str) -> bool:
+        """Whether the configuration says anything of a value's kind."""
+        return bool(self._keys(key))
+
     def sealed_by(self, key: str, stored: bytes) -> bool:
         """Whether a stored form is what `seal` would make today: by the first key, or plain where there is none.
 

@@ -103,6 +103,11 @@ class Sealed:
                 return count
             after = entries[-1].key
 
+    async def is_stale(self, key: str) -> bool:
+        """Whether a value is not sealed as it would be today, so that writing it again helps. Raises Unavailable."""
+        entry = await self._store.get(key) if self._keys.has_rules(key) else None
+        return entry is not None and not await self._asked(self._keys.sealed_by, key, entry.value)
+
     async def _again(self, entry: Entry) -> int:
         (plain,) = await self._plain([entry], 0)
         try:
