@@ -136,16 +136,8 @@ class ApiServer:
         conversions = Conversions(self.registry, self.cache.convert, WebhookClient(self.cache), entropy)
         self._hub = Hub(self.cache, store, conversions)
         self.strategies = Strategies(self.cache, entropy, config.service_cidrs, config.node_ports)
-        self.crud = Crud(
-            store,
-            self.cache,
-            self.strategies.of,
-            admission,
-            entropy,
-            self.registry.storage_kind,
-            conversions,
-            store.is_stale,
-        )
+        converted = self.registry.storage_kind, conversions
+        self.crud = Crud(store, self.cache, self.strategies.of, admission, entropy, *converted, store.is_stale)
         admission.attach(self.crud.commit)
         self._definitions = Definitions(self.registry, self.cache, self.crud, clock, self.strategies.forget)
         reads = Reads(self.cache, store, self._hub, conversions, entropy, config.watch_s)
