@@ -79,6 +79,7 @@ class ApiServerConfig:
     #: How long a stopping server goes on as before, but for /readyz; whether it then sends away who comes, with a word.
     linger_s: float = 0.0
     turns_away: bool = False
+    goaway_chance: float = 0.0
 
 
 class Local:
@@ -169,9 +170,10 @@ class ApiServer:
             auditor,
         )
         self._auditor = auditor
-        self._front = Front(self.pipeline.start, config.origins, config.hsts)
+        self._front = Front(self.pipeline.start, entropy, config.origins, config.hsts, config.goaway_chance)
         # Most servers have nothing to say before the answer.
-        app = self._front if config.origins or config.hsts or config.turns_away else self.pipeline.start
+        asked = config.origins or config.hsts or config.turns_away or config.goaway_chance
+        app = self._front if asked else self.pipeline.start
         self._http = HttpServer(app, clock, entropy, Compression())
         self.ports: list[int] = []  # where it listens, known once it does
 

@@ -338,6 +338,8 @@ class Connection(asyncio.Protocol):
             self._asked = request
             self._head_only = request.method == "HEAD"
             result = self._server.app(request)
+            if request.last:
+                self._keep_alive = False
             if not isinstance(result, Response):
                 self.task = self._server.tasks.spawn(self._answer(result), "request")
             elif len(result.body) > _JOIN_BELOW and self._compressed(result):

@@ -40,7 +40,8 @@ class Request:
     tell of a user with a line feed, because a comma may be part of a group's name.
 
     `value` is the decoded body when the sender is in this process, so that nothing is encoded in between. `lines` are
-    header lines, each with its end, that whoever answers adds to any answer of this request. `too_large` and `late`
+    header lines, each with its end, that whoever answers adds to any answer of this request; `last` says that it is to
+    be the connection's last one. `too_large` and `late`
     tell of a body that is not there because it is longer than allowed, or did not come in time. `source` is the address
     of the other end; `record` is what the audit log keeps of it, if anything.
     """
@@ -48,6 +49,7 @@ class Request:
     __slots__ = (
         "body",
         "headers",
+        "last",
         "late",
         "lines",
         "method",
@@ -78,6 +80,7 @@ class Request:
         self.value = value
         self.too_large = too_large
         self.late = late
+        self.last = False
         self.lines = b""
         self.source = ""
         self.record: Any = None

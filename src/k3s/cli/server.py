@@ -61,6 +61,8 @@ async def _serve(settings: Settings, clock: SystemClock) -> None:
     address = settings.text("node-ip") or await _address(runs_node)
     name = _node_name(settings, entropy) if runs_node else ""
     config = choices.server_config(settings, os.environ, address, name)
+    for text in choices.without_effect(settings):
+        log.warning(text)
     if runs_node:
         _check_agent(settings, config)
     admin = admin_file(settings)

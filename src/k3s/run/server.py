@@ -117,6 +117,7 @@ class ServerConfig:
     hsts: tuple[str, ...] = ()
     linger_s: float = 0.0
     turns_away: bool = False
+    goaway_chance: float = 0.0
     compaction_s: float = 300.0
     #: Revisions that compaction leaves, and changes of a kind that are kept for watches which resume.
     history_kept: int = KEEP_NEWEST
@@ -258,6 +259,7 @@ class ControlPlane:
                 hsts=config.hsts,
                 linger_s=config.linger_s,
                 turns_away=config.turns_away,
+                goaway_chance=config.goaway_chance,
                 trust=trust(
                     self.certificates.read(CLIENT_CA).decode(),
                     self.certificates.read(REQUEST_HEADER_CA).decode(),

@@ -62,6 +62,8 @@ PASSED = {
 _DNS_POSITION = 10
 # Switches that leave out parts which are not built yet: with and without them there is no such part.
 ABSENT = ("disable-cloud-controller", "disable-network-policy", "disable-helm-controller")
+# The same for --disable: packaged components that there are none of.
+_NOT_PACKAGED = frozenset({"servicelb", "traefik", "local-storage", "runtimes", "ccm"})
 # Kubernetes' own labels that a kubelet may give its node (kubelet's --node-labels).
 _OWN_LABELS = frozenset(
     {
@@ -137,7 +139,6 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
         raise ConfigError(f"Wrong value {domain!r} for --cluster-domain: {problems[0]}")
     low, _, high = settings.text("service-node-port-range").partition("-")
     api = component_args(settings, "kube-apiserver-arg", API_SERVER_ARGS, accounttokens.REPEATED | REPEATED)
-    _check_goaway(api)
     manager = component_args(settings, "kube-controller-manager-arg", CONTROLLER_ARGS)
     return ServerConfig(
         data_dir=data_dir(settings, env),
@@ -164,6 +165,7 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
         hsts=_hsts(api),
         linger_s=_duration(api, "shutdown-delay-duration", "0s"),
         turns_away=_switch(api, "shutdown-send-retry-after"),
+        goaway_chance=_goaway_chance(api),
         api_audiences=_listed(api, "api-audiences"),
         admission=_admission(api),
         audit=_audit(api),
@@ -180,6 +182,13 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
         host_name=socket.gethostname().lower(),
         most_ended_pods=_count(manager, "terminated-pod-gc-threshold", 12500, "kube-controller-manager-arg"),
     )
+
+
+def without_effect(settings: Settings) -> list[str]:
+    """What to tell a person of choices that are accepted and change nothing, because of what is not built yet."""
+    given = [f"--{name}" for name in ABSENT if settings.switch(name)]
+    given += [f"--disable={name}" for name in settings.items("disable") if name in _NOT_PACKAGED]
+    return [f"{option} has no effect: there is no such part in this version, with or without it" for option in given]
 
 
 def _check_honoured(settings: Settings) -> None:
@@ -240,15 +249,16 @@ def _admission(args: Mapping[str, str]) -> AdmissionSettings:
         raise ConfigError(f"Cannot use what --kube-apiserver-arg says of admission: {error}") from error
 
 
-def _check_goaway(args: Mapping[str, str]) -> None:
-    """How often a client of HTTP/2 is sent to another server; here all speak HTTP/1.1, so nothing follows from it."""
+def _goaway_chance(args: Mapping[str, str]) -> float:
+    """How often a client is told to open another connection, which may lead to another server."""
     value = args.get("goaway-chance", "0")
     try:
-        fits = 0 <= float(value) <= 0.02
+        chance = float(value)
     except ValueError:
-        fits = False
-    if not fits:
+        chance = -1.0
+    if not 0 <= chance <= 0.02:
         raise ConfigError(f"Wrong value {value!r} for --kube-apiserver-arg=goaway-chance: use a number from 0 to 0.02")
+    return chance
 
 
 def _origins(args: Mapping[str, str]) -> tuple[str, ...]:

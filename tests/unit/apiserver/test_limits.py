@@ -208,6 +208,26 @@ def test_browsers_are_told_what_they_may(run) -> None:  # type: ignore[no-untype
     run(body())
 
 
+def test_a_client_is_now_and_then_told_to_open_another_connection(run) -> None:  # type: ignore[no-untyped-def]
+    """By chance; the answer itself is whole, and only then the connection ends."""
+
+    async def body() -> None:
+        async with serving(config={"goaway_chance": 0.2}) as server:
+            ended = 0
+            caller = Caller(server.ports[0])
+            for _ in range(100):
+                await caller.send("GET", "/version")
+                status, headers, text = await caller.answer()
+                assert status == 200 and text.endswith(b"}\n")
+                if headers.get("connection") == "close":
+                    ended += 1
+                    assert caller.reader is not None and await caller.reader.read() == b""
+                    caller = Caller(server.ports[0])
+            assert 5 < ended < 50
+
+    run(body())
+
+
 def test_a_stopping_server_says_so_ends_watches_and_finishes_what_it_answers(run) -> None:  # type: ignore[no-untyped-def]
     """Nobody is cut off: the watch has its last chunk, the request its answer and word that the connection ends."""
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from k3s.cli import process, server
 from k3s.run import settings as choices
-from k3s.run.config import Settings, resolve
+from k3s.run.config import ConfigError, Settings, resolve
 from k3s.run.options import options_for
 
 
@@ -87,6 +89,112 @@ def test_the_server_reads_every_option_or_hands_it_to_its_agent(tmp_path: Path) 
     handed = {option.name for option in options_for("agent")} - set(server.OWN)
     # --server is refused when it is given, which asks whether it was.
     assert wanted("server") - Recorder.asked - handed - {"server"} == set()
+
+
+@pytest.mark.parametrize("name", [*choices.ABSENT, *sorted(f"disable={each}" for each in choices._NOT_PACKAGED)])
+def test_who_leaves_out_what_is_not_there_is_told_that_it_changes_nothing(name: str) -> None:
+    settings = resolve("server", ["--config=/dev/null", f"--{name}", "--disable=coredns"], {})
+    (told,) = choices.without_effect(settings)
+    assert told.startswith(f"--{name} has no effect: ")
+
+
+@pytest.fixture
+def passed_values(tmp_path: Path) -> dict[str, str]:
+    """A value for each flag that is passed on to the API server, and what has to be there beside it, after a space."""
+    (tmp_path / "tokens.csv").write_text("t,u,1\n")
+    (tmp_path / "policy.yaml").write_text("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n")
+    configuration = "apiVersion: apiserver.config.k8s.io/v1\nkind: "
+    security = "{apiVersion: pod-security.admission.config.k8s.io/v1, kind: PodSecurityConfiguration, defaults: {}}"
+    (tmp_path / "admission.yaml").write_text(
+        f"{configuration}AdmissionConfiguration\nplugins: [{{name: PodSecurity, configuration: {security}}}]\n"
+    )
+    issuers = "[{issuer: {url: 'https://i', audiences: [a]}, claimMappings: {username: {claim: sub, prefix: ''}}}]"
+    (tmp_path / "jwt.yaml").write_text(f"{configuration}AuthenticationConfiguration\njwt: {issuers}\n")
+    key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+    (tmp_path / "key.pem").write_bytes(key)
+    server = "clusters: [{name: c, cluster: {server: 'https://h'}}]\ncontexts: [{name: c, context: {cluster: c}}]\n"
+    (tmp_path / "hook.yaml").write_text(f"apiVersion: v1\nkind: Config\ncurrent-context: c\n{server}")
+    (tmp_path / "ca.pem").write_text("a certificate")
+    policy, issuer = f"audit-policy-file={tmp_path}/policy.yaml", "oidc-issuer-url=https://i oidc-client-id=c"
+    logged, hooked = f"audit-log-path=/x {policy}", f"audit-webhook-config-file={tmp_path}/hook.yaml {policy}"
+    token_hook = f"authentication-token-webhook-config-file={tmp_path}/hook.yaml"
+    encrypted = f"encryption-provider-config={tmp_path}/hook.yaml"
+    return {
+        "token-auth-file": str(tmp_path / "tokens.csv"),
+        "anonymous-auth": "true",
+        "event-ttl": "2h",
+        "request-timeout": "2m",
+        "max-requests-inflight": "7",
+        "max-mutating-requests-inflight": "7",
+        "min-request-timeout": "7",
+        "cors-allowed-origins": "//a$",
+        "strict-transport-security-directives": "preload",
+        "shutdown-delay-duration": "7s",
+        "shutdown-send-retry-after": "true",
+        "goaway-chance": "0.01",
+        "etcd-compaction-interval": "7m",
+        "api-audiences": "a",
+        "oidc-issuer-url": "https://j oidc-client-id=c",
+        "oidc-client-id": "d oidc-issuer-url=https://i",
+        "oidc-username-claim": f"a {issuer}",
+        "oidc-username-prefix": f"a {issuer}",
+        "oidc-groups-claim": f"a {issuer}",
+        "oidc-groups-prefix": f"a {issuer} oidc-groups-claim=g",
+        "oidc-required-claim": f"a=b {issuer}",
+        "oidc-signing-algs": f"ES256 {issuer}",
+        "oidc-ca-file": f"{tmp_path}/ca.pem {issuer}",
+        "authentication-config": str(tmp_path / "jwt.yaml"),
+        "authentication-token-webhook-config-file": f"{tmp_path}/hook.yaml",
+        "authentication-token-webhook-version": f"v1 {token_hook}",
+        "authentication-token-webhook-cache-ttl": f"7m {token_hook}",
+        "service-account-key-file": f"{tmp_path}/key.pem",
+        "service-account-signing-key-file": f"{tmp_path}/key.pem",
+        "service-account-issuer": "https://i",
+        "service-account-jwks-uri": "https://i/keys",
+        "service-account-max-token-expiration": "7h",
+        "service-account-extend-token-expiration": "false",
+        "enable-admission-plugins": "AlwaysPullImages",
+        "disable-admission-plugins": "LimitRanger",
+        "admission-control-config-file": f"{tmp_path}/admission.yaml",
+        "audit-policy-file": f"{tmp_path}/policy.yaml audit-log-path=/x",
+        "audit-log-path": f"/y {policy}",
+        "audit-log-maxage": f"7 {logged}",
+        "audit-log-maxbackup": f"7 {logged}",
+        "audit-log-maxsize": f"7 {logged}",
+        "audit-log-compress": f"true {logged}",
+        "audit-log-format": f"legacy {logged}",
+        "audit-log-mode": f"batch {logged}",
+        "audit-webhook-config-file": f"{tmp_path}/hook.yaml {policy}",
+        "audit-webhook-batch-buffer-size": f"7 {hooked}",
+        "audit-webhook-batch-max-size": f"7 {hooked}",
+        "audit-webhook-batch-max-wait": f"7s {hooked}",
+        "audit-webhook-initial-backoff": f"7s {hooked}",
+        "encryption-provider-config": f"{tmp_path}/hook.yaml",
+        "encryption-provider-config-automatic-reload": f"true {encrypted}",
+    }
+
+
+# Whose only value is the one that holds without it.
+_SINGLE = {"audit-webhook-mode"}
+
+
+@pytest.mark.parametrize("flag", sorted(set(choices.API_SERVER_ARGS) - _SINGLE))
+def test_flags_of_the_api_server_change_what_it_is_told(passed_values: dict[str, str], flag: str) -> None:
+    """None is taken and forgotten: with it, the configuration is another one than without it."""
+
+    def config(*pairs: str) -> object:
+        args = [f"--kube-apiserver-arg={pair}" for pair in pairs]
+        return choices.server_config(resolve("server", ["--config=/dev/null", *args], {}), {}, "192.0.2.1")
+
+    assert flag in passed_values, "a new flag: say above which value of it changes something"
+    value, *beside = passed_values[flag].split(" ")
+    try:
+        before: object = config(*beside)
+    except ConfigError:  # it is what the others cannot do without
+        before = None
+    assert config(f"{flag}={value}", *beside) != before
 
 
 EVERY_AGENT_OPTION = {
