@@ -34,7 +34,8 @@ def build(store: MemoryStore, **more: Any) -> ApiServer:
     registry = REGISTRY.copy()
     cache = Cache(computed(registry))
     credentials = Credentials(static={"adm": ADMIN, "ali": ALICE}, anonymous=True)
-    authenticator = Authenticator(credentials, cache, clock, sources=more.pop("sources", ()))
+    issuer, verifier = more.pop("tokens", lambda cache: (more.pop("issuer", None), None))(cache)
+    authenticator = Authenticator(credentials, cache, clock, verifier, more.pop("sources", ()))
     authorizer = Authorizer(Rbac(cache), NodeAuthorizer(cache, rbac_bootstrap.node_rules()))
     return ApiServer(
         store,
@@ -47,6 +48,7 @@ def build(store: MemoryStore, **more: Any) -> ApiServer:
         registry=registry,
         cache=cache,
         reviews=Reviews(authenticator, authorizer, clock),
+        issuer=issuer,
         **more,
     )
 

@@ -23,6 +23,7 @@ from k3s.apiserver import identity
 from k3s.apiserver.authz import Attributes
 from k3s.apiserver.identity import User
 from k3s.apiserver.tokens import BadToken, ForeignToken, Verifier
+from k3s.apiserver.tokenuses import Remark, unheard
 from k3s.base.clock import Clock
 from k3s.base.message import PeerCertificate
 
@@ -61,10 +62,10 @@ class TokenSource(Protocol):
 class Authenticates(Protocol):
     """The question that the pipeline asks once per request."""
 
-    def authenticate(self, headers: Mapping[str, str], peer: PeerCertificate | None) -> User | None:
+    def authenticate(self, headers: Mapping[str, str], peer: PeerCertificate | None, remark: Remark) -> User | None:
         """The sender; None without credentials; raises Unauthorized for bad ones, Pending for those to look up.
 
-        Header names are lower case.
+        Header names are lower case. `remark` is told what is to be known of the credentials.
         """
 
     def without_credentials(self, path: str) -> User:
@@ -112,7 +113,9 @@ class Authenticator:
         self._certificates: dict[PeerCertificate, User] = {}
         self._static = {_digest(token): user for token, user in credentials.static.items()}
 
-    def authenticate(self, headers: Mapping[str, str], peer: PeerCertificate | None) -> User | None:
+    def authenticate(
+        self, headers: Mapping[str, str], peer: PeerCertificate | None, remark: Remark = unheard
+    ) -> User | None:
         """The sender of an API request; None without credentials; raises Unauthorized for bad ones."""
         if peer is not None:
             user = self._of_proxy(peer, headers) or self._of_certificate(peer)
@@ -124,10 +127,10 @@ class Authenticator:
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer":
             return None
-        user = self.of_token(token.strip())
-        if user is None:
+        found = self.review(token.strip(), (), remark)
+        if found is None:
             raise Unauthorized("Unauthorized")
-        return user
+        return found[0]
 
     def supervisor(self, headers: Mapping[str, str], peer: PeerCertificate | None) -> User | None:
         """The sender of a request to k3s' own routes, where the users of the cluster token count too."""
@@ -142,12 +145,9 @@ class Authenticator:
             return identity.anonymous()
         raise Unauthorized("Unauthorized")
 
-    def of_token(self, token: str, audiences: Sequence[str] = ()) -> User | None:
-        """The user of a bearer token, None for a bad one; `audiences` as in `Verifier.verify`."""
-        found = self.review(token, audiences)
-        return found[0] if found else None
-
-    def review(self, token: str, audiences: Sequence[str] = ()) -> tuple[User, tuple[str, ...]] | None:
+    def review(
+        self, token: str, audiences: Sequence[str] = (), remark: Remark = unheard
+    ) -> tuple[User, tuple[str, ...]] | None:
         """The user of a bearer token and the audiences it is good for; None for a bad token.
 
         Tokens without audiences of their own are good for those of this API server. Raises Pending.
@@ -159,7 +159,7 @@ class Authenticator:
             return self._for_own(user, audiences)
         if self._verifier is not None:
             try:
-                session = self._verifier.verify(token, audiences)
+                session = self._verifier.verify(token, audiences, remark)
                 return session.user, session.audiences
             except ForeignToken:
                 pass  # somebody else may know it
@@ -255,10 +255,11 @@ class Authenticator:
             return None
         if data.get("usage-bootstrap-authentication") != "true":
             return None
-        extra = [group for group in data.get("auth-extra-groups", "").split(",") if group]
+        extra = data["auth-extra-groups"].split(",") if data.get("auth-extra-groups") else []
         if not all(_BOOTSTRAP_GROUP.fullmatch(group) for group in extra):
             return None
-        return identity.authenticated(f"{identity.BOOTSTRAP_PREFIX}{match[1]}", identity.BOOTSTRAPPERS, *extra)
+        groups = sorted({identity.BOOTSTRAPPERS, *extra})
+        return identity.authenticated(f"{identity.BOOTSTRAP_PREFIX}{match[1]}", *groups)
 
 
 def parse_token_file(text: str) -> dict[str, User]:

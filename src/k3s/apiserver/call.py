@@ -24,7 +24,7 @@ class Call:
         self.media = media
         #: Empty for a kind without namespaces: a namespace's own path names it as both.
         self.namespace = target.info.namespace if kind.namespaced else ""
-        self.warnings: list[str] = []
+        self.warnings: list[str] = list(request.warnings)
         #: What admission wants the audit log to say.
         self.notes: dict[str, str] = request.record.notes if request.record is not None else {}
 

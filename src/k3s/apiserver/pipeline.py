@@ -339,7 +339,7 @@ class Pipeline:
         return acting
 
     def _sender(self, request: Request, target: Target) -> User:
-        user = self._authenticator.authenticate(request.headers, request.peer)
+        user = self._authenticator.authenticate(request.headers, request.peer, request.remark)
         return self._authenticator.without_credentials(target.path) if user is None else user
 
     def _acting(self, request: Request, user: User) -> User:

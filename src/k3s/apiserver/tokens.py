@@ -20,6 +20,7 @@ from k3s.apiserver import identity, legacytokens
 from k3s.apiserver.identity import User
 from k3s.apiserver.rsa import unb64
 from k3s.apiserver.tokenkeys import Key
+from k3s.apiserver.tokenuses import Remark, Uses, unheard
 from k3s.base.clock import Clock
 
 if TYPE_CHECKING:
@@ -130,8 +131,11 @@ def settings(domain: str, audiences: Sequence[str] = (), issuers: Sequence[str] 
 class Verifier:
     """Accepts tokens; remembers parsed ones until they expire, and looks at the bound objects every time."""
 
-    def __init__(self, reader: Reader, keys: Sequence[Key], settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self, reader: Reader, keys: Sequence[Key], settings: Settings, clock: Clock, uses: Uses | None = None
+    ) -> None:
         self._reader = reader
+        self._uses = uses
         self._keys = tuple(keys)
         self._settings = settings
         self._clock = clock
@@ -142,8 +146,11 @@ class Verifier:
         """The audiences of tokens that are asked for without naming any."""
         return self._settings.given
 
-    def verify(self, token: str, audiences: Sequence[str] = ()) -> Session:
-        """Whom a token stands for; raises ForeignToken, BadToken. Without `audiences` those of the API server count."""
+    def verify(self, token: str, audiences: Sequence[str] = (), remark: Remark = unheard) -> Session:
+        """Whom a token stands for; raises ForeignToken, BadToken. Without `audiences` those of the API server count.
+
+        `remark` hears what is to be known of the token, also of one that is refused.
+        """
         digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
         known = self._known.get(digest)
         if known is None:
@@ -154,7 +161,7 @@ class Verifier:
             self._known[digest] = known
         claims, user = known
         if isinstance(claims, legacytokens.Claims):
-            return self._legacy(claims, user, token, audiences)
+            return self._legacy(claims, user, token, audiences, remark)
         now = self._clock.now()
         if now > claims.exp + _LEEWAY_S:
             self._known.pop(digest, None)
@@ -165,15 +172,36 @@ class Verifier:
         if not shared:
             raise BadToken(f"token audiences {list(claims.audiences)} is invalid for the target audiences")
         self._check_bound(claims, now)
+        if claims.private is not None and claims.private.warnafter:
+            late_s = int(now) - claims.private.warnafter
+            self._count("stale" if late_s > 0 else "valid")
+            if late_s > 0:
+                text = f"subject: {claims.sub}, seconds after warning threshold: {late_s}"
+                remark("authentication.k8s.io/stale-token", text, "")
         return Session(user, shared, claims)
 
-    def _legacy(self, claims: legacytokens.Claims, user: User, token: str, audiences: Sequence[str]) -> Session:
+    def _legacy(
+        self, claims: legacytokens.Claims, user: User, token: str, audiences: Sequence[str], remark: Remark
+    ) -> Session:
+        remark("authentication.k8s.io/legacy-token", claims.sub, "")
+        self._count("legacy")
         own = self._settings.audiences
         shared = tuple(a for a in audiences or own if a in own)
         problem = legacytokens.problem(self._reader, claims, token)
         if problem or not shared:
             raise BadToken(problem or "the token is for the API server")
+        secret, use = legacytokens.use(self._reader, claims)
+        remark(use.note, use.text, use.warning)
+        self._count(use.counter)
+        if self._uses is not None:
+            self._uses.used(secret)
+        if use.counter == "invalid":
+            raise BadToken(f"the token in secret {claims.namespace}/{claims.secret} has been marked invalid")
         return Session(user, shared, claims)
+
+    def _count(self, what: str) -> None:
+        if self._uses is not None:
+            self._uses.count(what)
 
     def _parse(self, token: str) -> Claims | legacytokens.Claims:
         parts = token.split(".")

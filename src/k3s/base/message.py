@@ -43,7 +43,7 @@ class Request:
     header lines, each with its end, that whoever answers adds to any answer of this request; `last` says that it is to
     be the connection's last one. `too_large` and `late`
     tell of a body that is not there because it is longer than allowed, or did not come in time. `source` is the address
-    of the other end; `record` is what the audit log keeps of it, if anything.
+    of the other end; `record` is what the audit log keeps of it, if anything; `warnings` are for the sender.
     """
 
     __slots__ = (
@@ -59,6 +59,7 @@ class Request:
         "target",
         "too_large",
         "value",
+        "warnings",
     )
 
     def __init__(
@@ -84,6 +85,14 @@ class Request:
         self.lines = b""
         self.source = ""
         self.record: Any = None
+        self.warnings: tuple[str, ...] = ()
+
+    def remark(self, note: str, text: str, warning: str = "") -> None:
+        """What the audit log is to be told of the sender's credentials, and the sender, too, with a warning."""
+        if self.record is not None:
+            self.record.notes[note] = text
+        if warning:
+            self.warnings += (warning,)
 
 
 class Joined:

@@ -8,6 +8,7 @@ from datetime import UTC, tzinfo
 
 from k3s.api.kinds import Registry
 from k3s.controllers import (
+    bootstraptokens,
     clusterrole,
     cronjob,
     daemonset,
@@ -20,6 +21,7 @@ from k3s.controllers import (
     job,
     job_ending,
     kubernetes_endpoints,
+    legacytokens,
     namespace,
     node_ipam,
     node_lifecycle,
@@ -43,8 +45,8 @@ class Settings:
     `root_ca`: the PEM bundle for pods. `api_addresses`, `api_port`: where the API server is reached from pods.
     `cluster_cidrs`: the networks of which each node gets a part, `node_mask` of the size of that part by family.
     `most_ended_pods`: how many pods that have ended are kept. `sign` makes the token of a Secret for a ServiceAccount.
-    `local_zone` answers in which zone CronJobs
-    without one are.
+    `local_zone` answers in which zone CronJobs without one are.
+    `unused_tokens_s`: after how long such a token that nobody uses is marked, and after how long again removed.
     """
 
     root_ca: str
@@ -56,6 +58,7 @@ class Settings:
     most_ended_pods: int = podgc.MOST_ENDED
     sign: serviceaccount_token.Sign | None = None
     local_zone: Callable[[], tzinfo] = lambda: UTC
+    unused_tokens_s: float = legacytokens.UNUSED_S
 
 
 def controllers(settings: Settings, registry: Registry) -> tuple[ControllerSpec, ...]:
@@ -70,6 +73,8 @@ def controllers(settings: Settings, registry: Registry) -> tuple[ControllerSpec,
         *serviceaccount.SPECS,
         *root_ca.specs(settings.root_ca),
         *(serviceaccount_token.specs(settings.sign, settings.root_ca) if settings.sign is not None else ()),
+        *legacytokens.specs(settings.unused_tokens_s),
+        *bootstraptokens.SPECS,
         *deployment.SPECS,
         *replicaset.SPECS,
         *daemonset.SPECS,

@@ -41,7 +41,9 @@ from k3s.apiserver.server import ApiServer, ApiServerConfig
 from k3s.apiserver.tokenissuer import Issuer
 from k3s.apiserver.tokens import Verifier
 from k3s.apiserver.tokensources import SourceSettings
+from k3s.apiserver.tokenuses import TokenUses
 from k3s.apiserver.virtual import Reviews
+from k3s.base import metrics as measures
 from k3s.base.clock import Clock, local_zone
 from k3s.base.entropy import Entropy
 from k3s.base.message import Answer, Request, Response
@@ -65,6 +67,7 @@ from k3s.cluster.passwords import NodePasswords
 from k3s.cluster.supervisor import Supervisor as JoinRoutes
 from k3s.cluster.tokens import Secrets
 from k3s.controllers.informers import Informers
+from k3s.controllers.legacytokens import UNUSED_S
 from k3s.controllers.runtime import QueueMetrics
 from k3s.controllers.service import Controllers
 from k3s.controllers.table import Settings as ControllerSettings
@@ -135,6 +138,7 @@ class ServerConfig:
     controllers: bool = True
     kube_proxy: bool = True
     most_ended_pods: int = 12500
+    unused_tokens_s: float = UNUSED_S
     host_name: str = "localhost"  # of this machine
     node_name: str = ""  # of the agent that this server starts; empty for none
 
@@ -199,6 +203,8 @@ class ControlPlane:
         self.supervisor: Supervisor | None = None
         registry = REGISTRY.copy()
         cache = Cache(computed(registry), self.config.cache_ring)
+        self._metrics = measures.Registry()
+        self._token_uses = TokenUses(self._metrics, clock)
         self.authenticator = self._authenticator(cache, secrets)
         self.authorizer = Authorizer(Rbac(cache), NodeAuthorizer(cache, rbac_bootstrap.node_rules()))
         self.api = self._api_server(registry, cache)
@@ -227,7 +233,7 @@ class ControlPlane:
         except AccountTokenError as error:
             raise ConfigError(f"Cannot sign tokens of service accounts: {error}") from error
         self._issuer = Issuer(cache, signer, tokens, self.clock, self.entropy, keys)
-        verifier = Verifier(cache, keys, tokens, self.clock)
+        verifier = Verifier(cache, keys, tokens, self.clock, self._token_uses)
         others = tokensources.sources(config.tokens, self.clock)
         return Authenticator(credentials, cache, self.clock, verifier, others)
 
@@ -275,6 +281,7 @@ class ControlPlane:
             self.entropy,
             registry=registry,
             cache=cache,
+            metrics=self._metrics,
             issuer=self._issuer,
             nodes=nodes,
             reviews=Reviews(self.authenticator, self.authorizer, self.clock),
@@ -360,7 +367,7 @@ class ControlPlane:
         names += ["controllers"] if self.config.controllers else []
         names += ["scheduler"] if self.config.scheduler else []
         names += ["role"] if self.config.node_name else []
-        return [*names, "certificates", "compaction", "expiry", "presence"]
+        return [*names, "certificates", "compaction", "expiry", "presence", "tokenuses"]
 
     def services(self) -> list[Service]:
         """The services in the order of starting."""
@@ -376,6 +383,7 @@ class ControlPlane:
             "compaction": Service("compaction", self._run_compaction, ("store",)),
             "expiry": Service("expiry", self._run_expiry, ("apiserver",)),
             "presence": Service("presence", self._run_presence, ("apiserver",)),
+            "tokenuses": Service("tokenuses", self._run_token_uses, ("apiserver",)),
         }
         return [runs[name] for name in self._names()]
 
@@ -398,6 +406,9 @@ class ControlPlane:
 
     async def _run_presence(self, ready: Callable[[], None]) -> None:
         await Presence(self._itself, self.config.host_name, self.clock, self.entropy).run(ready)
+
+    async def _run_token_uses(self, ready: Callable[[], None]) -> None:
+        await self._token_uses.run(self._itself, self.api.cache, ready)
 
     async def _run_packaged(self, ready: Callable[[], None]) -> None:
         """Makes the packaged objects of k3s that are missing; stays, because no service may end."""
@@ -426,6 +437,7 @@ class ControlPlane:
             api_port=config.advertise_port,
             cluster_cidrs=(config.cluster_cidr,),
             most_ended_pods=config.most_ended_pods,
+            unused_tokens_s=config.unused_tokens_s,
             sign=self._issuer.legacy,
             local_zone=local_zone,
         )

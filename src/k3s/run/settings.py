@@ -51,7 +51,10 @@ API_SERVER_ARGS = {
     "encryption-provider-config": "a file",
     "encryption-provider-config-automatic-reload": "true or false",
 }
-CONTROLLER_ARGS = {"terminated-pod-gc-threshold": "a number"}
+CONTROLLER_ARGS = {
+    "terminated-pod-gc-threshold": "a number",
+    "legacy-service-account-token-clean-up-period": "a duration",
+}
 KUBELET_ARGS = {"max-pods": "a number"}
 #: All of them, by option.
 PASSED = {
@@ -181,6 +184,7 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
         node_name=node,
         host_name=socket.gethostname().lower(),
         most_ended_pods=_count(manager, "terminated-pod-gc-threshold", 12500, "kube-controller-manager-arg"),
+        unused_tokens_s=_unused_tokens(manager),
     )
 
 
@@ -224,17 +228,25 @@ def _switch(args: Mapping[str, str], name: str) -> bool:
     return value == "true"
 
 
-def _duration(args: Mapping[str, str], name: str, otherwise: str) -> float:
+def _duration(args: Mapping[str, str], name: str, otherwise: str, option: str = "kube-apiserver-arg") -> float:
     """Seconds of a duration such as 1h30m; 0 stands for never."""
     text = args.get(name, otherwise)
     try:
         seconds = times.duration(text)
     except times.TimeError as error:
         raise ConfigError(
-            f"Wrong value {text!r} for --kube-apiserver-arg={name}: use a duration such as 1h30m ({error})"
+            f"Wrong value {text!r} for --{option}={name}: use a duration such as 1h30m ({error})"
         ) from error
     if seconds < 0 or 0 < seconds < 1:
-        raise ConfigError(f"Wrong value {text!r} for --kube-apiserver-arg={name}: use 0, or at least 1s")
+        raise ConfigError(f"Wrong value {text!r} for --{option}={name}: use 0, or at least 1s")
+    return seconds
+
+
+def _unused_tokens(args: Mapping[str, str]) -> float:
+    name = "legacy-service-account-token-clean-up-period"
+    seconds = _duration(args, name, "8760h", "kube-controller-manager-arg")
+    if not seconds:
+        raise ConfigError(f"Wrong value 0 for --kube-controller-manager-arg={name}: use a duration such as 8760h")
     return seconds
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import ssl
 import stat
@@ -109,6 +110,17 @@ def test_keys_of_service_accounts_are_exchanged(tmp_path: Path) -> None:
     assert (_as(server, before), _as(server, after)) == ("401", who)
     assert json.loads(server.kubectl("get", "--raw", "/.well-known/openid-configuration"))["issuer"] == issuers[0]
     server.stop()
+
+
+def test_tokens_are_kept_in_order(server: Server) -> None:
+    """An expired bootstrap token goes, by the rights of the controller; it is known since when tokens' uses are."""
+    past = ("--from-literal=expiration=2020-01-01T00:00:00Z", "--from-literal=token-id=abcdef")
+    command = ("create", "secret", "generic", "bootstrap-token-abcdef", "--type=bootstrap.kubernetes.io/token", *past)
+    server.kubectl("-n", "kube-system", *command)
+    server.kubectl("-n", "kube-system", "wait", "--for=delete", "secret/bootstrap-token-abcdef", "--timeout=10s")
+    name = "kube-apiserver-legacy-service-account-token-tracking"
+    since = server.kubectl("-n", "kube-system", "get", "configmap", name, "-o", "jsonpath={.data.since}")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", since)
 
 
 def _refused(*command: str) -> tuple[int, str]:

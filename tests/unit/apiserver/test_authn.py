@@ -131,6 +131,28 @@ def test_token_dies_with_what_it_is_bound_to() -> None:
     assert world.refused(loose)
 
 
+@pytest.mark.parametrize("kind", ["Node", "Secret"])
+def test_token_of_another_object(kind: str) -> None:
+    """Bound to a node or a secret, it dies with that, and with its exchange; a minute after its deletion time, too."""
+    world, space = World(), {} if kind == "Node" else {"namespace": "a"}
+    found = {"apiVersion": "v1", "kind": kind, "metadata": {"name": "b", "uid": "b-uid", **space}}
+    world.reader.put(found)
+    token = world.token(boundObjectRef={"kind": kind, "apiVersion": "v1", "name": "b"})
+    user = world.user(token)
+    assert user is not None
+    assert user.extra.get(identity.NODE_UID) == (("b-uid",) if kind == "Node" else None)
+    assert parts(token)[1]["kubernetes.io"][kind.lower()] == {"name": "b", "uid": "b-uid"}
+    meta = found["metadata"]
+    world.reader.put({**found, "metadata": {**meta, "deletionTimestamp": "2023-11-14T22:13:20Z"}})
+    assert world.user(token)
+    world.clock.time += 61
+    assert world.refused(token)
+    world.reader.put({**found, "metadata": {**meta, "uid": "x"}})
+    assert world.refused(token)
+    world.reader.drop(tokens.NODE if kind == "Node" else tokens.SECRET, space.get("namespace", ""), "b")
+    assert world.refused(token)
+
+
 def test_token_of_a_deleted_pod_lives_a_minute() -> None:
     """A pod that is being deleted keeps its token for a minute after its time, to finish what it does."""
     world = World()
@@ -413,9 +435,26 @@ def test_bootstrap_tokens() -> None:
         {"expiration": "soon"},
         {"usage-bootstrap-authentication": "false"},
         {"auth-extra-groups": "system:masters"},
+        {"auth-extra-groups": "system:bootstrappers:a,,system:bootstrappers:b"},
+        {"auth-extra-groups": "system:bootstrappers:A"},
     ):
         world.reader.put(bootstrap(**change))
         assert world.refused("abcdef.0123456789abcdef"), change
+    world.reader.put(
+        bootstrap(**{"auth-extra-groups": "system:bootstrappers:b,system:bootstrappers:a,system:bootstrappers:b"})
+    )
+    user = world.user("abcdef.0123456789abcdef")
+    assert user is not None and user.groups == (
+        "system:bootstrappers",
+        "system:bootstrappers:a",
+        "system:bootstrappers:b",
+        "system:authenticated",
+    )
+    assert world.refused("abcdef.0123456789abcdeF") and world.refused("abcdef0123456789abcdef")
+    going = bootstrap()
+    going["metadata"] = {**going["metadata"], "deletionTimestamp": "2023-01-01T00:00:00Z"}
+    world.reader.put(going)
+    assert world.refused("abcdef.0123456789abcdef")
     world.reader.put({**bootstrap(), "type": "Opaque"})
     assert world.refused("abcdef.0123456789abcdef")
 

@@ -59,7 +59,7 @@ def test_a_secret_is_filled_and_its_token_is_good() -> None:
         verifier.verify(token, ["vault"])
     bad: dict[str, Callable[[], Any]] = {
         "holds another token": lambda: reader.put({**filled, "data": {"token": "b3RoZXI="}}),
-        "marked as invalid": lambda: reader.put(
+        "token in secret d/t has been marked invalid": lambda: reader.put(
             evolve(filled, ("metadata", "labels"), {"kubernetes.io/legacy-token-invalid-since": "2026-01-01"})
         ),
         "secret t is gone": lambda: reader.drop(SECRET, "d", "t"),

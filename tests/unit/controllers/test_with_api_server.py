@@ -57,7 +57,7 @@ EPOCH = 1_767_225_600.0  # 2026-01-01
 class Nobody:
     """There is no request from outside."""
 
-    def authenticate(self, headers: object, peer: object) -> None:
+    def authenticate(self, headers: object, peer: object, remark: object) -> None:
         return None
 
 
