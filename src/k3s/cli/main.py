@@ -23,6 +23,7 @@ _PERSONALITIES = {
     "doctor": ("k3s.cli.doctor", "Tell what would stop k3s on this host, with the remedy"),
     "sbom": ("k3s.cli.sbom", "Print what this executable carries, with licences, as SPDX"),
     "secrets-encrypt": ("k3s.cli.secrets_encrypt", "Tell of and change the encryption of Secrets at rest"),
+    "token": ("k3s.cli.token", "Make, list and remove tokens with which agents join for a while"),
     "uninstall": ("k3s.cli.uninstall", "Stop all pods and remove every trace of k3s from this host"),
 }
 
@@ -30,7 +31,6 @@ _PERSONALITIES = {
 _NOT_YET = (
     "etcd-snapshot",
     "certificate",
-    "token",
 )
 
 

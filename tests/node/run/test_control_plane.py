@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import socket
@@ -121,6 +122,23 @@ def test_tokens_are_kept_in_order(server: Server) -> None:
     name = "kube-apiserver-legacy-service-account-token-tracking"
     since = server.kubectl("-n", "kube-system", "get", "configmap", name, "-o", "jsonpath={.data.since}")
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", since)
+
+
+def test_bootstrap_tokens(server: Server) -> None:
+    """What `k3s token create` prints is a join token; its last part is good until it is deleted."""
+
+    def k3s(*words: str) -> str:
+        command = ("./k3s", "token", *words, f"--kubeconfig={server.folder / 'admin.yaml'}")
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    made = k3s("create", "--ttl=1h", "--description=ci").strip()
+    ca = (server.folder / "data" / "server" / "tls" / "server-ca.crt").read_bytes()
+    assert made.startswith(f"K10{hashlib.sha256(ca).hexdigest()}::")
+    token = made.rpartition("::")[2]
+    assert _as(server, token) == f"system:bootstrap:{token[:6]}"
+    assert re.search(rf"{token} +59m +\S+Z +authentication,signing +ci +system:bootstrappers:k3s", k3s("list"))
+    assert k3s("delete", made) == f'bootstrap token "{token[:6]}" deleted\n'
+    assert _as(server, token) == "401" and token not in k3s("list")
 
 
 def _refused(*command: str) -> tuple[int, str]:
