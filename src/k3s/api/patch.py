@@ -16,7 +16,7 @@ from typing import Any
 from k3s.api import jsontext
 from k3s.api.errors import ApiError, BadRequest, Invalid, TooLarge
 from k3s.api.merge import strategic_merge
-from k3s.api.object import Object, encode
+from k3s.api.object import Object, decode, encode
 
 __all__ = ["JSON", "MERGE", "STRATEGIC", "json_patch", "merge_patch", "parse", "strategic_merge"]
 
@@ -83,6 +83,70 @@ class _Rejected(Exception):
     """An operation that cannot be done; clients only learn that the patch was refused."""
 
 
+class _Draft:
+    """The document of a patch under way: what an operation changes is copied once, then changed in place.
+
+    Ten thousand operations on a large map would else copy it ten thousand times.
+    """
+
+    def __init__(self, root: Any) -> None:
+        self.root = root
+        # The copies, by identity; kept, so that no identity comes again.
+        self._own: dict[int, Any] = {}
+
+    def _owned(self, value: Any) -> Any:
+        if not isinstance(value, dict | list) or id(value) in self._own:
+            return value
+        copy = value.copy()
+        self._own[id(copy)] = copy
+        return copy
+
+    def _open(self, path: list[str]) -> Any:
+        """What is at a path, free to be changed."""
+        node = self.root = self._owned(self.root)
+        for step in path:
+            if isinstance(node, dict):
+                if step not in node:
+                    raise _Rejected(f"there is no {step!r}")
+                node[step] = child = self._owned(node[step])
+            elif isinstance(node, list):
+                index = _index(step, len(node))
+                node[index] = child = self._owned(node[index])
+            else:
+                raise _Rejected(f"there is nothing in {step!r}")
+            node = child
+        return node
+
+    def put(self, path: list[str], value: Any, *, insert: bool) -> None:
+        """Sets the value at a path; `insert` makes room in lists, where `-` is the end."""
+        if not path:
+            self.root = value
+            return
+        node, step = self._open(path[:-1]), path[-1]
+        if isinstance(node, dict):
+            node[step] = value
+        elif not isinstance(node, list):
+            raise _Rejected(f"there is nothing in {step!r}")
+        elif insert:
+            node.insert(len(node) if step == "-" else _index(step, len(node) + 1), value)
+        else:
+            node[_index(step, len(node))] = value
+
+    def take(self, path: list[str]) -> None:
+        """Removes the value at a path."""
+        if not path:
+            raise _Rejected("the whole object cannot be removed")
+        node, step = self._open(path[:-1]), path[-1]
+        if isinstance(node, dict):
+            if step not in node:
+                raise _Rejected(f"there is no {step!r}")
+            del node[step]
+        elif isinstance(node, list):
+            del node[_index(step, len(node))]
+        else:
+            raise _Rejected(f"there is nothing in {step!r}")
+
+
 def json_patch(obj: Object, operations: list[Any]) -> Any:
     """RFC 6902: the operations one after the other, all or none.
 
@@ -99,17 +163,16 @@ def json_patch(obj: Object, operations: list[Any]) -> Any:
             raise BadRequest(
                 f"error decoding patch: json: cannot unmarshal {kind} into Go value of type jsonpatch.Operation"
             )
-    document: Any = obj
+    draft = _Draft(obj)
     copied = 0
     try:
         for operation in operations:
-            document, size = _operate(document, operation)
-            copied += size
+            copied += _operate(draft, operation)
             if copied > MAX_COPY_BYTES:
                 raise _Rejected(f"the copies are larger than {MAX_COPY_BYTES} bytes")
     except _Rejected as error:
         raise rejected() from error
-    return document
+    return draft.root
 
 
 def rejected() -> ApiError:
@@ -117,28 +180,32 @@ def rejected() -> ApiError:
     return Invalid(_REJECTED, {})
 
 
-def _operate(document: Any, operation: dict[str, Any]) -> tuple[Any, int]:
-    """The document after one operation, and how many bytes it copied."""
+def _operate(draft: _Draft, operation: dict[str, Any]) -> int:
+    """Does one operation; how many bytes it copied."""
     kind = operation.get("op")
     path = _pointer(operation, "path")
     if kind == "add":
-        return _put(document, path, _value(operation), insert=True), 0
-    if kind == "replace":
-        _look(document, path)
-        return _put(document, path, _value(operation), insert=False), 0
-    if kind == "remove":
-        return _take(document, path), 0
-    if kind == "test":
-        _test(document, path, operation.get("value"))
-        return document, 0
-    if kind == "move":
+        draft.put(path, _value(operation), insert=True)
+    elif kind == "replace":
+        _look(draft.root, path)
+        draft.put(path, _value(operation), insert=False)
+    elif kind == "remove":
+        draft.take(path)
+    elif kind == "test":
+        _test(draft.root, path, operation.get("value"))
+    elif kind == "move":
         source = _pointer(operation, "from")
-        value = _look(document, source)
-        return _put(_take(document, source), path, value, insert=True), 0
-    if kind == "copy":
-        value = _look(document, _pointer(operation, "from"))
-        return _put(document, path, value, insert=True), len(encode(value))
-    raise _Rejected(f"there is no operation {kind!r}")
+        value = _look(draft.root, source)
+        draft.take(source)
+        draft.put(path, value, insert=True)
+    elif kind == "copy":
+        text = encode(_look(draft.root, _pointer(operation, "from")))
+        # A copy of its own: what is done to one of the two must not be seen in the other.
+        draft.put(path, decode(text), insert=True)
+        return len(text)
+    else:
+        raise _Rejected(f"there is no operation {kind!r}")
+    return 0
 
 
 def _value(operation: dict[str, Any]) -> Any:
@@ -202,39 +269,3 @@ def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(_equal, a, b))
     return bool(a == b)
-
-
-def _put(document: Any, path: list[str], value: Any, *, insert: bool) -> Any:
-    """The document with a value at a path; `insert` makes room in lists, where `-` is the end."""
-    if not path:
-        return value
-    step, rest = path[0], path[1:]
-    if isinstance(document, dict):
-        if rest and step not in document:
-            raise _Rejected(f"there is no {step!r}")
-        return {**document, step: _put(document[step], rest, value, insert=insert) if rest else value}
-    if not isinstance(document, list):
-        raise _Rejected(f"there is nothing in {step!r}")
-    if rest or not insert:
-        index = _index(step, len(document))
-        return [*document[:index], _put(document[index], rest, value, insert=insert), *document[index + 1 :]]
-    index = len(document) if step == "-" else _index(step, len(document) + 1)
-    return [*document[:index], value, *document[index:]]
-
-
-def _take(document: Any, path: list[str]) -> Any:
-    """The document without the value at a path."""
-    if not path:
-        raise _Rejected("the whole object cannot be removed")
-    step, rest = path[0], path[1:]
-    if isinstance(document, dict):
-        if step not in document:
-            raise _Rejected(f"there is no {step!r}")
-        if rest:
-            return {**document, step: _take(document[step], rest)}
-        return {key: value for key, value in document.items() if key != step}
-    if not isinstance(document, list):
-        raise _Rejected(f"there is nothing in {step!r}")
-    index = _index(step, len(document))
-    middle = [_take(document[index], rest)] if rest else []
-    return [*document[:index], *middle, *document[index + 1 :]]

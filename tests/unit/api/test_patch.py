@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -348,3 +349,23 @@ def _without_empty(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_empty(inner) for key, inner in value.items() if inner not in (None, {}, [])}
     return [_without_empty(inner) for inner in value] if isinstance(value, list) else value
+
+
+def test_a_long_json_patch_of_a_large_map_is_no_work() -> None:
+    """What operations change is copied once, not once for each of them; neither the object nor the patch changes."""
+    obj = {"data": {f"k{i}": "" for i in range(50_000)}, "list": [{"n": 0}] * 50_000}
+    operations = [
+        operation
+        for i in range(2_500)
+        for operation in (
+            {"op": "add", "path": f"/data/q{i}", "value": "1"},
+            {"op": "replace", "path": f"/list/{i}/n", "value": i},
+            {"op": "copy", "from": f"/list/{i}", "path": "/data/last"},
+            {"op": "replace", "path": "/data/last/n", "value": -1},
+        )
+    ]
+    began = time.process_time()
+    new = patch.json_patch(obj, operations)
+    assert time.process_time() - began < 1.0
+    assert len(obj["data"]) == 50_000 and obj["list"][7] == {"n": 0}
+    assert new["list"][7] == {"n": 7} and new["data"]["last"] == {"n": -1} and len(new["data"]) == 52_501
