@@ -13,9 +13,15 @@ _PURLS = {"debian": "deb/debian", "pypi": "pypi", "npm": "npm"}
 
 
 def bill(work: Work) -> None:
-    """One package a row, and our own."""
+    """What the executable holds."""
+    (work.out / "sbom.spdx.json").write_text(document(work, "k3s"))
+
+
+def document(work: Work, name: str) -> str:
+    """What is in something of this name: one package for each input of the stage, and our own."""
     version = re.search(r'^VERSION = "(.+)"', (work.root / "src/k3s/__init__.py").read_text(), re.MULTILINE)
     assert version is not None
+    title = f"{name}-{version.group(1)}-{work.arch}"
     ours = _package("k3s", version.group(1), "Apache-2.0", "")
     rows = [work.rows[name] for name in sorted(work.rows)]
     packages = [ours, *(_of_row(row) for row in rows)]
@@ -23,8 +29,8 @@ def bill(work: Work) -> None:
         "spdxVersion": "SPDX-2.3",
         "dataLicense": "CC0-1.0",
         "SPDXID": "SPDXRef-DOCUMENT",
-        "name": f"k3s-{version.group(1)}-{work.arch}",
-        "documentNamespace": f"https://spdx.org/spdxdocs/k3s-{version.group(1)}-{work.arch}-{work.facts['commit']}",
+        "name": title,
+        "documentNamespace": f"https://spdx.org/spdxdocs/{title}-{work.facts['commit']}",
         # A fixed time: the same inputs give the same bytes.
         "creationInfo": {"created": "1980-01-01T00:00:00Z", "creators": ["Tool: k3s-build"]},
         "packages": packages,
@@ -40,7 +46,7 @@ def bill(work: Work) -> None:
             ),
         ],
     }
-    (work.out / "sbom.spdx.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+    return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
 
 def _of_row(row: Input) -> dict[str, Any]:

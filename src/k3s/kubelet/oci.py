@@ -26,6 +26,8 @@ class Entry:
     content: bytes | None = None
     link: str = ""
     mode: int = 0o755
+    #: Number of the user and group that it belongs to.
+    owner: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ def _tar(entries: Iterable[Entry]) -> bytes:
         for entry in entries:
             _add_parents(tar, entry.path, made)
             info = tarfile.TarInfo(entry.path)
-            info.mode = entry.mode
+            info.mode, info.uid, info.gid = entry.mode, entry.owner, entry.owner
             if entry.link:
                 info.type, info.linkname, info.mode = tarfile.SYMTYPE, entry.link, 0o777
                 tar.addfile(info)

@@ -81,6 +81,23 @@ def test_garbage():
     assert (images.bytes_over(100, 84), images.bytes_over(100, 90), images.bytes_over(0, 0)) == (0, 10, 0)
 
 
+def test_what_ctr_says_of_an_import():
+    """The names of images, each once."""
+    told = "unpacking docker.io/library/a:1 (sha256:00ff)...done\nunpacking h:5000/b (sha256:00ff)...done\n"
+    assert images.imported(told + told) == ["docker.io/library/a:1", "h:5000/b"]
+
+
+def test_files_of_the_folder_of_images(tmp_path):
+    """Archives by their endings in any case, lists line by line; neither of hidden files."""
+    for name in ("b.TAR", "a.tzst", ".c.tar", "d.tar.xz", "e.zip"):
+        (tmp_path / name).touch()
+    (tmp_path / "l.TXT").write_text("# some\none:1\n\n  two:2 \n")
+    (tmp_path / ".m.txt").write_text("three:3")
+    assert [path.name for path in images.archives(tmp_path)] == ["a.tzst", "b.TAR"]
+    assert images.listed_images(tmp_path) == ["one:1", "two:2"]
+    assert images.listed_images(tmp_path / "none") == []
+
+
 def test_an_archive_is_always_the_same():
     """The same files make the same bytes, with the name where containerd looks for it."""
     first = oci.archive(oci.busybox("docker.io/library/busybox:1", b"binary", ["sh", "ls"], "x86_64"))
