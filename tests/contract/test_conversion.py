@@ -109,6 +109,43 @@ def test_objects_are_read_and_written_in_every_version(run: Any, tmp_path: Path,
     played(run, tmp_path, lambda _path, asked: answer(asked), steps_with(body, served=served))
 
 
+def policy(kind: str, **spec: Any) -> list[tuple[str, Object]]:
+    """A policy about version v1 of servers, and its binding."""
+    rule = {"apiGroups": ["example.com"], "apiVersions": ["v1"], "operations": ["*"], "resources": ["servers"]}
+    group = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": "p"}}
+    path = f"/apis/admissionregistration.k8s.io/v1/{kind.lower()[:-1]}"
+    actions = {"validationActions": ["Deny"]} if kind.startswith("Validating") else {}
+    return [
+        (f"{path}ies", {**group, "kind": kind, "spec": {"matchConstraints": {"resourceRules": [rule]}, **spec}}),
+        (f"{path}ybindings", {**group, "kind": f"{kind}Binding", "spec": {"policyName": "p", **actions}}),
+    ]
+
+
+def test_policies_see_the_version_that_they_match(run: Any, tmp_path: Path) -> None:
+    """Writes in another version are converted for them by the webhook, and what they change is converted back."""
+
+    async def body(hooks: Hooks, caller: Caller) -> None:
+        changed = "Object{spec: Object.spec{address: object.spec.address + '1'}}"
+        mutation = {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": changed}}
+        mutating = {"failurePolicy": "Fail", "reinvocationPolicy": "Never", "mutations": [mutation]}
+        rule = {"expression": "object.spec.address.startsWith('one:')", "message": "not one"}
+        for path, obj in (
+            *policy("ValidatingAdmissionPolicy", validations=[rule]),
+            *policy("MutatingAdmissionPolicy", **mutating),
+        ):
+            status, made = await caller.call("POST", path, obj)
+            assert status == 201, made
+        status, made = await caller.call("POST", V2, server("a", host="one", port=8))
+        assert (status, made["spec"]) == (201, {"host": "one", "port": 81, "weight": 7}), made
+        status, made = await caller.call("POST", V2, server("b", host="two", port=8))
+        assert (status, made["message"].rpartition(": ")[2]) == (422, "not one"), made
+        merge = {"Content_Type": "application/merge-patch+json"}
+        status, made = await caller.call("PATCH", f"{V2}/a", {"spec": {"host": "two"}}, **merge)
+        assert status == 422, made
+
+    played(run, tmp_path, lambda _path, asked: answer(asked), steps_with(body))
+
+
 def test_watchers_are_told_in_their_version(run: Any, tmp_path: Path) -> None:
     """What is there, and every change in order, selectors by the watcher's own fields; the stored version is not asked
     for."""

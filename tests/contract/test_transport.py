@@ -17,7 +17,7 @@ import uvloop
 from tests.fakes.api import FakeApi, FakeServer, Pki
 
 from k3s.api import errors
-from k3s.api.kinds import Kind, builtin
+from k3s.api.kinds import builtin
 from k3s.api.object import Object, key, revision
 from k3s.apiserver.admits import AdmissionRequest, Commit
 from k3s.apiserver.authz import Decision
@@ -66,9 +66,6 @@ class Everyone:
 
     def attach(self, commit: Commit) -> None:
         pass
-
-    def waits(self, kind: Kind, operation: str, subresource: str, namespace: str) -> bool:
-        return False
 
     async def admit(self, request: AdmissionRequest) -> Object:
         return request.obj or {}

@@ -62,9 +62,6 @@ class Admits(Protocol):
     def attach(self, commit: Commit) -> None:
         """Hands over the write path, for what admission itself has to record."""
 
-    def waits(self, kind: Kind, operation: str, subresource: str, namespace: str) -> bool:
-        """Whether somebody outside may be asked about such a write; if not, the others never suspend."""
-
     async def admit(self, request: AdmissionRequest) -> Object:
         """The object with what admission adds. Raises Forbidden, Invalid."""
 

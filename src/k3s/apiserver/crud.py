@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from k3s.api import apply as fields
 from k3s.api import custom, gates, schema, times
@@ -22,15 +22,16 @@ from k3s.apiserver.admission.chain import NotYet
 from k3s.apiserver.admits import AdmissionRequest, Admits
 from k3s.apiserver.body import settled
 from k3s.apiserver.cache import Bucket, Cache, Item, serialise
+from k3s.apiserver.considered import considered
 from k3s.apiserver.conversion import Conversions
 from k3s.apiserver.strategy import Cause, Context, Strategy
-from k3s.base.aio import at_once
+from k3s.base.aio import begun
 from k3s.base.entropy import Entropy
 from k3s.store.interface import KeyConflict, Store
 
 T = TypeVar("T")
-#: What an object becomes; a coroutine when somebody outside has to be asked first.
-Mutate = Callable[["Object | None"], "Object | Coroutine[Any, Any, Object | None] | None"]
+#: What an object becomes; an awaitable when that takes longer, as when somebody outside is asked.
+Mutate = Callable[["Object | None"], "Object | Awaitable[Object | None] | None"]
 # How often a write that others got ahead of is tried again before the client has to.
 _ATTEMPTS = 32
 _NAME_ATTEMPTS = 8
@@ -118,7 +119,7 @@ class Crud:
         """Applies `mutate` to the newest state (None: no object) and stores the result (None: deletes it).
 
         `mutate` may be called several times; what it raises goes to the caller; answering its argument writes nothing.
-        While a coroutine that it answers runs, others may write the object: whoever is asked may do so himself.
+        While an awaitable that it answers is awaited, others may write the object: whoever is asked may do so himself.
         """
         key = kind.key(namespace, name)
         bucket = self.cache.bucket(kind)
@@ -154,7 +155,7 @@ class Crud:
         """Who writes what is there already may do so to have it sealed with another key: upstream's way to do that."""
         return self._is_stale is not None and await self._is_stale(key)
 
-    async def _unlocked(self, key: str, work: Coroutine[Any, Any, T]) -> T:
+    async def _unlocked(self, key: str, work: Awaitable[T]) -> T:
         """What `work` answers; the key is free meanwhile."""
         self._keys.release(key)
         try:
@@ -249,7 +250,8 @@ class Crud:
         if strategy.counts:
             meta["generation"] = 1
         obj = strategy.prepare_create(context, gates.closed(kind, {**obj, "metadata": meta}))
-        causes = [*validate_create(kind, obj), *strategy.validate(context, None, obj)]
+        causes = await considered(lambda: validate_create(kind, obj)) if kind.custom else validate_create(kind, obj)
+        causes = [*causes, *strategy.validate(context, None, obj)]
         if causes:
             raise invalid(self._storage_kind(kind).group, kind.kind, name, causes)
         context.warnings.extend(advise(kind, obj))
@@ -303,15 +305,12 @@ class Crud:
                 return None
             return new
 
-        def mutate(old: Object | None) -> Object | Coroutine[Any, Any, Object | None] | None:
+        def mutate(old: Object | None) -> Object | Awaitable[Object | None] | None:
             if old is None:
                 if create:
                     raise _Absent
                 raise not_found(kind.group, kind.plural, context.name)
-            work = changed(old)
-            return (
-                work if self._admission.waits(kind, "UPDATE", context.subresource, context.namespace) else at_once(work)
-            )
+            return begun(changed(old))
 
         try:
             outcome = await self.commit(kind, context.namespace, context.name, mutate, dry_run=context.dry_run)
@@ -354,9 +353,15 @@ class Crud:
         new = await self._admission.admit(request)
         new = strategy.prepare_update(context, old, gates.closed(kind, new, old))
         new = written.counted(context, strategy, old, new)
+        prepared = new
+        problems = (
+            await considered(lambda: _problems(context, old, prepared))
+            if kind.custom
+            else _problems(context, old, prepared)
+        )
         causes: list[Cause] = [
             *written.metadata_causes(old, new),
-            *_problems(context, old, new),
+            *problems,
             *strategy.validate(context, old, new),
         ]
         if causes:
@@ -403,11 +408,10 @@ class Crud:
             last[:] = [looked]
             return new
 
-        def mutate(old: Object | None) -> Object | Coroutine[Any, Any, Object | None] | None:
+        def mutate(old: Object | None) -> Object | Awaitable[Object | None] | None:
             if old is None:
                 raise not_found(kind.group, kind.plural, context.name)
-            work = decided(old)
-            return work if self._admission.waits(kind, "DELETE", "", context.namespace) else at_once(work)
+            return begun(decided(old))
 
         outcome = await self.commit(kind, context.namespace, context.name, mutate, dry_run=context.dry_run)
         if outcome.deleted:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Hashable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 log = logging.getLogger(__name__)
@@ -21,15 +23,40 @@ _BLOCKING_THREADS = 2
 _executor: ThreadPoolExecutor | None = None
 
 
-def at_once(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that has nothing to wait for; raises what it raises, RuntimeError when it waits."""
+def begun(work: Coroutine[Any, Any, T]) -> T | Awaitable[T]:
+    """Runs a coroutine until it waits for the first time: its result, or what is left of it. Raises what it raises."""
     try:
-        work.send(None)
+        awaited = work.send(None)
     except StopIteration as end:
         result: T = end.value
         return result
-    work.close()
-    raise RuntimeError(f"{work!r} waits, where it was said not to")
+    return _Rest(work, awaited)
+
+
+class _Rest(Awaitable[T]):
+    """What is left of a coroutine that waits for `awaited`."""
+
+    __slots__ = ("_awaited", "_work")
+
+    def __init__(self, work: Coroutine[Any, Any, T], awaited: Any) -> None:
+        self._work = work
+        self._awaited = awaited
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        work = self._work
+        try:
+            yield self._awaited
+        except GeneratorExit:
+            work.close()
+            raise
+        except BaseException as error:  # noqa: BLE001 - not swallowed: it is raised in the coroutine, where it belongs
+            try:
+                awaited = work.throw(error)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            return (yield from _Rest(work, awaited).__await__())
+        return (yield from work.__await__())
 
 
 class Tasks:
@@ -140,6 +167,75 @@ def threaded(function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
     if _executor is None:
         _executor = ThreadPoolExecutor(_BLOCKING_THREADS, thread_name_prefix="blocking")
     return asyncio.get_running_loop().run_in_executor(_executor, function, *args)
+
+
+class _Line(Executor):
+    """One thread for long work, one piece after the other: however much there is, the loop competes with one.
+
+    A daemon: what takes long does not keep the process from ending.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+        threading.Thread(target=self._work, name="lengthy", daemon=True).start()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **named: Any) -> Future[Any]:
+        """Runs `fn` when its turn comes, unless nobody waits for it any more."""
+        future: Future[Any] = Future()
+        self._jobs.put((future, lambda: fn(*args, **named)))
+        return future
+
+    def _work(self) -> None:
+        while True:
+            future, job = self._jobs.get()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(job())
+            except BaseException as error:  # noqa: BLE001 - not swallowed: it is raised where the result is awaited
+                future.set_exception(error)
+            del future, job
+
+
+_line: _Line | None = None
+# In the thread for long work: the loop that waits for the piece under way.
+_asker = threading.local()
+
+
+def lengthy(function: Callable[[], T]) -> asyncio.Future[T]:
+    """Begins a computation of seconds on the one thread for such work; the loop goes on meanwhile."""
+    global _line
+    if _line is None:
+        _line = _Line()
+    loop = asyncio.get_running_loop()
+
+    def work() -> T:
+        _asker.loop = loop
+        return function()
+
+    return loop.run_in_executor(_line, work)
+
+
+def on_loop(function: Callable[[], T]) -> T:
+    """The result of a function that has to run on the event loop, whichever thread asks for it."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        loop: asyncio.AbstractEventLoop | None = getattr(_asker, "loop", None)
+    else:
+        loop = None
+    if loop is None:
+        return function()
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - not swallowed: it is raised where the answer is awaited
+            answer.set_exception(error)
+
+    loop.call_soon_threadsafe(run)
+    return answer.result()
 
 
 async def eternal(name: str, work: Awaitable[None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from k3s.apiserver.authz import Authorizer
 from k3s.apiserver.identity import User, authenticated
 from k3s.apiserver.nodeauthz import NodeAuthorizer
 from k3s.apiserver.rbac import Rbac
-from k3s.base.aio import at_once
+from k3s.base.aio import begun
 from k3s.base.clock import SystemClock
 from k3s.base.entropy import SeededEntropy
 
@@ -40,6 +41,13 @@ def pod(spec: Object | None = None, **metadata: Any) -> Object:
 
 ACCOUNT = obj("v1", "ServiceAccount", "default", "a", metadata={"uid": "u"})
 SPACE = obj("v1", "Namespace", "a")
+
+
+def at_once(work: Coroutine[Any, Any, Any]) -> Any:
+    """The result of a coroutine that has nothing to wait for."""
+    result = begun(work)
+    assert not hasattr(result, "__await__"), f"{work!r} waits, where it has nobody to wait for"
+    return result
 
 
 class World:

@@ -6,13 +6,12 @@ import timeit
 from typing import Any
 
 import pytest
-from tests.unit.apiserver.admission_world import ACCOUNT, ADMIN, ALICE, SPACE, World, obj, pod, refusal
+from tests.unit.apiserver.admission_world import ACCOUNT, ADMIN, ALICE, SPACE, World, at_once, obj, pod, refusal
 
 from k3s.api.errors import Forbidden
 from k3s.api.kinds import builtin
 from k3s.api.object import Object
 from k3s.apiserver.admission.chain import NotYet
-from k3s.base.aio import at_once
 
 # Pods
 

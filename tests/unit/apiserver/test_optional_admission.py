@@ -178,7 +178,7 @@ def test_pod_security_of_the_cluster(tmp_path: Path) -> None:
     assert 'violates PodSecurity "baseline:latest"' in refusal(world.create, bad)
     assert world.create(bad, ALICE)
     request = world.request("CREATE", pod())
-    from k3s.base.aio import at_once
+    from tests.unit.apiserver.admission_world import at_once
 
     at_once(world.chain.validate(request))
     assert request.audit["pod-security.kubernetes.io/enforce-policy"] == "baseline:latest"
@@ -197,7 +197,7 @@ def test_stricter_namespaces_tell_of_their_pods() -> None:
     world = World(*pods)
     new = obj("v1", "Namespace", "a", metadata={"labels": {"pod-security.kubernetes.io/enforce": "baseline"}})
     request = world.request("UPDATE", new, obj("v1", "Namespace", "a"))
-    from k3s.base.aio import at_once
+    from tests.unit.apiserver.admission_world import at_once
 
     at_once(world.chain.validate(request))
     assert request.warnings == [

@@ -95,7 +95,7 @@ def test_warn_and_audit() -> None:
     notes = [{"key": "who", "valueExpression": "request.userInfo.username"}, {"key": "none", "valueExpression": "null"}]
     world = World(policy(validations=FALSE, auditAnnotations=notes), binding(validationActions=["Warn", "Audit"]))
     request = world.request("CREATE", config())
-    from k3s.base.aio import at_once
+    from tests.unit.apiserver.admission_world import at_once
 
     at_once(world.chain.validate(request))
     assert request.warnings == ["Validation failed for ValidatingAdmissionPolicy 'p' with binding 'b': no"]

@@ -1,7 +1,8 @@
 """From a checked tree to closures.
 
-A closure takes the frame, a list: place 0 is the cost that is left, then the variables, then those of loops and
-bindings. The cost of what has no loop is paid in one piece and looked at where loops and libraries pay.
+A closure takes the frame, a list: place 0 is the cost that is left, place 1 what it may not fall below, then the
+variables, then those of loops and bindings. The cost of what has no loop is paid in one piece and looked at where loops
+and libraries pay.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 from k3s.api.cel import charges, loops
 from k3s.api.cel.environment import Environment
-from k3s.api.cel.errors import CostExceeded, Fault
+from k3s.api.cel.errors import Fault, exceeded
 from k3s.api.cel.library.optional import select as optional_select
 from k3s.api.cel.library.standard import index_list, index_map, shown
 from k3s.api.cel.overloads import Overload, dispatcher
@@ -21,6 +22,8 @@ from k3s.api.cel.values import NOTHING, Object, Optional, equal, size, to_key
 Frame = list[Any]
 Run = Callable[[Frame], Any]
 
+#: The place of the first variable in a frame.
+FIRST = 2
 _LIST_COST, _MAP_COST, _STRUCT_COST = 10, 30, 40
 
 
@@ -29,9 +32,9 @@ class Compiler:
 
     def __init__(self, environment: Environment, variables: Iterable[str]) -> None:
         self.environment = environment
-        self.slots = {name: i for i, name in enumerate(variables, 1)}
+        self.slots = {name: i for i, name in enumerate(variables, FIRST)}
         self.scopes: list[dict[str, int]] = []
-        self.next = len(self.slots) + 1
+        self.next = len(self.slots) + FIRST
         self.width = self.next
 
     def compile(self, node: Node) -> Run:
@@ -171,8 +174,9 @@ class Compiler:
             want.kind in ("dyn", "param") or arg.type.kind == "scalar"
             for want, arg in zip(overloads[0].args, args, strict=True)
         )
-        run = overloads[0].run if decided else dispatcher(node.function, overloads)
-        charge = charges.of(node.function, overloads)
+        name = node.function
+        run = overloads[0].run if decided else dispatcher(name, overloads)
+        charge = charges.of(name, overloads)
         if charge is None:
             return _fixed(run, runs)
 
@@ -180,11 +184,22 @@ class Compiler:
             values = [inner(f) for inner in runs]
             result = run(*values)
             f[0] -= charge(values, result)
-            if f[0] < 0:
-                raise CostExceeded
+            if f[0] < f[1]:
+                raise exceeded(f)
             return result
 
-        return charged
+        def asked(f: Frame) -> Any:
+            """Costs much for others' sake and takes no time here: the floor sinks with what is left."""
+            values = [inner(f) for inner in runs]
+            result = run(*values)
+            cost = charge(values, result)
+            f[0] -= cost
+            f[1] = max(0, f[1] - cost)
+            if f[0] < f[1]:
+                raise exceeded(f)
+            return result
+
+        return asked if name == "check" else charged
 
     def conditional(self, node: Call) -> Run:
         condition, one, other = (self.compile(arg) for arg in node.args)
@@ -388,7 +403,7 @@ def _equality(left: Run, right: Run, wanted: bool) -> Run:
             f[0] -= -(-min(len(a), len(b)) // factor)
             return (a == b) is wanted
         f[0] -= -(-min(size(a), size(b)) // factor)
-        return equal(a, b) is wanted
+        return equal(a, b, f) is wanted
 
     return run
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from k3s.api.allowance import TooLong
 
 # More than these are counted, not shown.
 _MOST_SHOWN = 100
@@ -27,6 +30,11 @@ class CostExceeded(EvaluationError):
 
     def __init__(self) -> None:
         super().__init__("operation cancelled: actual cost limit exceeded")
+
+
+def exceeded(frame: list[Any]) -> Exception:
+    """Why an evaluation ends whose cost is below the frame's floor: it is over its limit, or it is too long here."""
+    return CostExceeded() if frame[0] < 0 else TooLong()
 
 
 # Longer values are not made: no request has them, and what makes them is not in every case paid for by its length.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from k3s.api.cel.errors import CostExceeded, Fault
+from k3s.api.cel.errors import Fault, exceeded
 from k3s.api.cel.values import keys, to_key, type_name
 
 Frame = list[Any]
@@ -49,8 +49,8 @@ def _each(f: Frame, items: Run, first: int, second: int) -> Iterator[None]:
             f[first], f[second] = element
         else:
             f[first] = element
-        if f[0] < 0:
-            raise CostExceeded
+        if f[0] < f[1]:
+            raise exceeded(f)
         yield
 
 
@@ -66,8 +66,8 @@ def _quantifier(decides: bool, items: Run, first: int, second: int, predicate: R
             else:
                 f[first] = element
             f[0] -= cost
-            if f[0] < 0:
-                raise CostExceeded
+            if f[0] < f[1]:
+                raise exceeded(f)
             try:
                 found = predicate(f)
             except Fault as fault:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from k3s.api.allowance import allowed
 from k3s.api.cel.checker import check
-from k3s.api.cel.compiler import Compiler, Lazy
+from k3s.api.cel.compiler import FIRST, Compiler, Lazy
 from k3s.api.cel.environment import Environment
-from k3s.api.cel.errors import CompileError, CostExceeded, EvaluationError
+from k3s.api.cel.errors import CompileError, CostExceeded, EvaluationError, exceeded
 from k3s.api.cel.literals import check_literals
 from k3s.api.cel.overloads import WRONG_VALUES
 from k3s.api.cel.parser import parse
@@ -57,7 +58,7 @@ class Program:
         compiler = Compiler(environment, environment.variables)
         self._run = compiler.compile(tree)
         self._slots = tuple(environment.variables)
-        self._rest = (None,) * (compiler.width - 1 - len(self._slots))
+        self._rest = (None,) * (compiler.width - FIRST - len(self._slots))
 
     @property
     def type(self) -> Type:
@@ -65,8 +66,13 @@ class Program:
         return self.tree.type
 
     def evaluate(self, bindings: Mapping[str, Any], budget: Budget | None = None) -> Any:
-        """The value; raises EvaluationError. What it cost is taken from the budget, also when there is no value."""
-        frame: list[Any] = [PER_CALL, *map(bindings.get, self._slots), *self._rest]
+        """The value; raises EvaluationError, and TooLong beyond the allowance of who asks.
+
+        What it cost is taken from the budget, also when there is no value."""
+        allowance = allowed.get()
+        frame: list[Any] = [PER_CALL, 0, *map(bindings.get, self._slots), *self._rest]
+        if allowance is not None:
+            frame[1] = floor = PER_CALL - allowance.left
         try:
             value = self._run(frame)
         except RecursionError:
@@ -76,8 +82,10 @@ class Program:
         finally:
             if budget is not None:
                 budget.left -= PER_CALL - frame[0]
-        if frame[0] < 0:
-            raise CostExceeded
+            if allowance is not None:
+                allowance.left -= PER_CALL - frame[0] - floor + frame[1]
+        if frame[0] < frame[1]:
+            raise exceeded(frame)
         return value if value.__class__ is not Lazy else value.get()
 
 

@@ -7,10 +7,10 @@ Integers, floats, texts, bytes, booleans, null, lists and maps are Python's own.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from k3s.api.cel.errors import Fault
+from k3s.api.cel.errors import Fault, exceeded
 from k3s.api.cel.types import Type
 
 INT_MIN, INT_MAX, UINT_MAX = -(1 << 63), (1 << 63) - 1, (1 << 64) - 1
@@ -131,6 +131,12 @@ class MapList(list[Any]):
         super().__init__(elements)
         self.keys = keys
 
+    def key(self, element: Any) -> tuple[Any, ...]:
+        """What tells an element from the others: each key's value, with its class because Python takes True for 1."""
+        if not isinstance(element, dict):
+            return ()
+        return tuple((value.__class__, value) for value in map(element.get, self.keys))
+
 
 class Opaque:
     """A value of a library, such as a URL; `kind` names its type."""
@@ -193,33 +199,50 @@ _NUMBERS = frozenset((int, Uint, float))
 _SIMPLE = frozenset((str, bool, bytes, type(None), Timestamp, Duration, TypeValue))
 
 
-def equal(a: Any, b: Any) -> bool:
-    """Equality of CEL: numbers of all types compare by value, what has different types is not equal."""
+# The frame of who pays for nothing: the cost that is left, and what it may not fall below.
+_FREE: list[Any] = [0, -math.inf]
+
+
+def equal(a: Any, b: Any, f: list[Any] = _FREE) -> bool:
+    """Equality of CEL: numbers of all types compare by value, what has different types is not equal.
+
+    The frame `f` pays for the lists and maps inside of both (see `_within`), not for the two themselves."""
     one, other = a.__class__, b.__class__
     if one is str or other is str:
         return one is other and bool(a == b)
     if one is dict and other is dict:  # of the many that are compared most are these
-        return len(a) == len(b) and _maps_equal(a, b)
+        return len(a) == len(b) and _maps_equal(a, b, f)
     if one in _NUMBERS:
         return other in _NUMBERS and bool(a == b)
     if one in _SIMPLE:
         return one is other and bool(a == b)
     if isinstance(a, list):
-        return isinstance(b, list) and _lists_equal(a, b)
+        return isinstance(b, list) and _lists_equal(a, b, f)
     if isinstance(a, dict):
         if not isinstance(b, dict) or len(a) != len(b):
             return False
         if isinstance(a, Object) != isinstance(b, Object):
             return False
-        return _maps_equal(a, b)
+        return _maps_equal(a, b, f)
     return bool(a == b) if one is other else False
+
+
+def _within(a: Any, b: Any, f: list[Any]) -> bool:
+    """Equality of what is inside lists and maps: each list or map that is looked into costs as if it came alone.
+
+    Upstream takes the size of the outermost for all, and so charges next to nothing for what may take long."""
+    if isinstance(a, list | dict):
+        f[0] -= 1 + len(a) // 10
+        if f[0] < f[1]:
+            raise exceeded(f)
+    return equal(a, b, f)
 
 
 # What Python says of two values of one of these classes is what CEL says.
 _EXACT = frozenset((str, int, bool, type(None)))
 
 
-def _maps_equal(a: dict[Any, Any], b: dict[Any, Any]) -> bool:
+def _maps_equal(a: dict[Any, Any], b: dict[Any, Any], f: list[Any]) -> bool:
     for key, one in a.items():
         if key not in b:
             return False
@@ -227,32 +250,57 @@ def _maps_equal(a: dict[Any, Any], b: dict[Any, Any]) -> bool:
         if one.__class__ is other.__class__ and one.__class__ in _EXACT:
             if one != other:
                 return False
-        elif not equal(one, other):
+        elif not _within(one, other, f):
             return False
     return True
 
 
-def _lists_equal(a: list[Any], b: list[Any]) -> bool:
+def _lists_equal(a: list[Any], b: list[Any], f: list[Any]) -> bool:
     if len(a) != len(b):
         return False
     if isinstance(a, SetList):
-        return all(contains(b, x) for x in a) and all(contains(a, x) for x in b)
+        return all(map(finder(b, f), a)) and all(map(finder(a, f), b))
     if isinstance(a, MapList):
-        return all(contains(b, x) for x in a)
+        return _entries_equal(a, b, f)
     for one, other in zip(a, b, strict=True):
         if one.__class__ is other.__class__ and one.__class__ in _EXACT:
             if one != other:
                 return False
-        elif not equal(one, other):
+        elif not _within(one, other, f):
             return False
     return True
 
 
-def contains(values: list[Any], wanted: Any) -> bool:
-    """Whether a list has an element that is equal."""
+def _entries_equal(a: MapList, b: list[Any], f: list[Any]) -> bool:
+    """Whether two lists of the same length have equal elements under the same keys."""
+    known = {a.key(element): element for element in b}
+    return all(_within(x, known.get(a.key(x), NOTHING), f) for x in a)
+
+
+def contains(values: list[Any], wanted: Any, f: list[Any] = _FREE) -> bool:
+    """Whether a list has an element that is equal; the frame pays for what is inside of those."""
     if wanted.__class__ is str:
         return wanted in values
-    return any(equal(value, wanted) for value in values)
+    return any(_within(value, wanted, f) for value in values)
+
+
+_HASHED = frozenset((str, int))
+
+
+def finder(values: list[Any], f: list[Any] = _FREE) -> Callable[[Any], bool]:
+    """What tells whether a list that is asked often has an equal element; the frame pays for each search."""
+    kinds = {value.__class__ for value in values}
+    known = set(values) if kinds <= _HASHED else None
+
+    def found(wanted: Any) -> bool:
+        if known is not None and wanted.__class__ in _HASHED:
+            return wanted in known
+        f[0] -= len(values)
+        if f[0] < f[1]:
+            raise exceeded(f)
+        return contains(values, wanted, f)
+
+    return found
 
 
 _ORDERED = frozenset((str, bool, bytes, Timestamp, Duration))

@@ -20,8 +20,7 @@ AGAIN, SECOND = "again", "second"
 
 Admit = Callable[[AdmissionRequest], "Object | Awaitable[Object]"]
 Validate = Callable[[AdmissionRequest], "Awaitable[None] | None"]
-Waits = Callable[[Kind, str, str, str], bool]
-_Plan = tuple[tuple[Admit, ...], tuple[Validate, ...], "tuple[Waits, ...]"]
+_Plan = tuple[tuple[Admit, ...], tuple[Validate, ...]]
 
 
 class Plugin:
@@ -33,18 +32,12 @@ class Plugin:
 
     #: As the flags name it.
     name: ClassVar[str] = ""
-    #: The plugin may have to wait for somebody: see `waits`.
-    remote: ClassVar[bool] = False
     resources: ClassVar[frozenset[str]] = frozenset()
     admits: ClassVar[frozenset[str]] = frozenset()
     validates: ClassVar[frozenset[str]] = frozenset()
 
     def attach(self, commit: Commit) -> None:
         """Takes the write path, once it is there."""
-
-    def waits(self, kind: Kind, operation: str, subresource: str, namespace: str) -> bool:
-        """Of a remote plugin: whether it may have to wait for somebody to answer about such a write."""
-        return False
 
     def admit(self, request: AdmissionRequest) -> Object | Awaitable[Object]:
         """The request's object as it shall be; raises Forbidden, Invalid, NotFound."""
@@ -66,14 +59,6 @@ class Chain:
         """Hands the write path to the plugins."""
         for plugin in self.plugins:
             plugin.attach(commit)
-
-    def waits(self, kind: Kind, operation: str, subresource: str, namespace: str) -> bool:
-        """Whether a plugin may have to wait about such a write; if not, `admit` and `validate` never suspend."""
-        plan = self._plans.get((kind, operation)) or self._plan(kind, operation)
-        found = False
-        for waits in plan[2]:
-            found = found or waits(kind, operation, subresource, namespace)
-        return found
 
     async def admit(self, request: AdmissionRequest) -> Object:
         """The object with what the plugins add; `request.obj` is never changed. Raises Forbidden, Invalid, NotFound.
@@ -110,7 +95,6 @@ class Chain:
         plan = (
             tuple(p.admit for p in concerned if operation in p.admits),
             tuple(p.validate for p in concerned if operation in p.validates),
-            tuple(p.waits for p in concerned if p.remote and operation in p.admits | p.validates),
         )
         self._plans[kind, operation] = plan
         return plan

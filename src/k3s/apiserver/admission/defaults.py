@@ -23,6 +23,7 @@ from k3s.apiserver.admission.validatingpolicies import ValidatingPolicy
 from k3s.apiserver.admission.webhookclient import WebhookClient
 from k3s.apiserver.admission.webhooks import MutatingWebhook, ValidatingWebhook
 from k3s.apiserver.authz import Authorizer
+from k3s.apiserver.conversion import Conversions
 from k3s.base.clock import Clock
 from k3s.base.entropy import Entropy
 
@@ -65,17 +66,21 @@ def chain(
     return Chain(made)
 
 
+def _conversions(around: Surroundings) -> Conversions:
+    return Conversions(around.registry, around.convert, WebhookClient(around.reader), around.entropy)
+
+
 def _validating_policy(around: Surroundings) -> Plugin:
-    return ValidatingPolicy(around.reader, around.registry, around.convert, around.authorizer)
+    return ValidatingPolicy(around.reader, around.registry, _conversions(around), around.authorizer)
 
 
 def _mutating_policy(around: Surroundings) -> Plugin:
-    return MutatingPolicy(around.reader, around.registry, around.convert, around.authorizer)
+    return MutatingPolicy(around.reader, around.registry, _conversions(around), around.authorizer)
 
 
 def _webhook(plugin: type[MutatingWebhook | ValidatingWebhook]) -> Callable[[Surroundings], Plugin]:
     def make(a: Surroundings) -> Plugin:
-        return plugin(a.reader, a.registry, a.convert, a.authorizer, a.entropy, WebhookClient(a.reader))
+        return plugin(a.reader, a.registry, _conversions(a), a.authorizer, a.entropy, WebhookClient(a.reader))
 
     return make
 

@@ -13,6 +13,7 @@ from k3s.apiserver import identity
 from k3s.apiserver.admission.reviews import attributes
 from k3s.apiserver.admits import AdmissionRequest
 from k3s.apiserver.authz import Attributes, Authorizes
+from k3s.base.aio import on_loop
 
 
 def bindings(
@@ -24,7 +25,7 @@ def bindings(
     namespace: Object | None = None,
 ) -> dict[str, Any]:
     """The values of the variables for one write, as `kind` has its objects."""
-    rights = Authorizer(lambda question: _answer(authorizer, request.user, question))
+    rights = Authorizer(lambda question: on_loop(lambda: _answer(authorizer, request.user, question)))
     own = Question(
         "",
         group=kind.group,

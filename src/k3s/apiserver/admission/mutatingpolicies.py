@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from k3s.api import schema
+from k3s.api.allowance import Allowance
 from k3s.api.errors import ApiError
 from k3s.api.fieldset import SchemaNode, child_of, is_atomic, merge
 from k3s.api.kinds import Kind, Registry, builtin
@@ -18,14 +20,18 @@ from k3s.apiserver.admission.policies import Binding, Compiled, Misconfigured, R
 from k3s.apiserver.admission.rounds import Rounds
 from k3s.apiserver.admits import AdmissionRequest
 from k3s.apiserver.authz import Authorizes
+from k3s.apiserver.considered import considered
+from k3s.apiserver.conversion import Conversions
 
 if TYPE_CHECKING:
-    from k3s.api.cel import Budget, Program
+    from k3s.api.cel import Program
     from k3s.api.cel.admission import Variables
     from k3s.apiserver.cache import Reader
 
 POLICY = builtin("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicy")
 BINDING = builtin("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicyBinding")
+# What all expressions of a policy may cost together, by one parameter.
+PER_POLICY = 10_000_000
 _ATOMIC = "may not mutate atomic arrays, maps or structs"
 
 
@@ -63,20 +69,23 @@ class MutatingPolicy(Plugin):
     resources = frozenset({"*"})
     admits = frozenset({CREATE, UPDATE})
 
-    def __init__(self, reader: Reader, registry: Registry, convert: policies.Convert, authorizer: Authorizes) -> None:
-        self._policies = policies.Policies((POLICY, BINDING), reader, registry, convert, authorizer, Mutator.of)
+    def __init__(self, reader: Reader, registry: Registry, conversions: Conversions, authorizer: Authorizes) -> None:
+        self._conversions = conversions
+        self._policies = policies.Policies((POLICY, BINDING), reader, registry, conversions, authorizer, Mutator.of)
 
-    def admit(self, request: AdmissionRequest) -> Object:
-        obj = request.obj
-        assert obj is not None
+    def admit(self, request: AdmissionRequest) -> Object | Awaitable[Object]:
+        assert request.obj is not None
         found = self._policies.about(request)
-        if not found:
-            return obj
-        rounds = Rounds.of(request, self.name)
+        return self._admit(found, request, request.obj) if found else request.obj
+
+    async def _admit(
+        self, found: Sequence[tuple[Compiled[Mutator], Kind]], request: AdmissionRequest, obj: Object
+    ) -> Object:
+        rounds, allowance = Rounds.of(request, self.name), Allowance()
         for policy, kind in found:
             if not rounds.concerns(policy.name):
                 continue
-            new = self._evaluated(policy, kind, request, obj)
+            new = await self._evaluated(policy, kind, request, obj, allowance)
             changed = new != obj
             if changed:
                 obj, request = new, request.with_object(new)
@@ -84,7 +93,9 @@ class MutatingPolicy(Plugin):
         rounds.end(obj)
         return obj
 
-    def _evaluated(self, policy: Compiled[Mutator], kind: Kind, request: AdmissionRequest, obj: Object) -> Object:
+    async def _evaluated(
+        self, policy: Compiled[Mutator], kind: Kind, request: AdmissionRequest, obj: Object, allowance: Allowance
+    ) -> Object:
         """The object after one policy with all its bindings. Raises Forbidden."""
         try:
             bound = self._policies.bindings_of(policy, kind, request)
@@ -94,9 +105,11 @@ class MutatingPolicy(Plugin):
             try:
                 params = self._policies.params(policy, binding, request)
                 for param in params:
-                    obj = self._mutated(policy.program, kind, request, obj, param)
+                    obj = await self._mutated(policy.program, kind, request, obj, param, allowance)
             except Misconfigured as error:
                 obj = self._failed(policy, binding, request, obj, policies.text_of(error, binding=True))
+            except ApiError as error:
+                obj = self._failed(policy, binding, request, obj, error.message)
             except Refusal as error:
                 obj = self._failed(policy, binding, request, obj, str(error))
         return obj
@@ -115,35 +128,48 @@ class MutatingPolicy(Plugin):
         error.details = {**(error.details or {}), "causes": [{"message": text}]}
         raise error
 
-    def _mutated(
-        self, program: Mutator, kind: Kind, request: AdmissionRequest, obj: Object, param: Object | None
+    async def _mutated(
+        self,
+        program: Mutator,
+        kind: Kind,
+        request: AdmissionRequest,
+        obj: Object,
+        param: Object | None,
+        allowance: Allowance,
     ) -> Object:
-        from k3s.api.cel import Budget
-
-        budget = Budget()
-        for number, (patch_type, expression) in enumerate(program.mutations):
-            values = {**self._policies.values(request, kind, obj), "params": param}
-            bindings = program.variables.bind(values, budget)
-            if number == 0 and not policies.passes(program.conditions, bindings):
+        """The object after the mutations of a policy. Raises Refusal, ApiError when it cannot be converted."""
+        left = PER_POLICY
+        for number in range(len(program.mutations)):
+            values = {**await self._policies.values(request, kind, obj), "params": param}
+            step = partial(_decided, program, number, values, left)
+            decided = await considered(step, allowance)
+            if decided is None:
                 return obj
-            seen = self._policies.seen(obj, kind)
+            value, left = decided
+            seen = await self._policies.seen(obj, kind)
             assert seen is not None
-            value = _value(expression, bindings, budget)
-            new = _applied(kind, seen, value) if patch_type == "ApplyConfiguration" else _patched(seen, value)
-            if new.get("kind") == kind.kind:
-                new = _whole(kind, new)
-                obj = new if kind is request.kind else self._policies.convert(new, request.kind)
+            applies = program.mutations[number][0] == "ApplyConfiguration"
+            obj = _applied(kind, seen, value) if applies else _patched(seen, value)
+            if obj.get("kind") == kind.kind:
+                obj = _whole(kind, obj)
+                obj = obj if kind is request.kind else await self._conversions.object(obj, request.kind)
                 obj = schema.defaults(request.kind, obj)
-            else:
-                obj = new
         return obj
 
 
-def _value(expression: Program, bindings: Mapping[str, Any], budget: Budget) -> Any:
-    from k3s.api.cel import EvaluationError, to_json
+def _decided(program: Mutator, number: int, values: Mapping[str, Any], left: int) -> tuple[Any, int] | None:
+    """The value of a mutation and the cost that is left after it; None when the conditions are not met.
 
+    Raises Refusal."""
+    from k3s.api.cel import Budget, EvaluationError, to_json
+
+    budget = Budget(left)
+    bindings = program.variables.bind(values, budget)
+    if number == 0 and not policies.passes(program.conditions, bindings):
+        return None
+    _, expression = program.mutations[number]
     try:
-        return to_json(expression.evaluate(bindings, budget))
+        return to_json(expression.evaluate(bindings, budget)), budget.left
     except EvaluationError as error:
         raise Refusal(f"expression '{expression.source}' resulted in error: {error}") from error
 

@@ -17,12 +17,12 @@ from k3s.api.selectors import SelectorError, from_object
 from k3s.apiserver.admission import matching
 from k3s.apiserver.admits import AdmissionRequest
 from k3s.apiserver.authz import Authorizes
+from k3s.apiserver.conversion import Conversions
 
 if TYPE_CHECKING:
     from k3s.api.cel import Program
     from k3s.apiserver.cache import Reader
 
-Convert = Callable[[Object, Kind], Object]
 _NOT_FOUND = "no params found for policy binding with `Deny` parameterNotFoundAction"
 P = TypeVar("P")
 
@@ -122,13 +122,13 @@ class Policies(Generic[P]):
         kinds: tuple[Kind, Kind],
         reader: Reader,
         registry: Registry,
-        convert: Convert,
+        conversions: Conversions,
         authorizer: Authorizes,
         compile: Callable[[Object], P],
     ) -> None:
         self.reader = reader
         self.authorizer = authorizer
-        self.convert = convert
+        self._conversions = conversions
         self._policy, self._binding = kinds
         self._registry = registry
         self._compile = compile
@@ -164,19 +164,19 @@ class Policies(Generic[P]):
             and binding.match.match(request, kind, self.reader)
         ]
 
-    def seen(self, obj: Object | None, kind: Kind) -> Object | None:
-        """An object in the version that a policy wants to see."""
+    async def seen(self, obj: Object | None, kind: Kind) -> Object | None:
+        """An object in the version that a policy wants to see. Raises ApiError when it cannot be converted."""
         if obj is None or obj.get("apiVersion") == kind.api_version or obj.get("kind") != kind.kind:
             return obj
-        return self.convert(obj, kind)
+        return await self._conversions.object(obj, kind)
 
-    def values(self, request: AdmissionRequest, kind: Kind, obj: Object | None) -> dict[str, Any]:
-        """What expressions see of a write; `obj` is the object as it is by now."""
+    async def values(self, request: AdmissionRequest, kind: Kind, obj: Object | None) -> dict[str, Any]:
+        """What expressions see of a write; `obj` is the object as it is by now. Raises ApiError as `seen`."""
         from k3s.apiserver.admission import expressions
 
         space = self.reader.get(matching.NAMESPACE, "", request.namespace) if request.namespace else None
-        old = self.seen(request.old, kind)
-        return expressions.bindings(request, kind, self.seen(obj, kind), old, self.authorizer, space)
+        new, old = await self.seen(obj, kind), await self.seen(request.old, kind)
+        return expressions.bindings(request, kind, new, old, self.authorizer, space)
 
     def params(self, policy: Compiled[P], binding: Binding, request: AdmissionRequest) -> list[Object | None]:
         """The parameters that a policy is evaluated with, one after the other. Raises Misconfigured."""

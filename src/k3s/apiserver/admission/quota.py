@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from k3s.api import quota
 from k3s.api.errors import conflict
-from k3s.api.kinds import Kind, builtin
+from k3s.api.kinds import builtin
 from k3s.api.object import Object
 from k3s.apiserver.admission.chain import CREATE, UPDATE, Plugin, refuse
 from k3s.apiserver.admits import AdmissionRequest, Commit
@@ -47,7 +47,6 @@ class ResourceQuota(Plugin):
     """Charges what a write uses; refuses what does not fit. Costs a look-up where a namespace has no quota."""
 
     name = "ResourceQuota"
-    remote = True
     resources = frozenset({"*"})
     validates = frozenset({CREATE, UPDATE})
 
@@ -61,14 +60,11 @@ class ResourceQuota(Plugin):
     def attach(self, commit: Commit) -> None:
         self._commit = commit
 
-    def waits(self, kind: Kind, operation: str, subresource: str, namespace: str) -> bool:
-        if not namespace or not quota.handles(kind, operation, subresource):
-            return False
-        return bool(self._reader.list(RESOURCE_QUOTA, namespace))
-
     def validate(self, request: AdmissionRequest) -> Awaitable[None] | None:
         kind, namespace = request.kind, request.namespace
-        if request.obj is None or not self.waits(kind, request.operation, request.subresource, namespace):
+        if request.obj is None or not namespace or not quota.handles(kind, request.operation, request.subresource):
+            return None
+        if not self._reader.list(RESOURCE_QUOTA, namespace):
             return None
         write = quota.Write(kind, request.subresource, request.old, request.obj, self._clock.now())
         quotas = self._quotas(namespace)

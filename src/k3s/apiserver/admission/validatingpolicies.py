@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from k3s.api.kinds import Registry, builtin
@@ -10,6 +11,7 @@ from k3s.apiserver.admission import policies
 from k3s.apiserver.admission.chain import CONNECT, CREATE, DELETE, UPDATE, Plugin
 from k3s.apiserver.admits import AdmissionRequest
 from k3s.apiserver.authz import Authorizes
+from k3s.apiserver.conversion import Conversions
 
 if TYPE_CHECKING:
     from k3s.apiserver.admission.validations import Validator
@@ -32,12 +34,13 @@ class ValidatingPolicy(Plugin):
     resources = frozenset({"*"})
     validates = frozenset({CREATE, UPDATE, DELETE, CONNECT})
 
-    def __init__(self, reader: Reader, registry: Registry, convert: policies.Convert, authorizer: Authorizes) -> None:
-        self._policies = policies.Policies((POLICY, BINDING), reader, registry, convert, authorizer, _compiled)
+    def __init__(self, reader: Reader, registry: Registry, conversions: Conversions, authorizer: Authorizes) -> None:
+        self._policies = policies.Policies((POLICY, BINDING), reader, registry, conversions, authorizer, _compiled)
 
-    def validate(self, request: AdmissionRequest) -> None:
+    def validate(self, request: AdmissionRequest) -> Awaitable[None] | None:
         found = self._policies.about(request)
-        if found:
-            from k3s.apiserver.admission import validations
+        if not found:
+            return None
+        from k3s.apiserver.admission import validations
 
-            validations.evaluate(self._policies, found, request)
+        return validations.evaluate(self._policies, found, request)

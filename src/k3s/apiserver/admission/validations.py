@@ -16,6 +16,7 @@ from k3s.apiserver.admission import policies
 from k3s.apiserver.admission.chain import refuse
 from k3s.apiserver.admission.policies import Binding, Compiled, Misconfigured, Policies, Refusal
 from k3s.apiserver.admits import AdmissionRequest
+from k3s.apiserver.considered import considered
 
 _CODES = {"Forbidden": 403, "Invalid": 422, "RequestEntityTooLarge": 413, "Unauthorized": 401}
 _FAILURES = "validation.policy.admission.k8s.io/validation_failure"
@@ -60,39 +61,67 @@ class Validator:
         return cls(policies.conditions_of(spec), variables, rules, notes)
 
 
-def evaluate(
+# One policy by one of its bindings, with what its expressions see and its parameters; or why it cannot be evaluated.
+_Step = tuple[
+    Compiled[Validator],
+    "Binding | None",
+    Mapping[str, Any],
+    "Sequence[Object | None]",
+    "ApiError | Misconfigured | None",
+]
+
+
+async def evaluate(
     known: Policies[Validator], found: Sequence[tuple[Compiled[Validator], Kind]], request: AdmissionRequest
 ) -> None:
     """Evaluates the policies that are about a write. Raises Forbidden for the first that denies it."""
-    outcome = _Outcome(request)
+    steps = await _steps(known, found, request)
+    outcome = await considered(lambda: _judged(steps))
+    outcome.settle(request)
+
+
+async def _steps(
+    known: Policies[Validator], found: Sequence[tuple[Compiled[Validator], Kind]], request: AdmissionRequest
+) -> list[_Step]:
+    """What has to be evaluated, looked up beforehand: the evaluation itself may happen on another thread."""
+    steps: list[_Step] = []
     values: dict[Kind, dict[str, Any]] = {}
     for policy, kind in found:
         try:
             bound = known.bindings_of(policy, kind, request)
             if bound and kind not in values:
-                values[kind] = known.values(request, kind, request.obj)
+                values[kind] = await known.values(request, kind, request.obj)
         except ApiError as error:
-            outcome.misconfigured(policy, None, error)
+            steps.append((policy, None, {}, (), error))
             continue
         for binding in bound:
-            _evaluate(known, policy, binding, values[kind], outcome)
-    outcome.settle()
+            try:
+                params = known.params(policy, binding, request)
+                policy.program  # noqa: B018 - compiled here, where its error is a binding's
+                steps.append((policy, binding, values[kind], params, None))
+            except Misconfigured as error:
+                steps.append((policy, binding, {}, (), error))
+    return steps
 
 
-def _evaluate(
-    known: Policies[Validator],
+def _judged(steps: Sequence[_Step]) -> _Outcome:
+    outcome = _Outcome()
+    for policy, binding, values, params, problem in steps:
+        if problem is not None:
+            outcome.misconfigured(policy, binding, problem)
+        elif binding is not None:
+            _judge(policy, binding, values, params, outcome)
+    return outcome
+
+
+def _judge(
     policy: Compiled[Validator],
     binding: Binding,
     values: Mapping[str, Any],
+    params: Sequence[Object | None],
     outcome: _Outcome,
 ) -> None:
-    try:
-        params = known.params(policy, binding, outcome.request)
-        program = policy.program
-    except Misconfigured as error:
-        outcome.misconfigured(policy, binding, error)
-        return
-    budget = Budget()
+    program, budget = policy.program, Budget()
     for param in params:
         bindings = program.variables.bind(values if param is None else {**values, "params": param}, budget)
         try:
@@ -139,9 +168,10 @@ def _told(program: Program | None, bindings: Mapping[str, Any], budget: Budget) 
 class _Outcome:
     """What all policies together say of one write."""
 
-    def __init__(self, request: AdmissionRequest) -> None:
-        self.request = request
+    def __init__(self) -> None:
         self._denied: list[tuple[str, str]] = []
+        self._warnings: list[str] = []
+        self._audit: dict[str, str] = {}
         self._failures: list[Object] = []
 
     def misconfigured(self, policy: Compiled[Any], binding: Binding | None, error: ApiError | Misconfigured) -> None:
@@ -162,7 +192,7 @@ class _Outcome:
             self._deny(policy, binding, denial)
         if "Warn" in actions:
             by = f"ValidatingAdmissionPolicy '{policy.name}' with binding '{binding.name}'"
-            self.request.warnings.append(f"Validation failed for {by}: {denial.message}")
+            self._warnings.append(f"Validation failed for {by}: {denial.message}")
         if "Audit" in actions:
             failure = {"message": denial.message, "policy": policy.name, "binding": binding.name}
             self._failures.append({**failure, "expressionIndex": denial.number, "validationActions": list(actions)})
@@ -184,17 +214,19 @@ class _Outcome:
                     self._deny(policy, binding, Denial(0, f"expression '{source}' resulted in error: {error}"))
                 continue
             if isinstance(value, str) and value.strip():
-                name, audit = f"{policy.name}/{key}", self.request.audit
+                name, audit = f"{policy.name}/{key}", self._audit
                 audit[name] = f"{audit[name]}, {value.strip()}" if name in audit else value.strip()
 
-    def settle(self) -> None:
-        """Raises the first denial, if any."""
+    def settle(self, request: AdmissionRequest) -> None:
+        """Tells the request's client and the audit log, and raises the first denial, if any."""
+        request.warnings.extend(self._warnings)
+        request.audit.update(self._audit)
         if self._failures:
-            self.request.audit[_FAILURES] = encode(self._failures).decode()
+            request.audit[_FAILURES] = encode(self._failures).decode()
         if not self._denied:
             return
         text, reason = self._denied[0]
-        error = refuse(self.request, text)
+        error = refuse(request, text)
         error.reason, error.code = reason, _CODES.get(reason, 422)
         error.details = {**(error.details or {}), "causes": [{"message": text}]}
         raise error

@@ -23,11 +23,12 @@ from k3s.apiserver.admission.rounds import Rounds
 from k3s.apiserver.admission.webhookclient import CallFailed, WebhookClient
 from k3s.apiserver.admits import AdmissionRequest
 from k3s.apiserver.authz import Authorizes
+from k3s.apiserver.considered import considered
 from k3s.apiserver.conversion import Conversions
 from k3s.base.entropy import Entropy
 
 if TYPE_CHECKING:
-    from k3s.apiserver.cache import Convert, Reader
+    from k3s.apiserver.cache import Reader
 
 log = logging.getLogger(__name__)
 MUTATING = builtin("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration")
@@ -60,7 +61,6 @@ class Hook:
 class _Webhooks(Plugin):
     """What both plugins share: finding the hooks of a write, and asking one."""
 
-    remote = True
     resources = frozenset({"*"})
     configurations: Kind = MUTATING
 
@@ -68,21 +68,18 @@ class _Webhooks(Plugin):
         self,
         reader: Reader,
         registry: Registry,
-        convert: Convert,
+        conversions: Conversions,
         authorizer: Authorizes,
         entropy: Entropy,
         client: WebhookClient,
     ) -> None:
         self._reader = reader
         self._registry = registry
-        self._conversions = Conversions(registry, convert, client, entropy)
+        self._conversions = conversions
         self._authorizer = authorizer
         self._entropy = entropy
         self._client = client
         self._index = matching.Index(reader, (self.configurations,), self._compiled, self._about)
-
-    def waits(self, kind: Kind, operation: str, subresource: str, namespace: str) -> bool:
-        return bool(self._index.about(kind, operation, subresource))
 
     def _compiled(self) -> list[Hook]:
         found = sorted(self._reader.list(self.configurations), key=lambda config: str(config["metadata"]["name"]))
@@ -111,9 +108,8 @@ class _Webhooks(Plugin):
             return False
         if hook.conditions is None:
             return True
-        matched, problem = hook.conditions.match(
-            request, kind, await self._as(request.obj, kind), await self._as(request.old, kind)
-        )
+        conditions, obj, old = hook.conditions, await self._as(request.obj, kind), await self._as(request.old, kind)
+        matched, problem = await considered(lambda: conditions.match(request, kind, obj, old))
         if problem is None:
             return matched
         if hook.ignores_failure:

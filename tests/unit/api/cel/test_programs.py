@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from k3s.api.allowance import Allowance, TooLong, allowed
 from k3s.api.cel import (
     KUBERNETES,
     Budget,
@@ -23,6 +24,7 @@ from k3s.api.cel import (
 )
 from k3s.api.cel.library.authorizer import AUTHORIZER, Answer, Authorizer, Question
 from k3s.api.cel.types import BOOL, DYN, STRING, list_of, map_of, object_type
+from k3s.api.cel.values import MapList, SetList, equal
 
 DYNAMIC = Environment({"object": DYN, "variables": DYN})
 
@@ -165,3 +167,65 @@ def test_depth_and_size_are_bounded(text: str) -> None:
     """Deep and long texts end in an answer, not in the depth of Python's stack."""
     with contextlib.suppress(CompileError, EvaluationError):
         compile(text, DYNAMIC).evaluate({})
+
+
+def test_what_is_allowed_at_once_is_less_than_what_is_allowed() -> None:
+    """Beyond an allowance an evaluation ends as too long; all of it share one, and it hides no error."""
+    program = compile("object.all(a, object.all(b, a + b >= 0))", DYNAMIC)
+    few, many = {"object": list(range(20))}, {"object": list(range(100))}
+    allowance = Allowance(5_000)
+    before = allowed.set(allowance)
+    try:
+        assert program.evaluate(few) is True
+        assert 1_000 < allowance.left < 4_000
+        with pytest.raises(TooLong):
+            program.evaluate(many)
+        with pytest.raises(TooLong):
+            program.evaluate(few)
+    finally:
+        allowed.reset(before)
+    assert program.evaluate(many) is True
+
+
+def test_asking_for_rights_costs_much_and_takes_no_time() -> None:
+    """A question is answered at once, whatever it costs; a third one is over the limit, as everywhere."""
+    environment = Environment({"authorizer": AUTHORIZER, "object": DYN})
+    ask = "authorizer.path('/x').check('get').allowed()"
+    before = allowed.set(Allowance())
+    try:
+        bound = {"authorizer": Authorizer(lambda question: Answer(True)), "object": list(range(200))}
+        assert compile(f"{ask} && {ask}", environment).evaluate(bound) is True
+        with pytest.raises(CostExceeded):
+            compile(f"{ask} && {ask} && {ask}", environment).evaluate(bound)
+        with pytest.raises(TooLong):
+            compile(f"{ask} && object.all(a, object.all(b, a + b >= 0))", environment).evaluate(bound)
+    finally:
+        allowed.reset(before)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "object.many.all(x, object.deep == object.same)",
+        "object.many.all(x, object.deep in [object.same])",
+        "object.many.all(x, sets.contains(object.deep, object.same))",
+        "object.many.all(x, size(object.many + object.many) > 0)",
+    ],
+)
+def test_comparing_and_copying_cost_what_they_look_at(text: str) -> None:
+    """What is inside of lists counts too, so that no number of cheap steps takes minutes."""
+    deep = [[list(range(20)) for _ in range(20)]]
+    bound = {"object": {"many": list(range(400)), "deep": deep, "same": [[*deep[0]]]}}
+    budget = Budget()
+    with contextlib.suppress(CostExceeded):
+        compile(text, DYNAMIC).evaluate(bound, budget)
+    assert budget.left < 10_000_000 - 400 * 8
+
+
+def test_lists_that_are_sets_and_lists_with_keys_compare_in_any_order() -> None:
+    """True is not 1, and 1.0 is; elements with other keys, or other fields, are others."""
+    assert equal(SetList([1, "a"]), SetList(["a", 1])) and equal(SetList([1.0]), SetList([1]))
+    assert not equal(SetList([1]), SetList([True])) and not equal(SetList(["a", "b"]), SetList(["a", "c"]))
+    one = MapList([{"k": 1, "v": [1]}, {"k": 2}], ("k",))
+    assert equal(one, [{"k": 2}, {"k": 1, "v": [1]}])
+    assert not equal(one, [{"k": 2}, {"k": 1, "v": [2]}]) and not equal(one, [{"k": 2}, {"k": True, "v": [1]}])

@@ -12,7 +12,7 @@ from typing import Any
 from k3s.api.cel import numbers, times
 from k3s.api.cel.errors import Fault
 from k3s.api.cel.overloads import Overload, declare
-from k3s.api.cel.values import Duration, Uint, compare, contains, equal
+from k3s.api.cel.values import Duration, Uint, compare, equal, finder
 
 
 def _sorted(values: list[Any]) -> bool:
@@ -64,7 +64,7 @@ def _overloads() -> list[Overload]:
 
 
 def _all_in(values: list[Any], wanted: list[Any]) -> bool:
-    return all(contains(values, value) for value in wanted)
+    return all(map(finder(values), wanted))
 
 
 OVERLOADS = tuple(_overloads())
@@ -82,7 +82,7 @@ SETS = tuple(
             "sets.intersects",
             "list_sets_intersects_list",
             "list<T> list<T> -> bool",
-            lambda a, b: any(contains(b, value) for value in a),
+            lambda a, b: any(map(finder(b), a)),
         ),
     )
 )

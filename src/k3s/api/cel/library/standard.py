@@ -23,6 +23,7 @@ from k3s.api.cel.values import (
     compare,
     contains,
     equal,
+    finder,
     to_key,
     type_name,
 )
@@ -74,7 +75,8 @@ def _type_of(value: Any) -> TypeValue:
 def _add_lists(a: list[Any], b: list[Any]) -> list[Any]:
     bounded_list(len(a) + len(b))
     if a.__class__ is SetList:
-        return SetList([*a, *(x for x in b if not contains(a, x))])
+        known = finder(a)
+        return SetList([*a, *(x for x in b if not known(x))])
     if a.__class__ is MapList:
         assert isinstance(a, MapList)
         return _merged(a, b)
@@ -82,13 +84,10 @@ def _add_lists(a: list[Any], b: list[Any]) -> list[Any]:
 
 
 def _merged(a: MapList, b: list[Any]) -> MapList:
-    def key(element: Any) -> tuple[Any, ...]:
-        return tuple(element.get(name) for name in a.keys) if isinstance(element, dict) else (None,)
-
-    places = {key(element): i for i, element in enumerate(a)}
+    places = {a.key(element): i for i, element in enumerate(a)}
     merged = list(a)
     for element in b:
-        place = places.get(key(element))
+        place = places.get(a.key(element))
         if place is None:
             merged.append(element)
         else:
