@@ -267,3 +267,47 @@ def test_without_a_webhook_only_the_version_differs(run: Any, tmp_path: Path) ->
     assert registry.stored() == [rows[1]] == [registry.storage_kind(row) for row in rows[:1]]
     registry.add(stored := make("example.com", "v1", "Server", "servers", **shape))
     assert registry.stored() == [stored]
+
+
+def test_owners_keep_their_fields_in_the_version_that_they_wrote(run: Any, tmp_path: Path) -> None:
+    """An apply in one version conflicts with, takes from, and gives up fields of owners in another, as the webhook
+    converts."""
+    head = {"Content_Type": "application/apply-patch+yaml"}
+
+    def owners(obj: Object) -> dict[str, Any]:
+        return {entry["manager"]: entry["fieldsV1"].get("f:spec") for entry in obj["metadata"]["managedFields"]}
+
+    async def body(hooks: Hooks, caller: Caller) -> None:
+        first = server("a", host="one", port=80)
+        status, made = await caller.call("PATCH", f"{V2}/a?fieldManager=first", first, **head)
+        assert status == 201, made
+        other = server("a", "example.com/v1", address="one:81")
+        status, made = await caller.call("PATCH", f"{V1}/a?fieldManager=second", other, **head)
+        assert (status, made["reason"]) == (409, "Conflict"), made
+        assert made["message"].endswith('conflict with "first": .spec.port'), made
+        status, made = await caller.call("PATCH", f"{V1}/a?fieldManager=second&force=true", other, **head)
+        assert (status, made["spec"]) == (200, {"address": "one:81"}), made
+        assert owners(made) == {"first": {"f:host": {}}, "second": {"f:address": {}}}
+        merge = {"Content_Type": "application/merge-patch+json"}
+        change = {"spec": {"address": "two:81"}}
+        status, made = await caller.call("PATCH", f"{V1}/a?fieldManager=third", change, **merge)
+        assert owners(made) == {"third": {"f:address": {}}}
+
+    played(run, tmp_path, lambda _path, asked: answer(asked), steps_with(body))
+
+
+def test_without_an_answer_nobody_owns_anything(run: Any, tmp_path: Path) -> None:
+    """A write in the stored version goes on when the webhook does not say how others see it."""
+
+    async def body(hooks: Hooks, caller: Caller) -> None:
+        await caller.call("POST", f"{V2}?fieldManager=first", server("a", host="one", port=80))
+        works.clear()
+        merge = {"Content_Type": "application/merge-patch+json"}
+        change = {"spec": {"address": "two:81"}}
+        status, made = await caller.call("PATCH", f"{V1}/a?fieldManager=second", change, **merge)
+        assert (status, made["spec"]) == (200, {"address": "two:81"}), made
+        assert "managedFields" not in made["metadata"]
+
+    works = [True]
+    broken: Object = {"http": "500 Oops", "body": "broken"}
+    played(run, tmp_path, lambda _path, asked: answer(asked) if works else broken, steps_with(body))

@@ -98,12 +98,12 @@ class Hooks:
         }
 
 
-def played(run: Any, folder: Path, answers: Answers, steps: Callable[[Hooks, Caller], Any]) -> Hooks:
+def played(run: Any, folder: Path, answers: Answers, steps: Callable[[Hooks, Caller], Any], **more: Any) -> Hooks:
     """Runs steps against a server with these hooks."""
     found: list[Hooks] = []
 
     async def body() -> None:
-        async with Hooks(folder, answers) as hooks, serving() as server:
+        async with Hooks(folder, answers) as hooks, serving(**more) as server:
             found.append(hooks)
             caller = Caller(server.ports[0])
             await steps(hooks, caller)

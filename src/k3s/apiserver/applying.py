@@ -10,6 +10,7 @@ from k3s.api.errors import BadRequest
 from k3s.api.kinds import Kind
 from k3s.api.object import Object, remove
 from k3s.api.schema import definition_of
+from k3s.api.views import Views
 from k3s.apiserver import body as bodies
 from k3s.apiserver import resets
 from k3s.apiserver.call import Call
@@ -53,7 +54,7 @@ async def apply(crud: Crud, call: Call, context: Context) -> tuple[Outcome, bool
     context.applied = True
     twice = bodies.repeated(call.request, config) if context.field_validation != "Ignore" else ""
 
-    def produce(old: Object | None) -> Object:
+    def produced(old: Object | None, views: Views) -> Object:
         merged = fields.apply(
             node,
             old,
@@ -63,16 +64,19 @@ async def apply(crud: Crud, call: Call, context: Context) -> tuple[Outcome, bool
             subresource=context.subresource,
             now=context.now,
             ignored=reset,
-            views=crud.conversions.views(kind),
+            views=views,
         )
         if twice and context.field_validation == "Strict":
             raise BadRequest(f"error strict decoding YAML: error converting YAML to JSON: {twice}")
         return bodies.shaped(kind, merged, "Ignore", context.warnings, old=old)
 
+    async def produce(old: Object | None) -> Object:
+        return await crud.conversions.viewing(kind, lambda views: produced(old, views))
+
     if twice and context.field_validation != "Strict":
         context.warnings.extend(yamltext.sentences(twice))
     if crud.cache.get(kind, context.namespace, context.name) is None and not context.subresource:
-        made = remove(produce(None), ("metadata", "resourceVersion"))
+        made = remove(await produce(None), ("metadata", "resourceVersion"))
         made = {**made, "metadata": {**made["metadata"], "name": context.name}}
         return await crud.create(context, made), True
     outcome, _ = await crud.update(context, produce)

@@ -8,12 +8,12 @@ CustomResourceDefinitions", Kubernetes documentation.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from k3s.api import convert, schema
 from k3s.api.errors import ApiError
 from k3s.api.kinds import Kind, Registry, split_api_version
-from k3s.api.object import Object
+from k3s.api.object import Object, encode
 from k3s.api.validation.causes import labels
 from k3s.api.validation.meta import annotation_keys
 from k3s.api.views import View, Views
@@ -23,6 +23,7 @@ from k3s.base.entropy import Entropy
 if TYPE_CHECKING:
     from k3s.apiserver.admission.webhookclient import WebhookClient
 
+T = TypeVar("T")
 # As long as upstream's client waits.
 _TIMEOUT_S = 30.0
 # Objects of one question: a webhook holds all of them, twice, in memory.
@@ -47,6 +48,15 @@ def computed(registry: Registry) -> Callable[[Object, Kind], Object]:
         return obj if source is None else convert.convert(obj, source, kind)
 
     return converted
+
+
+class _Unseen(Exception):
+    """A webhook has to be asked how a version sees an object."""
+
+    def __init__(self, obj: Object, kind: Kind) -> None:
+        super().__init__()
+        self.obj = obj
+        self.kind = kind
 
 
 class BadAnswer(Exception):
@@ -110,18 +120,36 @@ class Conversions:
             return {**obj, "apiVersion": kind.storage_version}
         return self._convert(obj, self._registry.storage_kind(kind))
 
-    def views(self, kind: Kind) -> Views:
-        """The versions of a kind, as their managers see its objects; a webhook is not asked for that."""
+    async def viewing(self, kind: Kind, work: Callable[[Views], T]) -> T:
+        """What `work` makes with the versions of a kind, as their managers see its objects.
+
+        Where a webhook has to be asked, `work` is begun anew with its answer. Raises what `work` raises, and ApiError.
+        """
+        known: dict[tuple[str, bytes], Object] = {}
+        while True:
+            try:
+                return work(self.views(kind, known))
+            except _Unseen as unseen:
+                made = (await self._asked([unseen.obj], unseen.kind, unseen.kind.api_version))[0]
+                known[unseen.kind.api_version, encode(unseen.obj)] = schema.prune(unseen.kind, made)[0]
+
+    def views(self, kind: Kind, known: Mapping[tuple[str, bytes], Object]) -> Views:
+        """The versions of a kind; `known` are the answers of its webhook, by version and object."""
 
         def view(api_version: str) -> View | None:
             row = self._registry.by_kind(*split_api_version(api_version), kind.kind)
             if row is None or row.storage_prefix != kind.storage_prefix:
                 return None
-            return View(schema.definition_of(row), lambda obj: self._seen(obj, row))
+            return View(schema.definition_of(row), lambda obj: self._seen(obj, row, known))
 
         return view
 
-    def _seen(self, obj: Object, kind: Kind) -> Object:
+    def _seen(self, obj: Object, kind: Kind, known: Mapping[tuple[str, bytes], Object]) -> Object:
+        if kind.webhook is not None and obj.get("apiVersion") != kind.api_version:
+            found = known.get((kind.api_version, encode(obj)))
+            if found is None:
+                raise _Unseen(obj, kind)
+            return found
         source = None if kind.custom else self._registry.of(obj)
         return {**obj, "apiVersion": kind.api_version} if source is None else convert.reshape(obj, source, kind)
 

@@ -6,12 +6,13 @@ Reads are the cache's business. A write is answered after it is durable and afte
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from k3s.api import apply as fields
-from k3s.api import custom, gates, schema, times
+from k3s.api import custom, gates, owners, schema, times
 from k3s.api.errors import ApiError, already_exists, conflict, forbidden, invalid, not_found
 from k3s.api.kinds import Kind, builtin
 from k3s.api.object import Object
@@ -29,6 +30,7 @@ from k3s.base.aio import begun
 from k3s.base.entropy import Entropy
 from k3s.store.interface import KeyConflict, Store
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 #: What an object becomes; an awaitable when that takes longer, as when somebody outside is asked.
 Mutate = Callable[["Object | None"], "Object | Awaitable[Object | None] | None"]
@@ -187,6 +189,30 @@ class Crud:
             now = self.cache.item(meta.get("namespace", ""), meta["name"], revision, revision, value)
         return Outcome(await self.conversions.item(now, kind) if self.conversions.foreign(kind, now) else now)
 
+    async def asked(
+        self, context: Context, body: Object, checked: Callable[[Object], Object] = lambda body: body
+    ) -> Object:
+        """The body of a POST that stores nothing itself, as admission lets it pass. Raises Forbidden, Invalid.
+
+        `checked` is what its own rules make of it once admission has changed it."""
+        request = AdmissionRequest(
+            "CREATE",
+            context.kind,
+            context.subresource,
+            context.namespace,
+            context.name,
+            None,
+            body,
+            context.user,
+            context.dry_run,
+            context.options,
+            context.warnings,
+            context.notes,
+        )
+        admitted = checked(await self._admission.admit(request))
+        await self._admission.validate(request.with_object(admitted))
+        return admitted
+
     # --- create
 
     async def create(self, context: Context, obj: Object) -> Outcome:
@@ -196,7 +222,7 @@ class Crud:
         obj = written.with_namespace(context, obj)
         obj = schema.defaults(kind, strategy.reset_create(obj))
         if not context.applied:
-            obj = written.tracked(context, None, obj, self.conversions.views(kind))
+            obj = await self._tracked(context, None, obj)
         prefix = "" if obj["metadata"].get("name") else obj["metadata"].get("generateName", "")
         for attempt in range(_NAME_ATTEMPTS if prefix else 1):
             if prefix:
@@ -282,10 +308,19 @@ class Crud:
             error.details = {**(error.details or {}), "causes": [cause]}
             raise error
 
+    async def _tracked(self, context: Context, old: Object | None, new: Object) -> Object:
+        """The object with who changed which field; without, as upstream, when its webhook does not tell how those of
+        other versions see it."""
+        try:
+            return await self.conversions.viewing(context.kind, lambda views: written.tracked(context, old, new, views))
+        except ApiError as error:
+            log.warning("Nobody owns fields of %s %s any more: %s", context.kind.kind, context.name, error.message)
+            return owners.bare(new)
+
     # --- update
 
     async def update(
-        self, context: Context, produce: Callable[[Object], Object], *, body: Object | None = None
+        self, context: Context, produce: Callable[[Object], Object | Awaitable[Object]], *, body: Object | None = None
     ) -> tuple[Outcome, bool]:
         """Changes an object to what `produce` makes of the newest one; tells whether it was created instead.
 
@@ -299,7 +334,8 @@ class Crud:
         last: list[Object] = []
 
         async def changed(old: Object) -> Object | None:
-            new = await self._changed(context, strategy, old, produce(old))
+            made = produce(old)
+            new = await self._changed(context, strategy, old, made if isinstance(made, dict) else await made)
             if new is not old and deletion.finished(strategy, old, new):
                 last[:] = [new]
                 return None
@@ -333,24 +369,29 @@ class Crud:
         new = strategy.reset_update(context, old, new)
         new = written.with_kept_metadata(schema.defaults(kind, new, settled(kind, old)), old)
         if not context.applied:
-            new = written.tracked(context, old, new, self.conversions.views(kind))
+            new = await self._tracked(context, old, new)
         if new == old:
             return old
+        excerpt = context.excerpt
         request = AdmissionRequest(
             "UPDATE",
             kind,
             context.subresource,
             context.namespace,
             context.name,
-            old,
-            new,
+            old if excerpt is None else excerpt.of(old),
+            new if excerpt is None else excerpt.of(new),
             context.user,
             context.dry_run,
             context.options,
             context.warnings,
             context.notes,
         )
-        new = await self._admission.admit(request)
+        admitted = await self._admission.admit(request)
+        if excerpt is None:
+            new = admitted
+        elif admitted is not request.obj:
+            new = excerpt.put(new, admitted)
         new = strategy.prepare_update(context, old, gates.closed(kind, new, old))
         new = written.counted(context, strategy, old, new)
         prepared = new
@@ -367,7 +408,7 @@ class Crud:
         if causes:
             raise invalid(self._storage_kind(kind).group, kind.kind, context.name, causes)
         context.warnings.extend(advise(kind, new, old))
-        await self._admission.validate(request.with_object(new))
+        await self._admission.validate(request.with_object(new if excerpt is None else excerpt.of(new)))
         return old if new == old or fields.same_but_times(old, new) else new
 
     # --- delete
@@ -377,10 +418,13 @@ class Crud:
         context: Context,
         options: deletion.DeleteOptions,
         touch: Callable[[Object], Object] | None = None,
+        *,
+        admitted: bool = False,
     ) -> Outcome:
         """Deletes an object, or begins to. The outcome's object is how it looked last. Raises NotFound, Conflict.
 
-        `touch` changes the object in the same write, for those who watch its end.
+        `touch` changes the object in the same write, for those who watch its end. `admitted`: admission has let
+        pass already what the object is deleted for.
         """
         kind = context.kind
         strategy = self.strategies(kind)
@@ -402,7 +446,8 @@ class Crud:
                 context.warnings,
                 context.notes,
             )
-            await self._admission.validate(request)
+            if not admitted:
+                await self._admission.validate(request)
             touched = touch(old) if touch is not None else old
             new, looked = deletion.decide(strategy, context, touched, options)
             last[:] = [looked]

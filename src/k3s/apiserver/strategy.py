@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
@@ -93,6 +93,14 @@ _STATUS_BESIDE = frozenset({("networking.k8s.io", "ServiceCIDR")})
 _KEPT_WITH_STATUS = {("", "Pod"): "ownerReferences", ("apps", "Deployment"): "labels"}
 
 
+class Excerpt(NamedTuple):
+    """What a path shows of an object instead of the object, as its Scale."""
+
+    of: Callable[[Object], Object]
+    #: The object with a changed excerpt.
+    put: Callable[[Object, Object], Object]
+
+
 @dataclass(slots=True)
 class Context:
     """One write: who does what to what, at `now` (seconds since the epoch). `warnings` go into the answer's headers."""
@@ -117,6 +125,8 @@ class Context:
     cleanups: list[Callable[[], None]] = field(default_factory=list)
     #: The write is an apply: managedFields are the caller's work.
     applied: bool = False
+    #: What admission sees instead of the object.
+    excerpt: Excerpt | None = None
 
 
 class Strategy:

@@ -21,6 +21,7 @@ from k3s.apiserver.reads import scope_of
 from k3s.apiserver.request import truth
 from k3s.apiserver.results import Many, One, Result
 from k3s.apiserver.strategy import Context
+from k3s.base.aio import begun
 from k3s.base.clock import Clock
 
 Subresource = Callable[["Call"], "Result | Awaitable[Result]"]
@@ -77,7 +78,13 @@ class Writes:
             return self._components(call)
         if self._reviews is None or verb != "create" or not self._reviews.answers(kind):
             raise MethodNotAllowed("the server does not allow this method on the requested resource", {})
-        return self._reviewed(call, self._reviews, self.object(call, self.context(call)))
+        context = self.context(call)
+        return begun(self._admitted_review(call, self._reviews, context, self.object(call, context)))
+
+    async def _admitted_review(self, call: Call, reviews: Answers, context: Context, obj: Object) -> Result:
+        """The answer to a review, if admission lets it pass: reviews are creations for it, though nothing is stored."""
+        found = self._reviewed(call, reviews, await self.crud.asked(context, obj))
+        return await found if isinstance(found, Awaitable) else found
 
     def _reviewed(self, call: Call, reviews: Answers, obj: Object) -> Result | Awaitable[Result]:
         try:

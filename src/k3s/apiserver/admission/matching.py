@@ -20,12 +20,19 @@ if TYPE_CHECKING:
 
 NAMESPACE = builtin("v1", "Namespace")
 GROUP = "admissionregistration.k8s.io"
-# What would lock everybody out if it could be refused by what it configures.
-EXEMPT = frozenset(
+_POLICIES = frozenset(
     f"{side}{what}.{GROUP}"
     for side in ("mutating", "validating")
-    for what in ("webhookconfigurations", "admissionpolicies", "admissionpolicybindings")
+    for what in ("admissionpolicies", "admissionpolicybindings")
 )
+# What would lock everybody out if it could be refused by what it configures.
+NO_WEBHOOKS = _POLICIES | {f"{side}webhookconfigurations.{GROUP}" for side in ("mutating", "validating")}
+# For policies also the questions who somebody is and what he may do, without which nothing works.
+NO_POLICIES = _POLICIES | {
+    *(f"{what}reviews.authentication.k8s.io" for what in ("selfsubject", "token")),
+    *(f"{what}subjectaccessreviews.authorization.k8s.io" for what in ("local", "self", "")),
+    "selfsubjectrulesreviews.authorization.k8s.io",
+}
 # A part of a write that was told of already: the pod that a Binding was posted for.
 _WITHIN = ("UPDATE", "binding")
 T = TypeVar("T")
@@ -64,7 +71,13 @@ def covering(
         return kind
     if policy == "Exact" or not kind.storage_prefix:
         return None
-    others = [other for other in registry.all() if other.storage_prefix == kind.storage_prefix and other is not kind]
+    others = [
+        other
+        for other in registry.all()
+        if other.storage_prefix == kind.storage_prefix
+        and other is not kind
+        and (not subresource or subresource in other.subresources)
+    ]
     for rule in found:
         for other in others:
             if covers(rule, other, operation, subresource):
@@ -111,7 +124,7 @@ class Index(Generic[T]):
     """Compiled configurations, made again when one of their kinds changed; and who among them is about a write.
 
     Without an object of the first kind there is no configuration. `compiled` makes them all, `about` tells the version
-    of a kind in which one of them wants to see a write, or None.
+    of a kind in which one of them wants to see a write, or None; of the `exempt` kinds nobody is told.
     """
 
     def __init__(
@@ -120,11 +133,13 @@ class Index(Generic[T]):
         kinds: Sequence[Kind],
         compiled: Callable[[], list[T]],
         about: Callable[[T, Kind, str, str], Kind | None],
+        exempt: frozenset[str],
     ) -> None:
         self._version = reader.version
         self._first, self._others = kinds[0], tuple(kinds[1:])
         self._compiled = compiled
         self._about = about
+        self._exempt = exempt
         self._seen: list[int] = [0 for _ in kinds]
         self._all: list[T] = []
         self._found: dict[tuple[Kind, str, str], list[tuple[T, Kind]]] = {}
@@ -143,7 +158,7 @@ class Index(Generic[T]):
 
     def about(self, kind: Kind, operation: str, subresource: str) -> list[tuple[T, Kind]]:
         """Those that are about such a write, each with the version of the kind that it wants to see."""
-        if not self.all() or kind.qualified in EXEMPT or (operation, subresource) == _WITHIN:
+        if not self.all() or kind.qualified in self._exempt or (operation, subresource) == _WITHIN:
             return []
         key = (kind, operation, subresource)
         found = self._found.get(key)

@@ -149,7 +149,7 @@ class MutatingPolicy(Plugin):
             seen = await self._policies.seen(obj, kind)
             assert seen is not None
             applies = program.mutations[number][0] == "ApplyConfiguration"
-            obj = _applied(kind, seen, value) if applies else _patched(seen, value)
+            obj = _applied(self._policies.kind_of(seen, kind), seen, value) if applies else _patched(seen, value)
             if obj.get("kind") == kind.kind:
                 obj = _whole(kind, obj)
                 obj = obj if kind is request.kind else await self._conversions.object(obj, request.kind)

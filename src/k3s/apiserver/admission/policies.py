@@ -132,7 +132,7 @@ class Policies(Generic[P]):
         self._policy, self._binding = kinds
         self._registry = registry
         self._compile = compile
-        self._index = matching.Index(reader, kinds, self._compiled, self._about)
+        self._index = matching.Index(reader, kinds, self._compiled, self._about, matching.NO_POLICIES)
 
     def about(self, request: AdmissionRequest) -> list[tuple[Compiled[P], Kind]]:
         """The policies whose rules name a write, each with the version of its kind that they want to see."""
@@ -149,6 +149,10 @@ class Policies(Generic[P]):
             bound.setdefault(str(spec.get("policyName", "")), []).append(one)
         policies = sorted(self.reader.list(self._policy), key=_name)
         return [Compiled(policy, bound.get(_name(policy), []), self._compile) for policy in policies]
+
+    def kind_of(self, obj: Object, kind: Kind) -> Kind:
+        """The kind of what a policy sees: the resource's own, or that of a subresource's body."""
+        return kind if obj.get("kind") == kind.kind else self._registry.of(obj) or kind
 
     def bindings_of(self, policy: Compiled[P], kind: Kind, request: AdmissionRequest) -> list[Binding]:
         """The bindings that a write is matched by. Raises NotFound for an absent namespace."""

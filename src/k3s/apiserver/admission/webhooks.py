@@ -79,7 +79,7 @@ class _Webhooks(Plugin):
         self._authorizer = authorizer
         self._entropy = entropy
         self._client = client
-        self._index = matching.Index(reader, (self.configurations,), self._compiled, self._about)
+        self._index = matching.Index(reader, (self.configurations,), self._compiled, self._about, matching.NO_WEBHOOKS)
 
     def _compiled(self) -> list[Hook]:
         found = sorted(self._reader.list(self.configurations), key=lambda config: str(config["metadata"]["name"]))

@@ -25,7 +25,7 @@ def table(
         **dict.fromkeys(whole, part),
         **dict.fromkeys(doors, connect),
         "scale": ScalePart(reads, writes),
-        "binding": Binding(writes, admission),
-        "eviction": Eviction(writes, admission),
-        "serviceaccounts/token": TokenRequest(writes, issuer, admission),
+        "binding": Binding(writes),
+        "eviction": Eviction(writes),
+        "serviceaccounts/token": TokenRequest(writes, issuer),
     }

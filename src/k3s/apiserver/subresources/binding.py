@@ -6,10 +6,9 @@ from collections.abc import Awaitable
 
 from k3s.api import times
 from k3s.api.errors import ApiError, BadRequest, Conflict
-from k3s.api.kinds import Kind, builtin
+from k3s.api.kinds import builtin
 from k3s.api.object import Object
 from k3s.apiserver import body as bodies
-from k3s.apiserver.admits import AdmissionRequest, Admits
 from k3s.apiserver.call import Call
 from k3s.apiserver.results import One, Result
 from k3s.apiserver.strategy import Context
@@ -22,9 +21,8 @@ CREATED: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status
 class Binding:
     """Sets spec.nodeName and the PodScheduled condition in one write."""
 
-    def __init__(self, writes: Writes, admission: Admits) -> None:
+    def __init__(self, writes: Writes) -> None:
         self._writes = writes
-        self._admission = admission
 
     def __call__(self, call: Call) -> Result | Awaitable[Result]:
         return self._bind(call)
@@ -46,29 +44,9 @@ class Binding:
         if not target.get("name"):
             raise ApiError("target.name: Required value", code=500)
         context.subresource, context.field_manager = "binding", ""  # where a pod runs is nobody's field
-        binding = await asked(self._admission, context, POD, binding)
+        binding = await self._writes.crud.asked(context, binding)
         await self._writes.crud.update(context, lambda pod: bound(context, pod, binding))
         return One(None, None, CREATED, 201)
-
-
-async def asked(admission: Admits, context: Context, kind: Kind, body: Object) -> Object:
-    """The body of a subresource's POST, as admission lets it pass. Raises Forbidden, Invalid."""
-    request = AdmissionRequest(
-        "CREATE",
-        kind,
-        context.subresource,
-        context.namespace,
-        context.name,
-        None,
-        body,
-        context.user,
-        context.dry_run,
-        context.options,
-        context.warnings,
-    )
-    admitted = await admission.admit(request)
-    await admission.validate(request.with_object(admitted))
-    return admitted
 
 
 def bound(context: Context, pod: Object, binding: Object) -> Object:

@@ -11,11 +11,10 @@ from k3s.api.object import Object
 from k3s.api.selectors import from_object
 from k3s.apiserver import body as bodies
 from k3s.apiserver import deletion
-from k3s.apiserver.admits import Admits
 from k3s.apiserver.call import Call
 from k3s.apiserver.results import One, Result
 from k3s.apiserver.strategy import Context
-from k3s.apiserver.subresources.binding import CREATED, POD, asked
+from k3s.apiserver.subresources.binding import CREATED, POD
 from k3s.apiserver.writes import Writes
 
 BUDGET = builtin("policy/v1", "PodDisruptionBudget")
@@ -28,9 +27,8 @@ _MAX_DISRUPTED = 2000
 class Eviction:
     """Counts the budget down, then deletes the pod."""
 
-    def __init__(self, writes: Writes, admission: Admits) -> None:
+    def __init__(self, writes: Writes) -> None:
         self._writes = writes
-        self._admission = admission
 
     def __call__(self, call: Call) -> Result | Awaitable[Result]:
         return self._evict(call)
@@ -46,13 +44,13 @@ class Eviction:
             raise BadRequest("name in URL does not match name in Eviction object")
         options = deletion.parse(eviction.get("deleteOptions"), {})
         context.dry_run = context.dry_run or options.dry_run
-        await asked(self._admission, context, POD, eviction)
         crud = self._writes.crud
+        await crud.asked(context, eviction)
         pod = crud.cache.get(POD, context.namespace, context.name)
         if pod is not None and not _free(pod):
             await self._count_down(context, pod)
         context.subresource = ""
-        await crud.delete(context, options, lambda pod: disrupted(pod, context.now))
+        await crud.delete(context, options, lambda pod: disrupted(pod, context.now), admitted=True)
         return One(None, None, CREATED, 201)
 
     async def _count_down(self, context: Context, pod: Object) -> None:

@@ -16,7 +16,7 @@ from k3s.apiserver.call import Call
 from k3s.apiserver.crud import Outcome
 from k3s.apiserver.reads import Reads
 from k3s.apiserver.results import One, Result
-from k3s.apiserver.strategy import Context
+from k3s.apiserver.strategy import Context, Excerpt
 from k3s.apiserver.writes import Writes
 
 SCALE = builtin("autoscaling/v1", "Scale")
@@ -52,6 +52,9 @@ class ScalePart:
         change = self._change(scaled, context)
         places = self._places(call.kind)
         context.applied = True
+        context.excerpt = Excerpt(
+            lambda obj: scale_of(obj, call.kind), lambda obj, changed: scaled_to(context, obj, changed)
+        )
 
         def produce(old: Object) -> Object:
             before = owners.read(old)
@@ -70,7 +73,7 @@ class ScalePart:
         node, manager, views = (
             schema.definition_of(SCALE),
             context.field_manager,
-            self._writes.crud.conversions.views(SCALE),
+            self._writes.crud.conversions.views(SCALE, {}),
         )
         part, now = context.subresource, context.now
         patch = self._writes.patcher(call, context) if context.verb == "patch" else None

@@ -8,7 +8,6 @@ from typing import Protocol
 from k3s.api.errors import ServiceUnavailable
 from k3s.api.object import Object
 from k3s.apiserver import body as bodies
-from k3s.apiserver.admits import AdmissionRequest, Admits
 from k3s.apiserver.call import Call
 from k3s.apiserver.results import One, Result
 from k3s.apiserver.writes import Writes
@@ -34,10 +33,9 @@ class Issuer(Protocol):
 class TokenRequest:
     """Answers with the token in status, if admission allows: a node gets tokens for its own pods only."""
 
-    def __init__(self, writes: Writes, issuer: Issuer | None, admission: Admits) -> None:
+    def __init__(self, writes: Writes, issuer: Issuer | None) -> None:
         self._writes = writes
         self._issuer = issuer
-        self._admission = admission
 
     def __call__(self, call: Call) -> Result | Awaitable[Result]:
         return self._issue(call)
@@ -48,11 +46,12 @@ class TokenRequest:
             raise ServiceUnavailable("Cannot issue a token: this server has no signing key")
         value = bodies.read(call.request, "TokenRequest")
         request = bodies.of_kind(value, call.kind, self._writes.registry, REQUEST)
-        name = call.target.info.name
-        asked = AdmissionRequest("CREATE", call.kind, "token", call.namespace, name, None, request, call.user)
-        request = self._issuer.checked(call.namespace, name, await self._admission.admit(asked))
-        await self._admission.validate(asked.with_object(request))
-        answer, credential, warning = self._issuer.request(call.namespace, name, request)
+        name, issuer = call.target.info.name, self._issuer
+        context = self._writes.context(call)
+        request = await self._writes.crud.asked(
+            context, request, lambda body: issuer.checked(call.namespace, name, body)
+        )
+        answer, credential, warning = issuer.request(call.namespace, name, request)
         call.notes[_ISSUED] = credential
         call.warnings += [warning] if warning else []
         return One(None, None, answer, 201)
