@@ -95,6 +95,7 @@ def test_work_that_nobody_waits_for_any_more_is_not_begun(run: Any) -> None:
         second = aio.lengthy(lambda: done.append("second"))
         third = aio.lengthy(lambda: done.append("third"))
         second.cancel()
+        await asyncio.sleep(0)  # the thread's side hears of it in the loop's next turn
         held.set()
         await asyncio.gather(first, third)
         assert done == ["third"]
