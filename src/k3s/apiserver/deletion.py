@@ -29,7 +29,11 @@ _FIELDS: dict[str, tuple[tuple[type, ...], str]] = {
     "orphanDependents": ((bool,), "bool"),
     "propagationPolicy": ((str,), "v1.DeletionPropagation"),
     "dryRun": ((list,), "[]string"),
+    "ignoreStoreReadErrorWithClusterBreakingPotential": ((bool,), "bool"),
 }
+# Deletes what cannot be read; its gate is off, so it is checked and has no effect, as upstream.
+_UNSAFE = "ignoreStoreReadErrorWithClusterBreakingPotential"
+_NOT_WITH_UNSAFE = ("dryRun", "propagationPolicy", "orphanDependents", "gracePeriodSeconds", "preconditions")
 _POLICIES = ("Foreground", "Background", "Orphan")
 
 
@@ -47,27 +51,17 @@ class DeleteOptions:
 
 def parse(body: Any, query: Mapping[str, str]) -> DeleteOptions:
     """Options from a body, or from the query when there is no body. Raises BadRequest, Invalid."""
-    options = _typed(body)
+    options = _typed(body) if body is not None else _of_query(query)
     kind = options.get("kind") or _KIND
     if kind != _KIND:
         version = options.get("apiVersion") or "v1"
         raise ApiError(f'no kind "{kind}" is registered for version "{version}" in scheme "{_SCHEME}"', code=500)
-    grace = options.get("gracePeriodSeconds")
-    if grace is None and "gracePeriodSeconds" in query and not options:
-        try:
-            grace = int(query["gracePeriodSeconds"])
-        except ValueError:
-            text = query["gracePeriodSeconds"]
-            raise BadRequest(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
-    orphan = options.get("orphanDependents")
-    if orphan is None and "orphanDependents" in query:
-        orphan = truth(query["orphanDependents"])
-    propagation = options.get("propagationPolicy") or query.get("propagationPolicy", "")
+    orphan, propagation = options.get("orphanDependents"), options.get("propagationPolicy") or ""
     preconditions = options.get("preconditions") or {}
     dry_run = options.get("dryRun") or []
-    _check(propagation, orphan, dry_run)
+    _check(options, propagation, orphan, dry_run)
     return DeleteOptions(
-        grace,
+        options.get("gracePeriodSeconds"),
         preconditions.get("uid") or "",
         preconditions.get("resourceVersion") or "",
         propagation,
@@ -76,10 +70,22 @@ def parse(body: Any, query: Mapping[str, str]) -> DeleteOptions:
     )
 
 
+def _of_query(query: Mapping[str, str]) -> Object:
+    """The fields that a query gives; a dry run is known from there already. Raises BadRequest."""
+    options: Object = {name: truth(query[name]) for name in ("orphanDependents", _UNSAFE) if name in query}
+    if "propagationPolicy" in query:
+        options["propagationPolicy"] = query["propagationPolicy"]
+    if "gracePeriodSeconds" in query:
+        text = query["gracePeriodSeconds"]
+        try:
+            options["gracePeriodSeconds"] = int(text)
+        except ValueError:
+            raise BadRequest(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+    return options
+
+
 def _typed(body: Any) -> Object:
     """The fields of a body, each of its type. Raises what the reference server answers to any other body."""
-    if body is None:
-        return {}
     if not isinstance(body, dict):
         found = _JSON_TYPES.get(type(body), "number")
         why = f"json: cannot unmarshal {found} into Go value of type {_TYPE_META}"
@@ -94,7 +100,7 @@ def _typed(body: Any) -> Object:
     return body
 
 
-def _check(propagation: str, orphan: bool | None, dry_run: list[str]) -> None:
+def _check(options: Object, propagation: str, orphan: bool | None, dry_run: list[str]) -> None:
     causes = []
     if propagation and orphan is not None:
         why = "orphanDependents and deletionPropagation cannot be both set"
@@ -103,6 +109,9 @@ def _check(propagation: str, orphan: bool | None, dry_run: list[str]) -> None:
         causes.append(rules.unsupported("propagationPolicy", propagation, (*_POLICIES, "nil")))
     if any(value != "All" for value in dry_run):
         causes.append(rules.unsupported("dryRun", dry_run, ("All",)))
+    if options.get(_UNSAFE):
+        beside = [name for name in _NOT_WITH_UNSAFE if options.get(name) not in (None, [])]
+        causes += [rules.invalid(_UNSAFE, True, f"cannot be set together with .{name}") for name in beside]
     if causes:
         raise invalid("meta.k8s.io", _KIND, "", causes)
 
@@ -155,12 +164,17 @@ def decide(strategy: Strategy, context: Context, obj: Object, options: DeleteOpt
     graceful = wanted is not None
     if "deletionTimestamp" in meta:
         marked, grace = _again(meta, options)
+        if graceful and grace and marked is meta:
+            return obj, obj  # it is under way already: not even the garbage collector's finalizers change
     else:
         grace = max(wanted or 0, 0) if wanted is None or wanted >= 0 else 1
         marked = mark(meta, context.now, grace)
     finalizers = meta.get("finalizers") or []
-    kept = collector_finalizers(finalizers, options, strategy.orphans)
-    if kept is not finalizers:
+    if strategy.collected:
+        kept = collector_finalizers(finalizers, options, strategy.orphans)
+    else:
+        kept = [name for name in finalizers if name not in (ORPHAN, FOREGROUND)]
+    if kept != finalizers:
         marked = {**marked, "finalizers": kept} if kept else {k: v for k, v in marked.items() if k != "finalizers"}
     last = obj if marked is meta else {**obj, "metadata": marked}
     last = strategy.marked(context, last)
@@ -182,12 +196,13 @@ def mark(meta: Object, now: float, grace_s: int) -> Object:
 
 
 def _again(meta: Object, options: DeleteOptions) -> tuple[Object, int]:
-    """A deletion on top of a deletion: it can only shorten the grace period."""
+    """A deletion on top of a deletion: it can only shorten the grace period, of which a negative one is a second."""
     current = int(meta.get("deletionGracePeriodSeconds") or 0)
     asked = options.grace_s
+    if asked is not None and asked < 0:
+        asked = 1
     if asked is None or current == 0 or asked >= current:
         return meta, current
-    asked = max(asked, 0)
     moved = times.parse(meta["deletionTimestamp"]) - current + asked
     return {**meta, "deletionTimestamp": times.format(moved), "deletionGracePeriodSeconds": asked}, asked
 

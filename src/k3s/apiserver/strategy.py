@@ -64,6 +64,8 @@ _CONDITIONAL_UPDATE = frozenset(
 )
 # Kinds whose DELETE leaves dependents alone unless it says otherwise (an old promise to old clients).
 _ORPHANS = frozenset({("", "ReplicationController"), ("batch", "Job")})
+# Kinds of which no finalizer of the garbage collector holds anything.
+_UNCOLLECTED = frozenset({("", "Event"), ("events.k8s.io", "Event")})
 # Kinds whose DELETE answers with the object that is gone, where others answer with a Status.
 _RETURNS_DELETED = frozenset(
     {
@@ -147,6 +149,7 @@ class Strategy:
         self.create_on_update = row in _CREATE_ON_UPDATE
         self.conditional_update = row in _CONDITIONAL_UPDATE or kind.custom
         self.orphans = row in _ORPHANS
+        self.collected = row not in _UNCOLLECTED
         self.returns_deleted = row in _RETURNS_DELETED
         self.status_keeps_metadata = resets.keeps_metadata(kind)
 

@@ -240,7 +240,10 @@ class Writes:
         given = self._delete_options(call)
         context.dry_run = context.dry_run or given.dry_run
         outcome = await self.crud.delete(context, given)
-        return self._deleted(call.kind, outcome)
+        result = self._deleted(call.kind, outcome)
+        if not outcome.deleted and given.orphan is False:
+            result.status = 202  # who asked in the old way that dependents go, too, is told that this takes time
+        return result
 
     def _delete_options(self, call: Call) -> deletion.DeleteOptions:
         value: Any = call.request.value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.fakes.server import Caller, serving
 
 from k3s.api.errors import ApiError, Conflict, Invalid
 from k3s.api.kinds import builtin
@@ -56,6 +57,27 @@ def test_grace_can_only_shrink() -> None:
     assert shorter is not None
     assert shorter["metadata"]["deletionTimestamp"] == "2027-01-15T08:00:05Z"
     assert deletion.decide(strategy, context(), marked, DeleteOptions(grace_s=0))[0] is None
+    negative, _ = deletion.decide(strategy, context(), marked, DeleteOptions(grace_s=-5))
+    assert negative is not None and negative["metadata"]["deletionGracePeriodSeconds"] == 1
+    assert deletion.decide(strategy, context(), negative, DeleteOptions(grace_s=-1))[0] is negative
+
+
+def test_a_deletion_under_way_takes_no_other_way() -> None:
+    """How dependents go is said when a graceful deletion begins, or when its time gets shorter."""
+    strategy = PodStrategy(POD)
+    marked, _ = deletion.decide(strategy, context(), pod(finalizers=["orphan"]), DeleteOptions(grace_s=20))
+    assert marked is not None
+    for options in (DeleteOptions(propagation="Foreground"), DeleteOptions(grace_s=20, propagation="Background")):
+        assert deletion.decide(strategy, context(), marked, options) == (marked, marked)
+    shorter, _ = deletion.decide(strategy, context(), marked, DeleteOptions(grace_s=5, propagation="Foreground"))
+    assert shorter is not None and shorter["metadata"]["finalizers"] == ["foregroundDeletion"]
+
+
+def test_no_finalizer_of_the_collector_holds_an_event() -> None:
+    strategy = Strategy(builtin("v1", "Event"))
+    obj = {"metadata": {"name": "x", "uid": "u1", "finalizers": ["orphan"]}}
+    for propagation in ("", "Orphan", "Foreground"):
+        assert deletion.decide(strategy, context(MAP), obj, DeleteOptions(propagation=propagation))[0] is None
 
 
 def test_finalizers_hold() -> None:
@@ -111,6 +133,36 @@ def test_options_are_checked() -> None:
             deletion.parse(body, {})
 
 
+UNSAFE = "ignoreStoreReadErrorWithClusterBreakingPotential"
+
+
+def test_options_are_those_of_the_body_or_of_the_query() -> None:
+    """With a body the query says nothing, however little the body says."""
+    query = {"propagationPolicy": "Orphan", "gracePeriodSeconds": "5", UNSAFE: "false"}
+    assert deletion.parse(None, query) == DeleteOptions(grace_s=5, propagation="Orphan")
+    assert deletion.parse({}, query) == DeleteOptions()
+    assert deletion.parse({UNSAFE: True}, {}) == DeleteOptions()
+    assert deletion.parse(None, {"orphanDependents": "0"}) == DeleteOptions(orphan=False)
+    with pytest.raises(Invalid, match=r"cannot be set together with \.propagationPolicy"):
+        deletion.parse(None, {UNSAFE: "", "propagationPolicy": "Orphan"})
+
+
+def test_who_asks_in_the_old_way_is_told_that_it_takes_time(run) -> None:  # type: ignore[no-untyped-def]
+    """orphanDependents=false of what a finalizer holds: 202; all other ways: 200."""
+
+    async def body() -> None:
+        async with serving() as server:
+            caller, path = Caller(server.ports[0]), "/api/v1/namespaces/default/configmaps"
+            await caller.call("POST", path, {"metadata": {"name": "a", "finalizers": ["a.b/c"]}})
+            for options, code in (({"orphanDependents": False}, 202), ({"propagationPolicy": "Foreground"}, 200)):
+                status, found = await caller.call("DELETE", f"{path}/a", options)
+                assert (status, "deletionTimestamp" in found["metadata"]) == (code, True)
+            await caller.call("POST", path, {"metadata": {"name": "b"}})
+            assert (await caller.call("DELETE", f"{path}/b", {"orphanDependents": False}))[0] == 200
+
+    run(body())
+
+
 @pytest.mark.parametrize(
     ("body", "code", "text"),
     [
@@ -122,6 +174,13 @@ def test_options_are_checked() -> None:
             "cannot unmarshal string into Go struct field DeleteOptions.grace",
         ),
         ([], 500, "cannot unmarshal array into Go value of type struct"),
+        ({UNSAFE: 1}, 500, f"cannot unmarshal number into Go struct field DeleteOptions.{UNSAFE} of type bool"),
+        (
+            {UNSAFE: True, "gracePeriodSeconds": 0, "preconditions": {}},
+            422,
+            f"[{UNSAFE}: Invalid value: true: cannot be set together with .gracePeriodSeconds, "
+            f"{UNSAFE}: Invalid value: true: cannot be set together with .preconditions]",
+        ),
         (
             {"propagationPolicy": "X", "orphanDependents": True},
             422,
