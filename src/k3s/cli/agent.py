@@ -14,6 +14,7 @@ from k3s.base.clock import SystemClock
 from k3s.base.entropy import SystemEntropy
 from k3s.cli.main import fail
 from k3s.cli.process import done_before, notifier, run_or_exit, settings_or_exit, stop_on_signals
+from k3s.run import kernel
 from k3s.run import settings as choices
 from k3s.run.child import CHILD, READY_LINE
 from k3s.run.config import CannotStart, ConfigError, Settings
@@ -46,6 +47,8 @@ async def _serve(settings: Settings, clock: SystemClock) -> None:
     config = choices.agent_config(
         settings, os.environ, choices.node_name(settings, suffix), choices.read_token(settings)
     )
+    if config.protects_kernel:
+        kernel.check()
     lock = hold(files.folder(config.agent_dir))
     if lock is None:
         raise CannotStart(f"Cannot start: another k3s agent works on {config.data_dir}; stop it first")

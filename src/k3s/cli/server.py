@@ -14,6 +14,7 @@ from k3s import VERSION
 from k3s.base.clock import SystemClock
 from k3s.base.entropy import SystemEntropy
 from k3s.cli.process import notifier, run_or_exit, settings_or_exit, stop_on_signals
+from k3s.run import kernel
 from k3s.run import settings as choices
 from k3s.run.child import AgentProcess
 from k3s.run.config import ConfigError, Settings, resolve
@@ -112,9 +113,10 @@ def _node_name(settings: Settings, entropy: SystemEntropy) -> str:
 
 
 def _check_agent(settings: Settings, config: ServerConfig) -> None:
-    """Raises ConfigError for what the agent would refuse: it is the server that a person looks at."""
+    """Raises ConfigError, CannotStart for what the agent would refuse: it is the server that a person looks at."""
     told = resolve("agent", agent_args(settings, config), {})
-    choices.agent_config(told, {}, config.node_name, "later")
+    if choices.agent_config(told, {}, config.node_name, "later").protects_kernel:
+        kernel.check()
 
 
 def _tell_how(kubeconfig: Path, with_agent: bool) -> None:

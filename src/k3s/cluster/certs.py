@@ -20,6 +20,7 @@ import msgspec
 
 from k3s.base import aio, files
 from k3s.base.clock import Clock
+from k3s.base.tls import UNSAID, Listening
 from k3s.cluster import pki
 
 log = logging.getLogger(__name__)
@@ -36,9 +37,6 @@ _AUTHORITIES = {CLIENT_CA: "k3s-client-ca", SERVER_CA: "k3s-server-ca", REQUEST_
 SERVING = "serving-kube-apiserver"
 ADMIN = "client-admin"
 SERVICE_KEY = "service.key"
-
-# The suites of k3s' API server: forward secrecy and authenticated encryption only (TLS 1.3 has its own).
-_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
 def _client(name: str, *organizations: str) -> pki.Subject:
@@ -240,11 +238,10 @@ class Certificates:
 
     # TLS
 
-    def server_context(self) -> ssl.SSLContext:
-        """TLS for the listener: 1.2 or newer, client certificates asked for but not demanded; reloads on renewal."""
+    def server_context(self, listening: Listening = UNSAID) -> ssl.SSLContext:
+        """TLS for the listener: client certificates asked for but not demanded; reloads on renewal."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_ciphers(_CIPHERS)
+        listening.apply(context)
         context.set_alpn_protocols(["http/1.1"])
         # Clients of this API do not resume sessions: the two tickets of each connection would be made for nobody.
         context.num_tickets = 0

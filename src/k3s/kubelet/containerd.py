@@ -54,6 +54,7 @@ class ContainerdConfig:
     # Handlers that pods may choose (RuntimeClass) -> programs that stand in for runc.
     handlers: Mapping[str, str] = field(default_factory=dict)
     stream_port: int = 10010
+    stream_idle_s: float = 4 * 3600.0
     selinux: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -79,6 +80,7 @@ disabled_plugins = [{disabled}]
 [{cri}]
   stream_server_address = "127.0.0.1"
   stream_server_port = "{config.stream_port}"
+  stream_idle_timeout = "{config.stream_idle_s:.3f}s"
   enable_selinux = {str(config.selinux).lower()}
   enable_unprivileged_ports = true
   enable_unprivileged_icmp = true

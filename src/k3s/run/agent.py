@@ -10,7 +10,7 @@ from pathlib import Path
 
 from k3s import VERSION
 from k3s.api.kinds import Kind, builtin
-from k3s.api.object import encode
+from k3s.api.object import Object, encode
 from k3s.base import files
 from k3s.base.clock import Clock
 from k3s.base.entropy import Entropy
@@ -124,6 +124,7 @@ class Agent:
             sandbox_image=config.pause_image,
             snapshotter="" if config.snapshotter == "overlayfs" else config.snapshotter,
             handlers=handlers_here(),
+            stream_idle_s=config.stream_idle_s,
         )
         endpoint = config.runtime_endpoint or f"unix://{containerd.socket}"
         files.write_changed(folder / "etc" / "crictl.yaml", f"runtime-endpoint: {endpoint}\n")
@@ -205,6 +206,7 @@ class Agent:
             cluster_domain=str(told["clusterDomain"]),
             resolv_conf=config.resolv_conf,
             max_pods=config.max_pods,
+            seccomp_default=config.seccomp_default,
         )
 
     async def _run_kubelet_server(self, ready: Callable[[], None]) -> None:
@@ -216,7 +218,7 @@ class Agent:
             self._engine.runtime,
             self._kubelet.host,
             self.clock,
-            configuration(self._kubelet.config),
+            {**configuration(self._kubelet.config), **listening(self.config)},
         )
         server = KubeletServer(self._kubelet, self._engine.runtime, authorize, self.clock, documents.by_path())
         await server.run(ready, "0.0.0.0", self._serving_context(), PORT)
@@ -224,7 +226,7 @@ class Agent:
     def _serving_context(self) -> ssl.SSLContext:
         cert, key = self.credentials.certificate("serving-kubelet")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.config.tls.apply(context)
         context.load_cert_chain(cert, key)
         context.load_verify_locations(self.credentials.client_ca)
         context.verify_mode = ssl.CERT_OPTIONAL
@@ -249,6 +251,17 @@ class Agent:
             self._kubelet_tls.load_cert_chain(cert, key)
 
         await self._joiner.renew(ready, renewed)
+
+
+def listening(config: AgentConfig) -> Object:
+    """What /configz shows of the kubelet's listener and the kernel."""
+    return {
+        "protectKernelDefaults": config.protects_kernel,
+        "readOnlyPort": 0,
+        "streamingConnectionIdleTimeout": f"{config.stream_idle_s:g}s",
+        "tlsCipherSuites": list(config.tls.suites),
+        "tlsMinVersion": config.tls.version,
+    }
 
 
 def _annotations(config: AgentConfig, address: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from k3s.api.object import Object
+from k3s.base.tls import UNSAID, Listening
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,10 @@ class AgentConfig:
     runtime_endpoint: str = ""
     resolv_conf: str = ""
     max_pods: int = 110
+    stream_idle_s: float = 4 * 3600.0  # exec, attach and port-forward without data end after this; 0: never
+    seccomp_default: bool = False
+    tls: Listening = UNSAID
+    protects_kernel: bool = False
     node_args: tuple[str, ...] = ()
 
     @property

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from k3s.run.hardening import FIXED
 from k3s.run.options import Option, options_for
 
 Value = str | bool | int | tuple[str, ...]
@@ -267,15 +268,22 @@ def component_args(
     """The `name=value` pairs of a pass-through option; a bare name means true.
 
     `known` maps the names that are honoured to what they take; any other name is a ConfigError. Of a name that comes
-    again the last value counts, but those in `repeated` have all values, joined by line feeds.
+    again the last value counts, but those in `repeated` have all values, joined by line feeds. Those that have one
+    value only (`hardening.FIXED`) are checked and left out.
     """
     pairs: dict[str, str] = {}
+    constant = FIXED.get(name, {})
     for item in settings.items(name):
         key, equals, value = item.removeprefix("--").partition("=")
         if key not in known:
             listed = ", ".join(sorted(known)) or "none yet"
             raise ConfigError(f"Option --{name}={item} is refused: {key} is not honoured; those that are: {listed}")
         text = value if equals else "true"
+        if key in constant:
+            fixed, why = constant[key]
+            if text != fixed:
+                raise ConfigError(f"Option --{name}={item} is refused: {key} is always {fixed} here, because {why}")
+            continue
         pairs[key] = f"{pairs[key]}\n{text}" if key in repeated and key in pairs else text
     return pairs
 

@@ -310,7 +310,17 @@ OPTIONS: tuple[Option, ...] = (
     ),
     *_group(
         "hardening",
-        Option("protect-kernel-defaults", "Refuse to change the kernel's settings", "switch", refused="not built yet"),
+        Option(
+            "hardened",
+            "Set what the CIS benchmark asks for, where nothing else is said (docs/security.md)",
+            "switch",
+            env="K3S_HARDENED",
+        ),
+        Option(
+            "protect-kernel-defaults",
+            "Run no node where the kernel's settings are not those that a kubelet wants",
+            "switch",
+        ),
         Option("selinux", "Use SELinux", "switch", env="K3S_SELINUX", refused="SELinux labels are not built yet"),
         Option("secrets-encryption", "Encrypt Secrets at rest", "switch", on=SERVER),
         Option(

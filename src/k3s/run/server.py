@@ -48,6 +48,8 @@ from k3s.base.clock import Clock, local_zone
 from k3s.base.entropy import Entropy
 from k3s.base.message import Answer, Request, Response
 from k3s.base.story import Story
+from k3s.base.tls import UNSAID as TLS_UNSAID
+from k3s.base.tls import Listening
 from k3s.client.client import Client
 from k3s.client.local import LocalTransport
 from k3s.client.recorder import Recorder
@@ -139,6 +141,7 @@ class ServerConfig:
     kube_proxy: bool = True
     most_ended_pods: int = 12500
     unused_tokens_s: float = UNUSED_S
+    tls: Listening = TLS_UNSAID
     host_name: str = "localhost"  # of this machine
     node_name: str = ""  # of the agent that this server starts; empty for none
 
@@ -252,7 +255,7 @@ class ControlPlane:
             self.store,
             ApiServerConfig(
                 addresses=((config.bind_address, config.port),) if config.bind_address else (),
-                tls=self.certificates.server_context(),
+                tls=self.certificates.server_context(config.tls),
                 service_cidrs=(config.service_cidr,),
                 node_ports=config.node_ports,
                 advertise=(config.advertise_address, config.advertise_port),

@@ -16,7 +16,9 @@ from k3s.apiserver.audit.settings import AuditError, AuditSettings
 from k3s.apiserver.audit.settings import settings as audit_settings
 from k3s.apiserver.tokensources import FLAGS as TOKEN_FLAGS
 from k3s.apiserver.tokensources import REPEATED
+from k3s.base import tls
 from k3s.cluster.encryption import PROVIDERS
+from k3s.run import hardening
 from k3s.run.agentconfig import AgentConfig
 from k3s.run.config import ConfigError, Settings, component_args, default_data_dir
 
@@ -50,16 +52,27 @@ API_SERVER_ARGS = {
     **AUDIT_FLAGS,
     "encryption-provider-config": "a file",
     "encryption-provider-config-automatic-reload": "true or false",
+    **tls.FLAGS,
+    **hardening.forms("kube-apiserver-arg"),
 }
 CONTROLLER_ARGS = {
     "terminated-pod-gc-threshold": "a number",
     "legacy-service-account-token-clean-up-period": "a duration",
+    **hardening.forms("kube-controller-manager-arg"),
 }
-KUBELET_ARGS = {"max-pods": "a number"}
+SCHEDULER_ARGS = hardening.forms("kube-scheduler-arg")
+KUBELET_ARGS = {
+    "max-pods": "a number",
+    "seccomp-default": "true or false",
+    "streaming-connection-idle-timeout": "a duration",
+    **tls.FLAGS,
+    **hardening.forms("kubelet-arg"),
+}
 #: All of them, by option.
 PASSED = {
     "kube-apiserver-arg": API_SERVER_ARGS,
     "kube-controller-manager-arg": CONTROLLER_ARGS,
+    "kube-scheduler-arg": SCHEDULER_ARGS,
     "kubelet-arg": KUBELET_ARGS,
 }
 _DNS_POSITION = 10
@@ -141,10 +154,10 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
     if problems := names.dns_subdomain(domain):
         raise ConfigError(f"Wrong value {domain!r} for --cluster-domain: {problems[0]}")
     low, _, high = settings.text("service-node-port-range").partition("-")
-    api = component_args(settings, "kube-apiserver-arg", API_SERVER_ARGS, accounttokens.REPEATED | REPEATED)
-    manager = component_args(settings, "kube-controller-manager-arg", CONTROLLER_ARGS)
+    folder = data_dir(settings, env)
+    api, manager = _component_flags(settings, folder)
     return ServerConfig(
-        data_dir=data_dir(settings, env),
+        data_dir=folder,
         bind_address=settings.text("bind-address"),
         port=settings.number("https-listen-port"),
         advertise_address=settings.text("advertise-address") or settings.text("node-external-ip") or address,
@@ -170,7 +183,8 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
         turns_away=_switch(api, "shutdown-send-retry-after"),
         goaway_chance=_goaway_chance(api),
         api_audiences=_listed(api, "api-audiences"),
-        admission=_admission(api),
+        tls=_listening(api),
+        admission=_admission(api, settings.switch("hardened")),
         audit=_audit(api),
         tokens=_tokens(api),
         account_tokens=_account_tokens(api),
@@ -195,6 +209,15 @@ def without_effect(settings: Settings) -> list[str]:
     return [f"{option} has no effect: there is no such part in this version, with or without it" for option in given]
 
 
+def _component_flags(settings: Settings, folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The flags of API server and controllers: what --hardened says, under what a person said. Raises ConfigError."""
+    api = component_args(settings, "kube-apiserver-arg", API_SERVER_ARGS, accounttokens.REPEATED | REPEATED)
+    manager = component_args(settings, "kube-controller-manager-arg", CONTROLLER_ARGS)
+    if not settings.switch("hardened"):
+        return api, manager
+    return {**hardening.api_server(folder), **api}, {**hardening.CONTROLLERS, **manager}
+
+
 def _check_honoured(settings: Settings) -> None:
     """Refuses values that no part can honour yet."""
     endpoint = settings.text("datastore-endpoint")
@@ -210,8 +233,8 @@ def _check_honoured(settings: Settings) -> None:
             "Option --tls-san-security=false is refused: the serving certificate never takes names that clients ask "
             "for. Remove it, and name further addresses with --tls-san."
         )
-    for option in ("kube-scheduler-arg", "kube-cloud-controller-manager-arg"):
-        component_args(settings, option, {})
+    component_args(settings, "kube-scheduler-arg", SCHEDULER_ARGS)
+    component_args(settings, "kube-cloud-controller-manager-arg", {})
 
 
 def _count(args: Mapping[str, str], name: str, default: int, option: str = "kube-apiserver-arg") -> int:
@@ -221,11 +244,18 @@ def _count(args: Mapping[str, str], name: str, default: int, option: str = "kube
     return int(value)
 
 
-def _switch(args: Mapping[str, str], name: str) -> bool:
+def _switch(args: Mapping[str, str], name: str, option: str = "kube-apiserver-arg") -> bool:
     value = args.get(name, "false")
     if value not in ("true", "false"):
-        raise ConfigError(f"Wrong value {value!r} for --kube-apiserver-arg={name}: use true or false")
+        raise ConfigError(f"Wrong value {value!r} for --{option}={name}: use true or false")
     return value == "true"
+
+
+def _listening(args: Mapping[str, str], option: str = "kube-apiserver-arg") -> tls.Listening:
+    try:
+        return tls.listening(args)
+    except ValueError as error:
+        raise ConfigError(f"Wrong value for --{option}: {error}") from error
 
 
 def _duration(args: Mapping[str, str], name: str, otherwise: str, option: str = "kube-apiserver-arg") -> float:
@@ -250,13 +280,16 @@ def _unused_tokens(args: Mapping[str, str]) -> float:
     return seconds
 
 
-def _admission(args: Mapping[str, str]) -> AdmissionSettings:
+def _admission(args: Mapping[str, str], hardened: bool) -> AdmissionSettings:
     """Which admission plugins run and how. Raises ConfigError."""
     from k3s.apiserver.admission.settings import SettingsError, settings
 
     enable, disable = (_listed(args, f"{word}-admission-plugins") for word in ("enable", "disable"))
+    if hardened:
+        enable = (*enable, *(name for name in hardening.PLUGINS if name not in disable))
+    file, base = args.get("admission-control-config-file", ""), str(hardening.ADMISSION) if hardened else ""
     try:
-        return settings(enable, disable, args.get("admission-control-config-file", ""))
+        return settings(enable, disable, file, base)
     except SettingsError as error:
         raise ConfigError(f"Cannot use what --kube-apiserver-arg says of admission: {error}") from error
 
@@ -308,8 +341,10 @@ def _encryption(settings: Settings, api: Mapping[str, str]) -> str:
     provider = settings.text("secrets-encryption-provider")
     if provider not in PROVIDERS:
         raise ConfigError(f"Wrong value {provider!r} for --secrets-encryption-provider: use {' or '.join(PROVIDERS)}")
-    if not settings.switch("secrets-encryption"):
-        return ""
+    asked = settings.switch("secrets-encryption")
+    if not asked:
+        wanted = settings.switch("hardened") and not settings.is_set("secrets-encryption")
+        return provider if wanted and "encryption-provider-config" not in api else ""
     if "encryption-provider-config" in api:
         raise ConfigError(
             "Option --secrets-encryption does not go with --kube-apiserver-arg=encryption-provider-config: "
@@ -380,7 +415,10 @@ def agent_config(settings: Settings, env: Mapping[str, str], name: str, token: s
     resolv_conf = settings.text("resolv-conf")
     if resolv_conf and not os.access(resolv_conf, os.R_OK):
         raise ConfigError(f"Wrong value {resolv_conf!r} for --resolv-conf: there is no such file that can be read")
-    kubelet = component_args(settings, "kubelet-arg", KUBELET_ARGS)
+    kubelet, hardened = component_args(settings, "kubelet-arg", KUBELET_ARGS), settings.switch("hardened")
+    if hardened:
+        kubelet = {**hardening.KUBELET, **kubelet}
+    protects = settings.switch("protect-kernel-defaults")
     if not kubelet.get("max-pods", "110").isdecimal():
         raise ConfigError(f"Wrong value {kubelet['max-pods']!r} for --kubelet-arg=max-pods: use a number")
     return AgentConfig(
@@ -397,6 +435,10 @@ def agent_config(settings: Settings, env: Mapping[str, str], name: str, token: s
         runtime_endpoint=settings.text("container-runtime-endpoint").removeprefix("unix://"),
         resolv_conf=resolv_conf,
         max_pods=int(kubelet.get("max-pods", "110")),
+        stream_idle_s=_duration(kubelet, "streaming-connection-idle-timeout", "4h", "kubelet-arg"),
+        seccomp_default=_switch(kubelet, "seccomp-default", option="kubelet-arg"),
+        tls=_listening(kubelet, "kubelet-arg"),
+        protects_kernel=protects if settings.is_set("protect-kernel-defaults") else hardened,
         node_args=settings.args,
     )
 

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from k3s.cli import process, server
 from k3s.run import settings as choices
 from k3s.run.config import ConfigError, Settings, resolve
+from k3s.run.hardening import FIXED
 from k3s.run.options import options_for
 
 
@@ -171,13 +172,15 @@ def passed_values(tmp_path: Path) -> dict[str, str]:
         "audit-webhook-batch-max-size": f"7 {hooked}",
         "audit-webhook-batch-max-wait": f"7s {hooked}",
         "audit-webhook-initial-backoff": f"7s {hooked}",
+        "tls-cipher-suites": "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+        "tls-min-version": "VersionTLS13",
         "encryption-provider-config": f"{tmp_path}/hook.yaml",
         "encryption-provider-config-automatic-reload": f"true {encrypted}",
     }
 
 
 # Whose only value is the one that holds without it.
-_SINGLE = {"audit-webhook-mode"}
+_SINGLE = {"audit-webhook-mode", *FIXED["kube-apiserver-arg"]}
 
 
 @pytest.mark.parametrize("flag", sorted(set(choices.API_SERVER_ARGS) - _SINGLE))

@@ -126,7 +126,7 @@ def test_a_node() -> None:
         ("--kube-apiserver-arg=anonymous-auth=maybe", ("anonymous-auth", "maybe", "true or false")),
         ("--kube-apiserver-arg=token-auth-file=/none", ("token-auth-file", "/none")),
         ("--kube-apiserver-arg=audit-log-path=/x", ("audit-log-path", "audit-policy-file")),
-        ("--kube-apiserver-arg=profiling=true", ("profiling", "not honoured")),
+        ("--kube-apiserver-arg=feature-gates=X=true", ("feature-gates", "not honoured")),
         ("--kube-apiserver-arg=goaway-chance=0.5", ("goaway-chance", "0.5", "0.02")),
         ("--kube-apiserver-arg=cors-allowed-origins=example.com", ("cors-allowed-origins", "example.com", "begin")),
         ("--kube-apiserver-arg=cors-allowed-origins=//a(b$", ("cors-allowed-origins", "//a(b$", "missing closing )")),

@@ -62,8 +62,8 @@ class Settings:
 UNSAID = Settings()
 
 
-def settings(enable: Iterable[str] = (), disable: Iterable[str] = (), file: str = "") -> Settings:
-    """From the values of the flags. Raises SettingsError."""
+def settings(enable: Iterable[str] = (), disable: Iterable[str] = (), file: str = "", base: str = "") -> Settings:
+    """From the values of the flags; `base` is a file of which `file` replaces single plugins. Raises SettingsError."""
     on, off = set(enable), set(disable)
     for flag, names in (("enable-admission-plugins", on), ("disable-admission-plugins", off)):
         unknown = sorted(names - DEFAULT - OPTIONAL - ABSENT - UNBUILT)
@@ -73,7 +73,9 @@ def settings(enable: Iterable[str] = (), disable: Iterable[str] = (), file: str 
         raise SettingsError(f"these plugins are both enabled and disabled: {', '.join(sorted(on & off))}")
     if on & UNBUILT:
         raise SettingsError(f"these plugins are not built yet, leave them out: {', '.join(sorted(on & UNBUILT))}")
-    configuration = _read(Path(file)) if file else {}
+    configuration: dict[str, Object] = {}
+    for path in filter(None, (base, file)):
+        configuration |= _read(Path(path))
     enabled = frozenset((DEFAULT | on) - off - ABSENT)
     made = Settings(enabled, configuration)
     if "EventRateLimit" in enabled:
