@@ -14,7 +14,7 @@ from k3s.base.clock import SystemClock
 from k3s.base.entropy import SystemEntropy
 from k3s.cli.main import fail
 from k3s.cli.process import done_before, notifier, run_or_exit, settings_or_exit, stop_on_signals
-from k3s.run import kernel
+from k3s.run import effective, kernel
 from k3s.run import settings as choices
 from k3s.run.child import CHILD, READY_LINE
 from k3s.run.config import CannotStart, ConfigError, Settings
@@ -52,6 +52,7 @@ async def _serve(settings: Settings, clock: SystemClock) -> None:
     lock = hold(files.folder(config.agent_dir))
     if lock is None:
         raise CannotStart(f"Cannot start: another k3s agent works on {config.data_dir}; stop it first")
+    effective.write(config.agent_dir, effective.of_agent(config))
     stop = stop_on_signals()
     _stop_with_parent(stop)
     agent = Agent(config, clock, entropy)

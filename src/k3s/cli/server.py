@@ -14,7 +14,7 @@ from k3s import VERSION
 from k3s.base.clock import SystemClock
 from k3s.base.entropy import SystemEntropy
 from k3s.cli.process import notifier, run_or_exit, settings_or_exit, stop_on_signals
-from k3s.run import kernel
+from k3s.run import effective, kernel
 from k3s.run import settings as choices
 from k3s.run.child import AgentProcess
 from k3s.run.config import ConfigError, Settings, resolve
@@ -77,6 +77,7 @@ async def _serve(settings: Settings, clock: SystemClock) -> None:
         choices.read_token(settings, "agent-token"),
         admin,
     )
+    effective.write(config.server_dir, effective.of_server(config))
     control = ControlPlane(
         config, SqliteStore(config.server_dir / "db" / "state.db"), certificates, secrets, clock, entropy
     )

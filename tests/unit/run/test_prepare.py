@@ -15,6 +15,7 @@ import yaml
 from k3s.base.clock import SystemClock
 from k3s.base.entropy import SystemEntropy
 from k3s.cli import cis
+from k3s.cli.cisrows import Files
 from k3s.cluster.tokens import Secrets
 from k3s.run import settings as choices
 from k3s.run.config import CannotStart, ConfigError, resolve
@@ -121,8 +122,8 @@ def test_a_first_start_passes_the_checks_of_files(run: Run, tmp_path: Path) -> N
         prepared(run, tmp_path)
     finally:
         os.umask(before)
-    found = list(cis.findings(tmp_path, (os.geteuid(), os.getegid())))
-    assert [f for f in found if f.state != "ok"] == []
-    looked_at = [f.what for f in found if f.found == "pass"]
-    assert [w for w in looked_at if w.startswith("1.1.2")], "certificates and keys were there to be looked at"
-    assert [w for w in looked_at if w.startswith("1.1.13")], "so was the administrator's credential"
+    found = list(cis.results(cis.Host(tmp_path, (os.geteuid(), os.getegid()))))
+    of_files = [result for result in found if isinstance(result.check.look, Files)]
+    assert [result for result in of_files if result.state != cis.PASS] == []
+    looked_at = {result.check.number for result in of_files if "looked at" in result.found}
+    assert {"1.1.13", "1.1.20", "1.1.21"} <= looked_at, "certificates, keys and the administrator's credential"
