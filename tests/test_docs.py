@@ -7,6 +7,7 @@ import runpy
 import tomllib
 from pathlib import Path
 
+from k3s.apiserver.admission.settings import ABSENT, OPTIONAL
 from k3s.cli import cis
 from k3s.run.options import OPTIONS, markdown
 from k3s.run.settings import PASSED
@@ -28,6 +29,13 @@ def test_every_option_is_documented() -> None:
 def test_security_page_has_the_checks() -> None:
     """docs/security.md holds the table of `k3s check-config --cis`: write `cis.markdown()` into it."""
     assert cis.markdown() in (ROOT / "docs" / "security.md").read_text()
+
+
+def test_security_page_has_the_plugins() -> None:
+    """docs/security.md names each plugin of admission that is off or not here, with the reason."""
+    page = (ROOT / "docs" / "security.md").read_text()
+    assert [name for name, why in ABSENT.items() if f"| {name} | {why} |" not in page] == []
+    assert [name for name in OPTIONAL if name not in page] == []
 
 
 def test_every_dependency_is_documented() -> None:

@@ -55,6 +55,8 @@ async def https(folder: Path) -> AsyncIterator[Transport]:
 class Everyone:
     """Security that lets all pass: the transports are what is tested."""
 
+    provisions = False
+
     def authenticate(self, headers: Mapping[str, str], peer: object, remark: object) -> User | None:
         return User("tester")
 

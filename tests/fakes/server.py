@@ -11,6 +11,7 @@ from k3s.api.kinds import REGISTRY
 from k3s.api.object import Object, decode, encode
 from k3s.apiserver import identity, rbac_bootstrap
 from k3s.apiserver.admission.defaults import chain
+from k3s.apiserver.admission.settings import UNSAID
 from k3s.apiserver.authn import Authenticator, Credentials
 from k3s.apiserver.authz import Authorizer
 from k3s.apiserver.cache import Cache
@@ -42,7 +43,7 @@ def build(store: MemoryStore, **more: Any) -> ApiServer:
         ApiServerConfig(addresses=(("127.0.0.1", 0),), **more.pop("config", {})),
         authenticator,
         authorizer,
-        chain(cache, authorizer, clock, entropy, registry, cache.convert),
+        chain(cache, authorizer, clock, entropy, registry, cache.convert, more.pop("admission", UNSAID)),
         clock,
         entropy,
         registry=registry,

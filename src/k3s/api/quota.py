@@ -167,10 +167,11 @@ def scopes(quota: Object) -> Iterator[Object]:
 
 def matches(quota: Object, hard: Iterable[str], kind: Kind, obj: Object) -> bool:
     """Whether a quota with these limits counts an object."""
-    return bool(counts(kind, hard)) and all(_in_scope(scope, kind, obj) for scope in scopes(quota))
+    return bool(counts(kind, hard)) and all(in_scope(scope, kind, obj) for scope in scopes(quota))
 
 
-def _in_scope(scope: Object, kind: Kind, obj: Object) -> bool:
+def in_scope(scope: Object, kind: Kind, obj: Object) -> bool:
+    """Whether an object is in a scope."""
     name = scope.get("scopeName")
     if kind.qualified == "persistentvolumeclaims":
         return name == "VolumeAttributesClass" and _selected(scope, _attribute_classes(obj))

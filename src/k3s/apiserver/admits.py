@@ -59,6 +59,9 @@ Commit = Callable[[Kind, str, str, Callable[["Object | None"], "Object | None"]]
 class Admits(Protocol):
     """The admission chain."""
 
+    #: Whether namespaces are made for who creates something in one that is absent (NamespaceAutoProvision).
+    provisions: bool
+
     def attach(self, commit: Commit) -> None:
         """Hands over the write path, for what admission itself has to record."""
 

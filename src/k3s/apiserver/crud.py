@@ -13,12 +13,12 @@ from typing import TypeVar
 
 from k3s.api import apply as fields
 from k3s.api import custom, gates, owners, schema, times
-from k3s.api.errors import ApiError, already_exists, conflict, forbidden, invalid, not_found
+from k3s.api.errors import AlreadyExists, ApiError, already_exists, conflict, forbidden, invalid, not_found
 from k3s.api.kinds import Kind, builtin
 from k3s.api.object import Object
 from k3s.api.validation import validate_create, validate_update
 from k3s.api.validation.advice import advise
-from k3s.apiserver import deletion, written
+from k3s.apiserver import deletion, identity, written
 from k3s.apiserver.admission.chain import NotYet
 from k3s.apiserver.admits import AdmissionRequest, Admits
 from k3s.apiserver.body import settled
@@ -254,6 +254,8 @@ class Crud:
     async def _create(self, context: Context, strategy: Strategy, obj: Object) -> Outcome:
         kind = context.kind
         context.name = name = obj["metadata"].get("name", "")
+        if self._admission.provisions:
+            await self._provide_namespace(context)
         self._check_namespace(context)
         request = AdmissionRequest(
             "CREATE",
@@ -289,6 +291,21 @@ class Crud:
             return obj
 
         return await self.commit(kind, context.namespace, name, make, dry_run=context.dry_run)
+
+    async def _provide_namespace(self, context: Context) -> None:
+        """Makes the namespace that a new object wants, when it is absent; a dry run makes none."""
+        if not context.kind.namespaced or context.dry_run:
+            return
+        if self.cache.bucket(_NAMESPACE).get("", context.namespace) is not None:
+            return
+        itself = identity.authenticated(identity.APISERVER, identity.MASTERS)
+        space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": context.namespace}}
+        try:
+            await self.create(Context(_NAMESPACE, "", context.namespace, itself, context.now), space)
+        except AlreadyExists:
+            return
+        except ApiError as error:
+            raise forbidden(context.kind.group, context.kind.plural, context.name, error.message) from error
 
     def _check_namespace(self, context: Context) -> None:
         """A namespaced object needs a namespace that exists and is not on its way out."""

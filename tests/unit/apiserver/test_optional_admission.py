@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from tests.fakes.reader import FakeReader
-from tests.unit.apiserver.test_admission import ACCOUNT, ALICE, SPACE, World, obj, pod, refusal
+from tests.unit.apiserver.admission_world import ACCOUNT, ALICE, SPACE, World, at_once, obj, pod, refusal
 
 from k3s.api.errors import TooManyRequests
 from k3s.api.object import Object
 from k3s.apiserver import rbac_bootstrap
 from k3s.apiserver.admission import defaults
-from k3s.apiserver.admission.settings import SettingsError, settings
+from k3s.apiserver.admission.settings import ABSENT, DEFAULT, OPTIONAL, SettingsError, settings
 from k3s.apiserver.authz import Authorizer
 from k3s.apiserver.nodeauthz import NodeAuthorizer
 from k3s.apiserver.rbac import Rbac
@@ -71,7 +71,7 @@ def test_flags_and_files_are_checked(tmp_path: Path) -> None:
     assert wrong(["Nope", "AlwaysDeny"]) == "enable-admission-plugins names unknown plugins: Nope"
     assert wrong([], ["Nope"]) == "disable-admission-plugins names unknown plugins: Nope"
     assert wrong(["AlwaysDeny"], ["AlwaysDeny"]) == "these plugins are both enabled and disabled: AlwaysDeny"
-    assert "not built yet" in wrong(["ImagePolicyWebhook"])
+    assert "needs imagePolicy.kubeConfigFile" in wrong(["ImagePolicyWebhook"])
     assert "cannot be read" in wrong([], [], str(tmp_path / "none"))
     (tmp_path / "bad").write_text("kind: Other")
     assert "is no AdmissionConfiguration" in wrong([], [], str(tmp_path / "bad"))
@@ -178,8 +178,6 @@ def test_pod_security_of_the_cluster(tmp_path: Path) -> None:
     assert 'violates PodSecurity "baseline:latest"' in refusal(world.create, bad)
     assert world.create(bad, ALICE)
     request = world.request("CREATE", pod())
-    from tests.unit.apiserver.admission_world import at_once
-
     at_once(world.chain.validate(request))
     assert request.audit["pod-security.kubernetes.io/enforce-policy"] == "baseline:latest"
     assert request.audit["pod-security.kubernetes.io/audit-violations"].startswith(
@@ -197,10 +195,162 @@ def test_stricter_namespaces_tell_of_their_pods() -> None:
     world = World(*pods)
     new = obj("v1", "Namespace", "a", metadata={"labels": {"pod-security.kubernetes.io/enforce": "baseline"}})
     request = world.request("UPDATE", new, obj("v1", "Namespace", "a"))
-    from tests.unit.apiserver.admission_world import at_once
-
     at_once(world.chain.validate(request))
     assert request.warnings == [
         'existing pods in namespace "a" violate the new PodSecurity enforce level "baseline:latest"',
-        "p1 (and 2 other pods): host namespaces (hostNetwork=true)",
+        "p1 (and 2 other pods): host namespaces",
     ]
+
+
+# Upstream's plugins of 1.36, in order (AllOrderedPlugins of its options).
+UPSTREAM = (
+    "AlwaysAdmit",
+    "NamespaceAutoProvision",
+    "NamespaceLifecycle",
+    "NamespaceExists",
+    "LimitPodHardAntiAffinityTopology",
+    "LimitRanger",
+    "ServiceAccount",
+    "NodeRestriction",
+    "TaintNodesByCondition",
+    "AlwaysPullImages",
+    "ImagePolicyWebhook",
+    "PodSecurity",
+    "PodNodeSelector",
+    "Priority",
+    "DefaultTolerationSeconds",
+    "PodTolerationRestriction",
+    "EventRateLimit",
+    "ExtendedResourceToleration",
+    "DefaultStorageClass",
+    "StorageObjectInUseProtection",
+    "PodGroupProtection",
+    "OwnerReferencesPermissionEnforcement",
+    "PersistentVolumeClaimResize",
+    "RuntimeClass",
+    "CertificateApproval",
+    "CertificateSigning",
+    "ClusterTrustBundleAttest",
+    "CertificateSubjectRestriction",
+    "DefaultIngressClass",
+    "DenyServiceExternalIPs",
+    "PodTopologyLabels",
+    "PodGroupWorkloadExists",
+    "NodeDeclaredFeatureValidator",
+    "JobValidation",
+    "PodResizeValidator",
+    "MutatingAdmissionPolicy",
+    "MutatingAdmissionWebhook",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionWebhook",
+    "ResourceQuota",
+    "AlwaysDeny",
+)
+
+
+def test_every_plugin_of_upstream_is_here_or_says_why_not() -> None:
+    """Each is built, in upstream's order, or refused by name with a reason; nothing else is known."""
+    assert set(UPSTREAM) == DEFAULT | OPTIONAL | set(ABSENT)
+    assert not (DEFAULT | OPTIONAL) & set(ABSENT) and not DEFAULT & OPTIONAL
+    built = [name for name, _ in defaults._PLUGINS if name != "Escalation" and name in UPSTREAM]
+    assert built == [name for name in UPSTREAM if name not in ABSENT]
+    for name, why in ABSENT.items():
+        with pytest.raises(SettingsError, match=name) as refused:
+            settings([name])
+        assert why in str(refused.value)
+        assert name not in settings([], [name]).enabled  # who turns it off gets what he wants
+
+
+def sized(cpu: str, memory: str, where: str = "n1", **more: Any) -> Object:
+    resources = {"requests": {"cpu": cpu, "memory": memory}}
+    containers = [{"name": "c", "image": "i", "resources": resources}]
+    spec = {"containers": containers, "automountServiceAccountToken": False, **({"nodeName": where} if where else {})}
+    return pod({**spec, **more})
+
+
+def test_a_pod_is_not_resized_beyond_its_node() -> None:
+    """What is asked for, with the overhead, has to fit in what the node has; only for a resize."""
+    world = Optional(objects=(obj("v1", "Node", "n1", status={"allocatable": {"cpu": "2", "memory": "1Gi"}}),))
+    old = sized("1", "512Mi")
+
+    def resized(new: Object, before: Object = old) -> str:
+        return refusal(world.update, before, new, subresource="resize").partition("is forbidden: ")[2]
+
+    world.update(old, sized("2", "1Gi"), subresource="resize")
+    start = "Node didn't have enough allocatable resources: "
+    assert resized(sized("2001m", "1Gi")) == f"{start}cpu, requested: 2001, allocatable: 2000"
+    both = f"{start}cpu, requested: 3000, allocatable: 2000; memory, requested: 2147483648, allocatable: 1073741824"
+    assert resized(sized("3", "2Gi")) == both
+    extra = {"overhead": {"cpu": "1500m"}}
+    assert "requested: 2500" in resized(sized("1", "1Gi", **extra), sized("1", "512Mi", **extra))
+    assert resized(sized("2", "1Gi", "gone"), sized("1", "1Gi", "gone")) == 'node "gone" not found'
+    world.update(sized("1", "1Gi", ""), sized("9", "1Gi", ""), subresource="resize")  # not on a node yet
+    world.update(old, sized("9", "9Gi"))  # not a resize: others judge that
+
+
+def test_what_comes_after_a_plugin_is_judged_again(tmp_path: Path) -> None:
+    """A webhook, or an update, brings in nothing that the plugin would not have let in."""
+
+    def judged(world: World, new: Object, old: Object | None = None) -> str:
+        request = world.request("UPDATE" if old else "CREATE", new, old)
+        return refusal(lambda: at_once(world.chain.validate(request))).partition("is forbidden: ")[2]
+
+    policy = {"name": "c", "image": "i", "imagePullPolicy": "IfNotPresent"}
+    images = Optional("AlwaysPullImages")
+    what = 'spec.containers[0].imagePullPolicy: Unsupported value: "IfNotPresent": supported values: "Always"'
+    assert judged(images, pod({"containers": [policy]})) == what
+    volume = {"name": "v", "image": {"reference": "r", "pullPolicy": "Never"}}
+    plain = {"automountServiceAccountToken": False}
+    assert images.create(pod({**plain, "volumes": [volume]}))["spec"]["volumes"][0]["image"]["pullPolicy"] == "Always"
+
+    file = written(tmp_path, "PodNodeSelector\npodNodeSelectorPluginConfig:\n  a: env=test")
+    nodes = Optional("PodNodeSelector", file=file)
+    assert "conflict with its namespace whitelist" in judged(nodes, pod({"nodeSelector": {"env": "live"}}))
+    file = written(tmp_path, 'PodNodeSelector\npodNodeSelectorPluginConfig:\n  a: ""')
+    Optional("PodNodeSelector", file=file).create(pod({**plain, "nodeSelector": {"env": "live"}}))  # says nothing
+
+    key = "scheduler.alpha.kubernetes.io/tolerationsWhitelist"
+    allowed = noted(**{key: '[{"key": "a", "operator": "Exists"}]'})
+    world = Optional("PodTolerationRestriction", objects=(allowed,))
+    added = pod({"tolerations": [{"key": "b", "operator": "Exists"}]})
+    assert "conflict with its namespace whitelist" in judged(world, added, pod())
+
+
+def quota_for(**hard: str) -> Object:
+    status = {"hard": hard, "used": dict.fromkeys(hard, "0")}
+    return obj("v1", "ResourceQuota", "q", "a", spec={"hard": hard}, status=status)
+
+
+def test_what_is_limited_wants_a_quota(tmp_path: Path) -> None:
+    """A resource or a scope of limitedResources is refused where no quota covers it, in upstream's words."""
+    text = """ResourceQuota
+apiVersion: apiserver.config.k8s.io/v1
+kind: ResourceQuotaConfiguration
+limitedResources:
+- resource: pods
+  matchContains: [cpu]
+- resource: pods
+  matchScopes:
+  - {scopeName: PriorityClass, operator: In, values: [high, higher]}"""
+    file = written(tmp_path, text)
+    asking = {"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "1"}}}]}
+    high = {"priorityClassName": "high", "priority": 7}
+
+    def judged(new: Object, *quotas: Object) -> None:
+        world = Optional(objects=quotas, file=file)
+        request = world.request("CREATE", new)
+        request.dry_run = True  # nothing is charged: there is no write path
+        at_once(world.chain.validate(request))
+
+    judged(pod())
+    why = 'pods "p" is forbidden: insufficient quota to consume: cpu,requests.cpu'
+    assert refusal(judged, pod(asking)) == why
+    judged(pod(asking), quota_for(**{"cpu": "2", "requests.cpu": "2"}))
+    assert refusal(judged, pod(asking), quota_for(cpu="2")).endswith("consume: requests.cpu")
+    scopes = "insufficient quota to match these scopes: [{PriorityClass In [high higher]}]"
+    assert refusal(judged, pod(high)) == scopes
+    scoped = quota_for(pods="5")
+    scoped["spec"]["scopeSelector"] = {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "Exists"}]}
+    judged(pod(high), scoped)
+    with pytest.raises(SettingsError, match=r"limitedResources\[0\]\.resource: name a resource"):
+        settings([], [], written(tmp_path, "ResourceQuota\nlimitedResources: [{matchContains: [cpu]}]"))

@@ -53,6 +53,8 @@ class Chain:
 
     def __init__(self, plugins: Sequence[Plugin]) -> None:
         self.plugins = tuple(plugins)
+        #: Whether namespaces are made for who creates something in one that is absent (NamespaceAutoProvision).
+        self.provisions = any(plugin.name == "NamespaceAutoProvision" for plugin in plugins)
         self._plans: dict[tuple[Kind, str], _Plan] = {}
 
     def attach(self, commit: Commit) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from k3s.api.kinds import REGISTRY, Kind, Registry
 from k3s.api.object import Object
-from k3s.apiserver.admission import certificates, classes, general, podrules, pods
+from k3s.apiserver.admission import certificates, classes, general, podresize, podrules, pods
 from k3s.apiserver.admission.chain import Chain, Plugin
 from k3s.apiserver.admission.escalation import Escalation
 from k3s.apiserver.admission.limits import LimitRanger
@@ -95,9 +95,17 @@ def _tolerations(around: Surroundings) -> Plugin:
     return podrules.PodTolerationRestriction(around.reader, given.get("default") or [], given.get("whitelist") or [])
 
 
+def _images(around: Surroundings) -> Plugin:
+    from k3s.apiserver.admission import imagepolicy
+
+    settings = imagepolicy.configured(around.settings.of(imagepolicy.NAME))
+    return imagepolicy.from_settings(settings, around.clock, around.entropy)
+
+
 # In upstream's order.
 _PLUGINS: tuple[tuple[str, Callable[[Surroundings], Plugin]], ...] = (
     ("AlwaysAdmit", lambda a: general.AlwaysAdmit()),
+    ("NamespaceAutoProvision", lambda a: general.NamespaceAutoProvision()),
     ("NamespaceLifecycle", lambda a: NamespaceLifecycle()),
     ("NamespaceExists", lambda a: general.NamespaceExists()),
     ("LimitPodHardAntiAffinityTopology", lambda a: podrules.LimitPodHardAntiAffinityTopology()),
@@ -106,6 +114,7 @@ _PLUGINS: tuple[tuple[str, Callable[[Surroundings], Plugin]], ...] = (
     ("NodeRestriction", lambda a: NodeRestriction(a.reader, a.authorizer)),
     ("TaintNodesByCondition", lambda a: classes.TaintNodesByCondition()),
     ("AlwaysPullImages", lambda a: podrules.AlwaysPullImages()),
+    ("ImagePolicyWebhook", _images),
     ("PodSecurity", lambda a: PodSecurity(a.reader, a.settings.of("PodSecurity"))),
     ("PodNodeSelector", _selectors),
     ("Priority", lambda a: pods.Priority(a.reader)),
@@ -127,11 +136,15 @@ _PLUGINS: tuple[tuple[str, Callable[[Surroundings], Plugin]], ...] = (
     ("DefaultIngressClass", lambda a: classes.DefaultIngressClass(a.reader)),
     ("DenyServiceExternalIPs", lambda a: general.DenyServiceExternalIPs()),
     ("PodTopologyLabels", lambda a: podrules.PodTopologyLabels(a.reader)),
+    ("PodResizeValidator", lambda a: podresize.PodResizeValidator(a.reader)),
     (Escalation.name, lambda a: Escalation(a.authorizer)),
     ("MutatingAdmissionPolicy", _mutating_policy),
     ("MutatingAdmissionWebhook", _webhook(MutatingWebhook)),
     ("ValidatingAdmissionPolicy", _validating_policy),
     ("ValidatingAdmissionWebhook", _webhook(ValidatingWebhook)),
-    ("ResourceQuota", lambda a: ResourceQuota(a.reader, a.clock)),
+    (
+        "ResourceQuota",
+        lambda a: ResourceQuota(a.reader, a.clock, a.settings.of("ResourceQuota").get("limitedResources") or ()),
+    ),
     ("AlwaysDeny", lambda a: general.AlwaysDeny()),
 )

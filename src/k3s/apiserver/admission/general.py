@@ -30,7 +30,7 @@ class AlwaysDeny(Plugin):
 
 
 class Nothing(Plugin):
-    """Does nothing: AlwaysAdmit, and NamespaceExists, whose rule is that of every write here."""
+    """Does nothing itself: AlwaysAdmit, and what the write path does about namespaces."""
 
 
 class AlwaysAdmit(Nothing):
@@ -43,6 +43,12 @@ class NamespaceExists(Nothing):
     """Nothing is written in a namespace that is absent: the write path itself sees to that, for every kind."""
 
     name = "NamespaceExists"
+
+
+class NamespaceAutoProvision(Nothing):
+    """Who creates something in a namespace that is absent gets the namespace, too: the write path makes it first."""
+
+    name = "NamespaceAutoProvision"
 
 
 class DenyServiceExternalIPs(Plugin):

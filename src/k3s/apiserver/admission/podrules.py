@@ -79,15 +79,37 @@ class AlwaysPullImages(PodPlugin):
     name = "AlwaysPullImages"
     resources = frozenset({"pods"})
     admits = frozenset({CREATE, UPDATE})
+    validates = frozenset({CREATE, UPDATE})
 
     def shaped(self, request: AdmissionRequest, pod: Object) -> Object:
-        if request.operation == UPDATE and _images(request.old or {}) >= _images(pod):
+        if _has_no_new_images(request, pod):
             return pod
         spec = dict(pod["spec"])
+        if any("image" in volume for volume in spec.get("volumes") or ()):
+            spec["volumes"] = [
+                {**v, "image": {**(v["image"] or {}), "pullPolicy": "Always"}} if "image" in v else v
+                for v in spec["volumes"]
+            ]
         for field in _CONTAINERS:
             if spec.get(field):
                 spec[field] = [{**container, "imagePullPolicy": "Always"} for container in spec[field]]
         return {**pod, "spec": spec}
+
+    def validate(self, request: AdmissionRequest) -> None:
+        """Whoever changed the pod after this plugin left it so."""
+        pod = request.obj
+        if pod is None or request.subresource or _has_no_new_images(request, pod):
+            return
+        for field in _CONTAINERS:
+            for i, container in enumerate(pod["spec"].get(field) or ()):
+                policy = container.get("imagePullPolicy")
+                if policy != "Always":
+                    what = f'spec.{field}[{i}].imagePullPolicy: Unsupported value: "{policy or ""}"'
+                    raise refuse(request, f'{what}: supported values: "Always"')
+
+
+def _has_no_new_images(request: AdmissionRequest, pod: Object) -> bool:
+    return request.operation == UPDATE and _images(request.old or {}) >= _images(pod)
 
 
 def _images(pod: Object) -> set[str]:
@@ -100,6 +122,7 @@ class PodNodeSelector(PodPlugin):
 
     name = "PodNodeSelector"
     admits = frozenset({CREATE})
+    validates = frozenset({CREATE})
     _NOTE = "scheduler.alpha.kubernetes.io/node-selector"
 
     def __init__(self, reader: Reader, allowed: Mapping[str, str]) -> None:
@@ -107,16 +130,29 @@ class PodNodeSelector(PodPlugin):
         self._allowed = allowed
 
     def shaped(self, request: AdmissionRequest, pod: Object) -> Object:
+        own = pod["spec"].get("nodeSelector") or {}
+        merged = self._merged(request, own)
+        self._check(request, merged)
+        return {**pod, "spec": {**pod["spec"], "nodeSelector": merged}} if merged != own else pod
+
+    def validate(self, request: AdmissionRequest) -> None:
+        """Whoever changed the pod after this plugin kept to it, too."""
+        if request.obj is not None and not request.subresource:
+            own = request.obj["spec"].get("nodeSelector") or {}
+            self._merged(request, own)
+            self._check(request, own)
+
+    def _merged(self, request: AdmissionRequest, own: Mapping[str, str]) -> dict[str, str]:
         notes = self.notes(self._reader, request)
         wanted = _pairs(notes.get(self._NOTE, self._allowed.get("clusterDefaultNodeSelector", "")))
-        own = pod["spec"].get("nodeSelector") or {}
         if any(own.get(key, value) != value for key, value in wanted.items()):
             raise refuse(request, "pod node label selector conflicts with its namespace node label selector")
-        merged = {**own, **wanted}
-        allowed = self._allowed.get(request.namespace)
-        if allowed is not None and not merged.items() <= _pairs(allowed).items():
+        return {**own, **wanted}
+
+    def _check(self, request: AdmissionRequest, selector: Mapping[str, str]) -> None:
+        allowed = _pairs(self._allowed.get(request.namespace, ""))
+        if allowed and not selector.items() <= allowed.items():
             raise refuse(request, "pod node label selector labels conflict with its namespace whitelist")
-        return {**pod, "spec": {**pod["spec"], "nodeSelector": merged}} if merged != own else pod
 
 
 def _pairs(text: str) -> dict[str, str]:
@@ -131,6 +167,7 @@ class PodTolerationRestriction(PodPlugin):
 
     name = "PodTolerationRestriction"
     admits = frozenset({CREATE})
+    validates = frozenset({CREATE, UPDATE})
     _DEFAULTS = "scheduler.alpha.kubernetes.io/defaultTolerations"
     _ALLOWED = "scheduler.alpha.kubernetes.io/tolerationsWhitelist"
 
@@ -146,11 +183,19 @@ class PodTolerationRestriction(PodPlugin):
         if qos_class(pod) != "BestEffort":
             pressure = {"key": MEMORY_PRESSURE, "operator": "Exists", "effect": "NoSchedule"}
             merged = merged if pressure in merged else [*merged, pressure]
-        allowed = _tolerations(notes, self._ALLOWED, self._allowed)
-        if allowed and not all(any(_covers(a, t) for a in allowed) for t in merged):
+        self._check(request, merged)
+        return {**pod, "spec": {**pod["spec"], "tolerations": merged}} if merged != own else pod
+
+    def validate(self, request: AdmissionRequest) -> None:
+        """What others added after this plugin, or an update to a running pod, is allowed, too."""
+        if request.obj is not None and not request.subresource:
+            self._check(request, request.obj["spec"].get("tolerations") or [])
+
+    def _check(self, request: AdmissionRequest, tolerations: list[Object]) -> None:
+        allowed = _tolerations(self.notes(self._reader, request), self._ALLOWED, self._allowed)
+        if allowed and not all(any(_covers(a, t) for a in allowed) for t in tolerations):
             why = "pod tolerations (possibly merged with namespace default tolerations) conflict with its namespace"
             raise refuse(request, f"{why} whitelist")
-        return {**pod, "spec": {**pod["spec"], "tolerations": merged}} if merged != own else pod
 
 
 def _tolerations(notes: Mapping[str, str], note: str, otherwise: list[Object]) -> list[Object]:

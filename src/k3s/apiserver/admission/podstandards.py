@@ -36,6 +36,10 @@ _VOLUMES = frozenset(
     }
 )
 _SELINUX_TYPES = frozenset({"", "container_t", "container_init_t", "container_kvm_t"})
+#: Prefixes of the annotations that named seccomp profiles before there were fields.
+_SECCOMP_POD = "seccomp.security.alpha.kubernetes.io/pod"
+_SECCOMP_CONTAINER = "container.seccomp.security.alpha.kubernetes.io/"
+SECCOMP_NOTES = (_SECCOMP_POD, _SECCOMP_CONTAINER)
 _APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
 
 
@@ -161,7 +165,7 @@ def _host_ports(pod: Object, minor: int) -> Problem:
     if not names:
         return ""
     verb = "uses" if len(names) == 1 else "use"
-    listed = ", ".join(str(port) for port in sorted(ports))
+    listed = ", ".join(sorted(str(port) for port in ports))
     return f"hostPort ({_named(names)} {verb} {plural('hostPort', len(ports))} {listed})"
 
 
@@ -176,7 +180,11 @@ def _probe_hosts(pod: Object, minor: int) -> Problem:
             hosts |= used
     if not names:
         return ""
-    return f"probe or lifecycle host ({_named(names)} must not set probe or lifecycle host to {quoted(sorted(hosts))})"
+    verb = "uses" if len(names) == 1 else "use"
+    return (
+        f"probe or lifecycle host ({_named(sorted(names))} {verb} "
+        f"{plural('probe or lifecycle host', len(hosts))} {quoted(sorted(hosts))})"
+    )
 
 
 def _privileged(pod: Object, minor: int) -> Problem:
@@ -223,7 +231,22 @@ def _selinux(pod: Object, minor: int) -> Problem:
     return f"seLinuxOptions ({' and '.join(parts)} set forbidden securityContext.seLinuxOptions: {'; '.join(details)})"
 
 
+def _seccomp_notes(pod: Object) -> Problem:
+    """Before 1.19 profiles were named by annotations."""
+    keys = [_SECCOMP_POD, *(f"{_SECCOMP_CONTAINER}{c.get('name', '')}" for c in _containers(pod))]
+    notes = get(pod, "metadata", "annotations") or {}
+
+    def is_bad(value: str) -> bool:
+        return value not in ("runtime/default", "docker/default") and not value.startswith("localhost/")
+
+    bad = sorted(f'{key}="{notes[key]}"' for key in set(keys) if key in notes and is_bad(notes[key]))
+    return f"seccompProfile (forbidden {plural('annotation', len(bad))} {', '.join(bad)})" if bad else ""
+
+
 def _seccomp_baseline(pod: Object, minor: int) -> Problem:
+    if minor < 19:
+        return _seccomp_notes(pod)
+
     def is_bad(kind: object) -> bool:
         return kind not in (None, "", "RuntimeDefault", "Localhost")
 
@@ -310,7 +333,7 @@ def _run_as_non_root(pod: Object, minor: int) -> Problem:
     false = [name for name, value in named if value is False]
     unset = [name for name, value in named if value is None]
     texts = []
-    if (own is False and unset) or false:
+    if own is False or false:
         parts = (["pod"] if own is False else []) + ([_named(false)] if false else [])
         texts.append(f"{' and '.join(parts)} must not set securityContext.runAsNonRoot=false")
     elif own is not True and unset:
@@ -352,7 +375,7 @@ _CHECKS: tuple[Check, ...] = (
     Check("privileged", "baseline", 0, _privileged),
     Check("procMount", "baseline", 0, _proc_mount),
     Check("seLinuxOptions", "baseline", 0, _selinux),
-    Check("seccompProfile_baseline", "baseline", 19, _seccomp_baseline),
+    Check("seccompProfile_baseline", "baseline", 0, _seccomp_baseline),
     Check("sysctls", "baseline", 0, _sysctls),
     Check("windowsHostProcess", "baseline", 0, _windows_host_process),
     Check("allowPrivilegeEscalation", "restricted", 8, _escalation),

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING
 
-from k3s.api import quota
-from k3s.api.errors import conflict
+from k3s.api import limited, quota
+from k3s.api.errors import InternalError, conflict
 from k3s.api.kinds import builtin
 from k3s.api.object import Object
 from k3s.apiserver.admission.chain import CREATE, UPDATE, Plugin, refuse
@@ -50,8 +50,10 @@ class ResourceQuota(Plugin):
     resources = frozenset({"*"})
     validates = frozenset({CREATE, UPDATE})
 
-    def __init__(self, reader: Reader, clock: Clock) -> None:
+    def __init__(self, reader: Reader, clock: Clock, limited: Sequence[Object] = ()) -> None:
         self._reader = reader
+        #: What may only be used where a quota covers it.
+        self._limited = limited
         self._clock = clock
         self._commit: Commit | None = None
         self._queues: dict[str, list[_Waiting]] = {}
@@ -64,7 +66,7 @@ class ResourceQuota(Plugin):
         kind, namespace = request.kind, request.namespace
         if request.obj is None or not namespace or not quota.handles(kind, request.operation, request.subresource):
             return None
-        if not self._reader.list(RESOURCE_QUOTA, namespace):
+        if not self._limited and not self._reader.list(RESOURCE_QUOTA, namespace):
             return None
         write = quota.Write(kind, request.subresource, request.old, request.obj, self._clock.now())
         quotas = self._quotas(namespace)
@@ -72,11 +74,22 @@ class ResourceQuota(Plugin):
             changed = quota.charged(quotas, write)
         except quota.Exceeded as error:
             raise refuse(request, str(error)) from None
+        if self._limited:
+            self._check_covered(request, quotas, write)
         if request.dry_run or all(new is old for new, old in zip(changed, quotas, strict=True)):
             return None
         if request.operation == CREATE and self._reader.get(kind, namespace, request.name) is not None:
             return None  # it exists already, which the write itself is about to say
         return self._charge(_Waiting(request, write))
+
+    def _check_covered(self, request: AdmissionRequest, quotas: list[Object], write: quota.Write) -> None:
+        """Raises Forbidden, InternalError (as upstream does) for what is limited and covered by no quota."""
+        names = limited.uncovered_resources(self._limited, quotas, write)
+        if names:
+            raise refuse(request, f"insufficient quota to consume: {','.join(names)}")
+        scopes = limited.uncovered_scopes(self._limited, quotas, write)
+        if scopes:
+            raise InternalError(f"insufficient quota to match these scopes: {scopes}")
 
     def _quotas(self, namespace: str) -> list[Object]:
         return self._reader.list(RESOURCE_QUOTA, namespace)

@@ -18,8 +18,9 @@ DEFAULT = frozenset(
         *("NamespaceLifecycle", "LimitRanger", "ServiceAccount", "TaintNodesByCondition", "PodSecurity", "Priority"),
         *("DefaultTolerationSeconds", "DefaultStorageClass", "StorageObjectInUseProtection"),
         *("PersistentVolumeClaimResize", "RuntimeClass", "CertificateApproval", "CertificateSigning"),
-        *("CertificateSubjectRestriction", "DefaultIngressClass", "PodTopologyLabels", "MutatingAdmissionPolicy"),
-        *("MutatingAdmissionWebhook", "ValidatingAdmissionPolicy", "ValidatingAdmissionWebhook", "ResourceQuota"),
+        *("CertificateSubjectRestriction", "DefaultIngressClass", "PodTopologyLabels", "PodResizeValidator"),
+        *("MutatingAdmissionPolicy", "MutatingAdmissionWebhook", "ValidatingAdmissionPolicy"),
+        *("ValidatingAdmissionWebhook", "ResourceQuota"),
         "NodeRestriction",  # k3s enables it
     }
 )
@@ -28,16 +29,18 @@ OPTIONAL = frozenset(
         *("AlwaysAdmit", "AlwaysDeny", "AlwaysPullImages", "DenyServiceExternalIPs", "EventRateLimit"),
         *("ExtendedResourceToleration", "LimitPodHardAntiAffinityTopology", "NamespaceExists"),
         *("OwnerReferencesPermissionEnforcement", "PodNodeSelector", "PodTolerationRestriction"),
+        *("ImagePolicyWebhook", "NamespaceAutoProvision"),
     }
 )
-#: Upstream's names that stand for nothing here: what they are about is checked elsewhere or not served.
-ABSENT = frozenset(
-    {
-        *("ClusterTrustBundleAttest", "JobValidation", "NodeDeclaredFeatureValidator", "PodGroupProtection"),
-        *("PodGroupWorkloadExists", "PodResizeValidator"),
-    }
-)
-UNBUILT = frozenset({"ImagePolicyWebhook", "NamespaceAutoProvision"})
+#: Upstream's plugins that are not here, and why: who asks for one is told.
+ABSENT = {
+    "ClusterTrustBundleAttest": "ClusterTrustBundles are not served: upstream's gate ClusterTrustBundle is off, too",
+    "JobValidation": "upstream's gate WorkloadWithJob, which is off, is what it is about",
+    "NodeDeclaredFeatureValidator": "nodes declare no features here, so that there is nothing to hold pods against",
+    "PodGroupProtection": "PodGroups are not served: upstream's gate GenericWorkload is off, too",
+    "PodGroupWorkloadExists": "Workloads are not served: upstream's gate GenericWorkload is off, too",
+}
+KNOWN = DEFAULT | OPTIONAL | frozenset(ABSENT)
 _LIMITS = ("Server", "Namespace", "User", "SourceAndObject")
 _API_GROUPS = ("apiserver.config.k8s.io/v1", "apiserver.k8s.io/v1alpha1")
 
@@ -66,21 +69,46 @@ def settings(enable: Iterable[str] = (), disable: Iterable[str] = (), file: str 
     """From the values of the flags; `base` is a file of which `file` replaces single plugins. Raises SettingsError."""
     on, off = set(enable), set(disable)
     for flag, names in (("enable-admission-plugins", on), ("disable-admission-plugins", off)):
-        unknown = sorted(names - DEFAULT - OPTIONAL - ABSENT - UNBUILT)
+        unknown = sorted(names - KNOWN)
         if unknown:
             raise SettingsError(f"{flag} names unknown plugins: {', '.join(unknown)}")
     if on & off:
         raise SettingsError(f"these plugins are both enabled and disabled: {', '.join(sorted(on & off))}")
-    if on & UNBUILT:
-        raise SettingsError(f"these plugins are not built yet, leave them out: {', '.join(sorted(on & UNBUILT))}")
+    for name in sorted(on & set(ABSENT)):
+        raise SettingsError(f"{name} is not here, leave it out: {ABSENT[name]}")
     configuration: dict[str, Object] = {}
     for path in filter(None, (base, file)):
         configuration |= _read(Path(path))
-    enabled = frozenset((DEFAULT | on) - off - ABSENT)
+    enabled = frozenset((DEFAULT | on) - off)
     made = Settings(enabled, configuration)
     if "EventRateLimit" in enabled:
         _check_limits(made.of("EventRateLimit"), file)
+    if "ImagePolicyWebhook" in enabled:
+        _check_images(made.of("ImagePolicyWebhook"))
+    if configuration:
+        _check_plugins(configuration, file or base)
     return made
+
+
+def _check_images(given: Object) -> None:
+    from k3s.apiserver.admission import imagepolicy
+
+    try:
+        imagepolicy.configured(given)
+    except imagepolicy.ConfigurationError as error:
+        raise SettingsError(str(error)) from error
+
+
+def _check_plugins(configuration: Mapping[str, Object], file: str) -> None:
+    """What plugins themselves find wrong with their configuration."""
+    from k3s.api import limited
+    from k3s.apiserver.admission import podsecurity
+
+    found = [("PodSecurity", error) for error in podsecurity.configuration_errors(configuration.get("PodSecurity", {}))]
+    resources = configuration.get("ResourceQuota", {}).get("limitedResources") or []
+    found += [("ResourceQuota", error) for error in limited.configuration_errors(resources)]
+    for name, error in found:
+        raise SettingsError(f"{file}: {name}: {error}")
 
 
 def _check_limits(given: Object, file: str) -> None:
@@ -102,7 +130,7 @@ def _read(path: Path) -> dict[str, Object]:
     found: dict[str, Object] = {}
     for plugin in whole.get("plugins") or ():
         name = str(plugin.get("name", ""))
-        if name not in DEFAULT | OPTIONAL | ABSENT | UNBUILT:
+        if name not in KNOWN:
             raise SettingsError(f"{path} configures an unknown plugin: {name or '(without a name)'}")
         own = plugin.get("configuration")
         if own is None and plugin.get("path"):
