@@ -104,6 +104,8 @@ def table(kind: Kind, objects: Iterable[Object], now: float, include: str = "Met
     cells = _cells(kind, now)
     carried = _carried(include)
     is_pod = kind.plural == "pods" and not kind.group
+    if kind.plural == "flowschemas":
+        objects = sorted(objects, key=_matching_order)
     rows = []
     for obj in objects:
         row: Object = {"cells": cells(obj)}
@@ -113,6 +115,11 @@ def table(kind: Kind, objects: Iterable[Object], now: float, include: str = "Met
         row["object"] = carried(obj)
         rows.append(row)
     return {"kind": "Table", "apiVersion": _META, "metadata": {}, "columnDefinitions": columns(kind), "rows": rows}
+
+
+def _matching_order(obj: Object) -> tuple[int, str]:
+    """Flow schemas are shown in the order in which they are tried."""
+    return (obj.get("spec") or {}).get("matchingPrecedence", 0), obj["metadata"].get("name", "")
 
 
 def columns(kind: Kind) -> list[Object]:

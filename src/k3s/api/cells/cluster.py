@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from k3s.api.cells.text import (
@@ -55,8 +55,8 @@ def node(obj: Object, age: Age) -> list[Any]:
     addresses = {a.get("type"): a.get("address") for a in reversed(status.get("addresses") or [])}
     info = status.get("nodeInfo") or {}
     kernel = info.get("kernelVersion")
-    if kernel and info.get("architecture"):
-        kernel = f"{kernel} ({info['architecture']})"
+    if info.get("architecture"):
+        kernel = f"{kernel or UNKNOWN} ({info['architecture']})"
     return [
         _name(obj),
         state,
@@ -115,7 +115,7 @@ def _addresses(balancer: Mapping[str, Any] | None) -> list[str]:
 
 def endpoints(obj: Object, age: Age) -> list[Any]:
     """name, addresses with ports, age."""
-    return [_name(obj), some(_endpoint_texts(obj)), age(created(obj))]
+    return [_name(obj), some(_endpoint_texts(obj), empty="") if obj.get("subsets") else NONE, age(created(obj))]
 
 
 def _endpoint_texts(obj: Object) -> Iterable[str]:
@@ -131,12 +131,12 @@ def _endpoint_texts(obj: Object) -> Iterable[str]:
 
 def endpoint_slice(obj: Object, age: Age) -> list[Any]:
     """name, address type, ports, endpoints, age."""
-    ports = [str(p["port"]) if "port" in p else p.get("name") or "*" for p in obj.get("ports") or ()]
+    ports = [str(p["port"]) if "port" in p else p.get("name", "*") for p in obj.get("ports") or ()]
     addresses = [a for e in obj.get("endpoints") or () for a in e.get("addresses") or ()]
     return [
         _name(obj),
         obj.get("addressType", ""),
-        some(ports, empty=UNSET),
+        some(ports) if any(ports) else UNSET,
         some(addresses, empty=UNSET),
         age(created(obj)),
     ]
@@ -145,15 +145,22 @@ def endpoint_slice(obj: Object, age: Age) -> list[Any]:
 def ingress(obj: Object, age: Age) -> list[Any]:
     """name, class, hosts, address, ports, age."""
     spec = _spec(obj)
-    hosts = [rule["host"] for rule in spec.get("rules") or () if rule.get("host")]
     return [
         _name(obj),
         spec.get("ingressClassName") or NONE,
-        some(hosts, empty="*"),
+        _hosts(spec.get("rules") or ()),
         ",".join(_addresses(_status(obj).get("loadBalancer"))),
         "80, 443" if spec.get("tls") else "80",
         age(created(obj)),
     ]
+
+
+def _hosts(rules: Sequence[Mapping[str, Any]]) -> str:
+    """The first three hosts; where rules follow these, how many there are past three, those without a host too."""
+    hosts = [(i, rule["host"]) for i, rule in enumerate(rules) if rule.get("host")][:3]
+    text = ",".join(host for _, host in hosts) or "*"
+    more = len(hosts) == 3 and hosts[-1][0] < len(rules) - 1
+    return f"{text} + {len(rules) - 3} more..." if more else text
 
 
 def ingress_class(obj: Object, age: Age) -> list[Any]:
@@ -162,13 +169,10 @@ def ingress_class(obj: Object, age: Age) -> list[Any]:
     ref = spec.get("parameters")
     text = NONE
     if ref:
-        group = ref.get("apiGroup")
-        text = (
-            f"{ref.get('kind', '')}.{group}/{ref.get('name', '')}"
-            if group
-            else f"{ref.get('kind', '')}/{ref.get('name', '')}"
-        )
-    return [_name(obj), spec.get("controller", ""), text, age(created(obj))]
+        group = f".{ref['apiGroup']}" if "apiGroup" in ref else ""
+        text = f"{ref.get('kind', '')}{group}/{ref.get('name', '')}"
+    default = (obj["metadata"].get("annotations") or {}).get("ingressclass.kubernetes.io/is-default-class") == "true"
+    return [f"{_name(obj)} (default)" if default else _name(obj), spec.get("controller", ""), text, age(created(obj))]
 
 
 def network_policy(obj: Object, age: Age) -> list[Any]:
@@ -178,8 +182,11 @@ def network_policy(obj: Object, age: Age) -> list[Any]:
 
 def ip_address(obj: Object, age: Age) -> list[Any]:
     """name, parent, and the age, which has no column of its own."""
-    ref = _spec(obj).get("parentRef") or {}
-    parts = [ref.get("group"), ref.get("resource"), ref.get("namespace"), ref.get("name")]
+    ref = _spec(obj).get("parentRef")
+    if ref is None:
+        return [_name(obj), NONE, age(created(obj))]
+    kind = ".".join(p for p in (ref.get("resource"), ref.get("group")) if p).lower()
+    parts = [kind, ref.get("namespace"), ref.get("name")]
     return [_name(obj), "/".join(p for p in parts if p), age(created(obj))]
 
 
@@ -201,7 +208,7 @@ def persistent_volume(obj: Object, age: Age) -> list[Any]:
         phase,
         f"{claim.get('namespace', '')}/{claim.get('name', '')}" if claim else "",
         _storage_class(obj),
-        spec.get("volumeAttributesClassName") or UNSET,
+        spec.get("volumeAttributesClassName", UNSET),
         status.get("reason", ""),
         age(created(obj)),
         spec.get("volumeMode", UNSET),
@@ -225,7 +232,7 @@ def volume_claim(obj: Object, age: Age) -> list[Any]:
         (status.get("capacity") or {}).get("storage", "0") if volume else "",
         access_modes(status.get("accessModes")) if volume else "",
         _storage_class(obj),
-        spec.get("volumeAttributesClassName") or UNSET,
+        spec.get("volumeAttributesClassName", UNSET),
         age(created(obj)),
         spec.get("volumeMode", UNSET),
     ]
@@ -463,7 +470,7 @@ def flow_schema(obj: Object, age: Age) -> list[Any]:
 def priority_level(obj: Object, age: Age) -> list[Any]:
     """name, type, shares, queues, hand size, queue length, age."""
     spec = _spec(obj)
-    limited = spec.get("limited") or spec.get("exempt") or {}
+    limited = spec.get("limited") or {}
     queuing = (limited.get("limitResponse") or {}).get("queuing") or {}
     queues = [queuing.get(field, NONE) for field in ("queues", "handSize", "queueLengthLimit")]
     shares = limited.get("nominalConcurrencyShares", NONE)
@@ -486,5 +493,5 @@ def resource_claim(obj: Object, age: Age) -> list[Any]:
 def resource_slice(obj: Object, age: Age) -> list[Any]:
     """name, node, driver, pool, age."""
     spec = _spec(obj)
-    node_text = spec.get("nodeName") or ("<all>" if spec.get("allNodes") else UNSET)
-    return [_name(obj), node_text, spec.get("driver", ""), (spec.get("pool") or {}).get("name", ""), age(created(obj))]
+    pool = (spec.get("pool") or {}).get("name", "")
+    return [_name(obj), spec.get("nodeName", ""), spec.get("driver", ""), pool, age(created(obj))]

@@ -6,6 +6,7 @@ Of JSON path the forms that printer columns use are understood: `.a.b`, `['a']`,
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -57,7 +58,16 @@ def _cell(kind: str, found: list[Any], age: Age) -> Any:
             return "<invalid>"
     if isinstance(value, str):
         return value
-    return encode(value).decode()
+    return _json(value) if isinstance(value, dict | list) else encode(value).decode()
+
+
+def _json(value: Any) -> str:
+    """JSON as Go writes it: keys in order, no characters that mean something in HTML."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.translate(_ESCAPED)
+
+
+_ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
 @functools.lru_cache(maxsize=1024)

@@ -97,7 +97,7 @@ def _exit(terminated: State) -> str:
 
 def _containers(obj: Object, counts: _Counts, reason: str) -> tuple[int, str]:
     """How many containers are ready, and the reason that the first one of note gives."""
-    ready, running = 0, False
+    ready, running, failed = 0, False, ""
     for status in reversed(obj["status"].get("containerStatuses") or () if obj.get("status") else ()):
         counts.add(status)
         state = status.get("state") or {}
@@ -106,12 +106,15 @@ def _containers(obj: Object, counts: _Counts, reason: str) -> tuple[int, str]:
             reason = waiting["reason"]
         elif terminated is not None:
             reason = _exit(terminated)
+            failed = reason if terminated.get("exitCode") else failed
         elif status.get("ready") and state.get("running") is not None:
             running = True
             ready += 1
-    if reason == "Completed" and running:
-        reason = "Running" if is_true(obj, "Ready") else "NotReady"
-    return ready, reason
+    if reason != "Completed":
+        return ready, reason
+    if running and is_true(obj, "Ready"):
+        return ready, "Running"
+    return ready, failed or ("NotReady" if running else reason)
 
 
 def _deleting(obj: Object, reason: str) -> str:
@@ -134,4 +137,9 @@ def _gates(spec: State, status: State) -> str:
 def conditions(obj: Object) -> list[dict[str, str]]:
     """The row conditions of a pod: one that ended is marked as completed."""
     phase = (obj.get("status") or {}).get("phase")
-    return [{"type": "Completed", "status": "True", "reason": phase}] if phase in ("Succeeded", "Failed") else []
+    if phase not in _ENDED:
+        return []
+    return [{"type": "Completed", "status": "True", "reason": phase, "message": _ENDED[phase]}]
+
+
+_ENDED = {"Succeeded": "The pod has completed successfully.", "Failed": "The pod failed."}

@@ -179,6 +179,10 @@ _SOURCES = {
 }
 
 
+# A quantity that is not there, as its text form.
+_NIL = "<nil>"
+
+
 def _metric(metric: Mapping[str, Any], state: Mapping[str, Any]) -> str:
     kind = metric.get("type", "")
     field = _SOURCES.get(kind)
@@ -186,16 +190,17 @@ def _metric(metric: Mapping[str, Any], state: Mapping[str, Any]) -> str:
         return "<unknown type>"
     source = metric.get(field) or {}
     target, now = source.get("target") or {}, (state.get(field) or {}).get("current") or {}
+    missing = _NIL if field in state else UNKNOWN
     if kind in ("Resource", "ContainerResource"):
         prefix = f"{source.get('name', '')}: "
         if "averageValue" in target:
-            return f"{prefix}{now.get('averageValue', UNKNOWN)}/{target['averageValue']}"
+            return f"{prefix}{now.get('averageValue', missing)}/{target['averageValue']}"
         used = now.get("averageUtilization")
         wanted = target.get("averageUtilization")
         left = UNKNOWN if used is None else f"{used}%"
         return f"{prefix}{left}/{'<auto>' if wanted is None else f'{wanted}%'}"
     if kind == "Pods":
-        return f"{now.get('averageValue', UNKNOWN)}/{target.get('averageValue', '')}"
+        return f"{now.get('averageValue', missing)}/{target.get('averageValue', _NIL)}"
     if "averageValue" in target:
         return f"{now.get('averageValue', UNKNOWN)}/{target['averageValue']} (avg)"
-    return f"{now.get('value', UNKNOWN)}/{target.get('value', '')}"
+    return f"{now.get('value', missing)}/{target.get('value', _NIL)}"
