@@ -165,12 +165,19 @@ def canonical_ip(field: str, value: Any) -> Causes:
         yield invalid(field, value, f'must be in canonical form ("{address_of(value)}")')
 
 
+def is_cidr(value: Any) -> bool:
+    """Whether a text is a network in any writing."""
+    text, _, length = str(value).partition("/")
+    address = address_of(text)
+    digits = length.isascii() and length.isdigit()
+    return address is not None and digits and int(length) <= address.max_prefixlen
+
+
 def cidr(field: str, value: Any) -> Causes:
     """A network with its prefix length, written so that everybody reads the same one."""
     text, _, length = str(value).partition("/")
     address = address_of(text)
-    most = 0 if address is None else address.max_prefixlen
-    if address is None or not (length.isascii() and length.isdigit() and int(length) <= most):
+    if address is None or not is_cidr(value):
         yield invalid(field, value, CIDR_TEXT)
     elif _plain(text) != text or str(int(length)) != length:
         yield invalid(field, value, "must not have leading 0s in IP or prefix length")

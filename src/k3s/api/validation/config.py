@@ -14,8 +14,6 @@ from k3s.api.object import Object
 from k3s.api.validation import meta, resources, scheduling
 from k3s.api.validation.causes import (
     Causes,
-    cidr,
-    duplicate,
     each,
     forbidden,
     internal,
@@ -143,54 +141,6 @@ def namespace_status(obj: Object) -> Causes:
         yield invalid("status.Phase", phase, "may only be 'Active' if `deletionTimestamp` is empty")
     elif deleting and phase != "Terminating":
         yield invalid("status.Phase", phase, "may only be 'Terminating' if `deletionTimestamp` is not empty")
-
-
-def node(obj: Object) -> Causes:
-    """A node."""
-    blocks = _spec(obj).get("podCIDRs") or ([_spec(obj)["podCIDR"]] if _spec(obj).get("podCIDR") else [])
-    yield from scheduling.taints("metadata.taints", _spec(obj).get("taints") or ())
-    yield from _node_amounts(obj)
-    for i, block in enumerate(blocks):
-        yield from cidr(f"spec.podCIDRs[{i}]", block)
-    if len(blocks) > 2 or (len(blocks) == 2 and len({":" in block for block in blocks}) < 2):
-        yield invalid("spec.podCIDRs", blocks, "may specify no more than one CIDR for each IP family")
-    yield from meta.unique("spec.podCIDRs", blocks)
-
-
-def _node_amounts(obj: Object) -> Causes:
-    for part in ("capacity", "allocatable"):
-        for name, text in ((obj.get("status") or {}).get(part) or {}).items():
-            yield from resources.amount(f"status.{part}.{name}", name, text)
-
-
-_ONLY_ONCE = 'except from "" to valid'
-
-
-def node_update(old: Object, new: Object) -> Causes:
-    """A changed node: its pod ranges and its provider stay once they are set."""
-    before, after = _spec(old), _spec(new)
-    was, now = before.get("podCIDRs") or [], after.get("podCIDRs") or []
-    if was and len(was) != len(now):
-        yield forbidden("spec.podCIDRs", f"node updates may not change podCIDR {_ONLY_ONCE}")
-    for one, other in zip(was, now, strict=False) if len(was) == len(now) else ():
-        if one != other:
-            yield forbidden("spec.podCIDRs", f"node updates may not change podCIDR {_ONLY_ONCE}")
-    if before.get("providerID") and before["providerID"] != after.get("providerID"):
-        yield forbidden("spec.providerID", f"node updates may not change providerID {_ONLY_ONCE}")
-    yield from scheduling.taints("metadata.taints", after.get("taints") or ())
-    if before.get("externalID", "") != after.get("externalID", ""):
-        yield forbidden("spec.externalID", "may not be updated")
-
-
-def node_status(obj: Object) -> Causes:
-    """The amounts and addresses that a node tells of itself."""
-    yield from _node_amounts(obj)
-    seen: list[Any] = []
-    for i, address in enumerate((obj.get("status") or {}).get("addresses") or ()):
-        if address in seen:
-            shown = {"Type": address.get("type", ""), "Address": address.get("address", "")}
-            yield duplicate(f"status.addresses[{i}]", shown)
-        seen.append(address)
 
 
 def role(obj: Object) -> Causes:

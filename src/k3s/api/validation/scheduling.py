@@ -90,24 +90,8 @@ def spread(field: str, constraints: Sequence[Spec]) -> Causes:
         for part in ("nodeAffinityPolicy", "nodeTaintsPolicy"):
             if part in value:
                 yield from one_of(f"{at}.{part}", value[part], ("Honor", "Ignore"))
-        yield from _spread_keys(at, value)
+        yield from _pod_keys(at, value)
         yield from selector(f"{at}.labelSelector", value.get("labelSelector"))
-
-
-def _spread_keys(at: str, value: Spec) -> Causes:
-    """Labels whose values are taken from the pod itself; one that the server took stands in the selector as well."""
-    keys, chosen = value.get("matchLabelKeys") or (), value.get("labelSelector")
-    if keys and chosen is None:
-        yield forbidden(f"{at}.matchLabelKeys", _NO_SELECTOR)
-    taken = {*((chosen or {}).get("matchLabels") or ())}
-    for rule in (chosen or {}).get("matchExpressions") or ():
-        key = rule.get("key", "")
-        if not (key in keys and key not in taken and rule.get("operator") == "In" and len(rule.get("values", ())) == 1):
-            taken.add(key)
-    for i, key in enumerate(keys):
-        yield from each(f"{at}.matchLabelKeys[{i}]", key, names.qualified_name(key))
-        if key in taken:
-            yield invalid(f"{at}.matchLabelKeys[{i}]", key, "exists in both matchLabelKeys and labelSelector")
 
 
 def affinity(at: str, value: Spec) -> Causes:
