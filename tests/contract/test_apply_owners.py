@@ -184,12 +184,16 @@ def test_without_the_annotation_none_is_made() -> None:
          ".spec.template.spec.containers: expected list, got &{map[a:[x] b:1]}"),
         ({"template": {"spec": {"hostNetwork": "yes"}}},
          ".spec.template.spec.hostNetwork: expected boolean, got &{yes}"),
-        ({"bogus": 1, "replicas": "x"}, "errors:\n  .spec.bogus: field not declared in schema\n"
-         "  .spec.replicas: expected numeric (int or float), got string"),
+        ({"replicas": "x", "bogus": 1, "other": 2}, "errors:\n  .spec.replicas: expected numeric (int or float), got "
+         "string\n  .spec.bogus: field not declared in schema"),
+        ({"bogus": 1, "other": 1, "replicas": "x"}, ".spec.bogus: field not declared in schema"),
+        ({"template": {"spec": {"containers": [{"name": "b", "x": 1, "y": 1}, {"name": "a", "z": 1}]}}},
+         'errors:\n  .spec.template.spec.containers[name="b"].x: field not declared in schema\n'
+         '  .spec.template.spec.containers[name="a"].z: field not declared in schema'),
     ],
 )  # fmt: skip
 def test_all_that_does_not_fit_is_told(spec: dict[str, Any], told: str) -> None:
-    """A value of another type, and several faults together."""
+    """A value of another type, and several faults together, but of a map nothing after a field that nobody knows."""
 
     async def body(caller: Caller) -> None:
         config = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "r"}, "spec": spec}

@@ -10,6 +10,9 @@ from typing import Any
 from k3s.api.fieldset import FieldSetError, Path, Paths, SchemaNode, child_of, element_of, is_atomic, keys_of, shown
 from k3s.api.misfit import misfit
 
+# Upstream reads no more of a map after a field that it does not know.
+_UNKNOWN = "field not declared in schema"
+
 
 def of_value(node: SchemaNode, value: Any) -> Paths:
     """The fields that an applied configuration names; raises FieldSetError for all that do not fit the schema."""
@@ -17,7 +20,7 @@ def of_value(node: SchemaNode, value: Any) -> Paths:
     faults: list[FieldSetError] = []
     _collect(node, value, (), out, faults)
     if len(faults) > 1:
-        raise FieldSetError((), "errors:\n" + "\n".join(sorted(f"  {fault}" for fault in faults)))
+        raise FieldSetError((), "errors:\n" + "\n".join(f"  {fault}" for fault in faults))
     if faults:
         raise faults[0]
     return frozenset(out)
@@ -35,8 +38,8 @@ def _collect(node: SchemaNode | None, value: Any, path: Path, out: set[Path], fa
             below = (*path, "f:" + key)
             child = child_of(node, key)
             if child is None and node is not None and not node.preserve_unknown:
-                faults.append(FieldSetError(below, "field not declared in schema"))
-                continue
+                faults.append(FieldSetError(below, _UNKNOWN))
+                return
             _collect(child, inner, below, out, faults)
             if inner is None or inner == {} or not (node is not None and key in node.fields):
                 out.add(below)
@@ -54,9 +57,9 @@ def _collect_atomic(node: SchemaNode, value: Any, path: Path, faults: list[Field
         for key, inner in value.items():
             child = node.child(key)
             if child is None:
-                faults.append(FieldSetError((*path, "f:" + key), "field not declared in schema"))
-            else:
-                _collect(child, inner, (*path, "f:" + key), inside, faults)
+                faults.append(FieldSetError((*path, "f:" + key), _UNKNOWN))
+                return
+            _collect(child, inner, (*path, "f:" + key), inside, faults)
 
 
 def _collect_elements(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from k3s.api import kinds
 from k3s.api.kinds import builtin
 from k3s.api.validation.advice import advise
 
@@ -152,3 +153,16 @@ def test_other_kinds(kind: tuple[str, str], obj: dict[str, Any], word: str) -> N
     (text,) = advise(builtin(*kind), {"metadata": {"name": "x"}, **obj})
     assert word in text
     assert advise(builtin(*kind), {"metadata": {"name": "x"}, "spec": {}}) == []
+
+
+def test_finalizers_of_custom_objects_should_have_a_domain() -> None:
+    """Only new ones are told of, and no standard one."""
+    kind = kinds.make("g.io", "v1", "Thing", "things", namespaced=True, custom=True)
+    old = {"metadata": {"name": "x", "finalizers": ["old"]}}
+    new = {"metadata": {"name": "x", "finalizers": ["orphan", "old", "b", "g.io/a", "a"]}}
+    assert [text.partition(": prefer")[0] for text in advise(kind, new, old)] == [
+        'metadata.finalizers: "a"',
+        'metadata.finalizers: "b"',
+    ]
+    assert len(advise(kind, new)) == 3
+    assert not advise(POD, {**_pod(), "metadata": {"name": "p", "finalizers": ["a"]}})

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from k3s.api import schema
+from k3s.api import kinds, schema
 from k3s.api.kinds import REGISTRY, builtin
 from k3s.api.object import evolve
 from k3s.api.validation import validate_create, validate_update
@@ -67,7 +67,39 @@ def test_of_a_pod_only_images_and_tolerations_change() -> None:
     image = {**old, "spec": {**old["spec"], "containers": [{**old["spec"]["containers"][0], "image": "j:2"}]}}
     assert _fields(kind, old, image) == []
     assert _fields(kind, old, evolve(old, ("metadata", "labels"), {"a": "b"})) == []
-    assert _fields(kind, old, evolve(old, ("metadata", "labels"), {"a b": "b"})) == ["metadata.labels"]
+    assert _fields(kind, old, evolve(old, ("metadata", "labels"), {"a b": "b"})) == 4 * ["metadata.labels"]
+
+
+@pytest.mark.parametrize(
+    ("api_version", "name", "labels", "finalizers"),
+    [
+        ("v1", "ConfigMap", 4, ["s", "s[0]", "s", "s[0]"]),
+        ("v1", "PersistentVolume", 4, ["s", "s", "s[0]", "s", "s[0]"]),
+        ("v1", "LimitRange", 3, ["s", "s", "s[0]"]),
+        ("apps/v1", "Deployment", 3, ["s", "s[0]"]),
+        ("apiextensions.k8s.io/v1", "CustomResourceDefinition", 3, ["s"]),
+    ],
+)
+def test_faults_of_metadata_are_told_by_each_rule_that_finds_them(
+    api_version: str, name: str, labels: int, finalizers: list[str]
+) -> None:
+    """The rules of every object, of every change, and those of the kind: finalizers are judged in whole objects."""
+    kind = builtin(api_version, name)
+    old = {"apiVersion": api_version, "kind": name, "metadata": {"name": "x"}}
+    bad = {**old, "metadata": {"name": "x", "labels": {"a": "b c"}}}
+    assert _fields(kind, old, bad) == labels * ["metadata.labels"]
+    bad = {**old, "metadata": {"name": "x", "finalizers": ["b c"]}}
+    assert [f.removeprefix("metadata.finalizer") for f in _fields(kind, old, bad)] == finalizers
+
+
+def test_finalizers_that_contradict() -> None:
+    """Dependents are orphaned, or deleted first, not both; a custom object may have a finalizer without a domain."""
+    both = {"metadata": {"name": "x", "finalizers": ["orphan", "foregroundDeletion"]}}
+    [cause] = validate_create(builtin("v1", "ConfigMap"), both)
+    shown = 'Invalid value: ["orphan","foregroundDeletion"]: '
+    assert cause["message"] == shown + "finalizer orphan and foregroundDeletion cannot be both set"
+    custom = kinds.make("g.io", "v1", "Thing", "things", namespaced=True, custom=True)
+    assert not validate_create(custom, {"metadata": {"name": "x", "finalizers": ["foo"]}})
 
 
 def test_a_gated_pod_may_be_steered_and_its_gates_only_go() -> None:

@@ -182,7 +182,7 @@ def validate_update(kind: Kind, old: Object, new: Object) -> list[Cause]:
     """
     causes: list[Cause] = []
     if old.get("metadata") != new.get("metadata"):
-        causes += meta.common(new)
+        causes += meta.changed(kind, new)
     if kind.custom:
         return causes + schema.validate(kind, new, old) + _scale(kind, new)
     if new.get("status") != old.get("status"):

@@ -15,6 +15,7 @@ from k3s.api import formats, names, quantity
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
 from k3s.api.validation.causes import address_of
+from k3s.api.validation.meta import STANDARD_FINALIZERS
 
 Spec = Mapping[str, Any]
 Warnings = Iterator[str]
@@ -397,5 +398,18 @@ _RULES: dict[str, Callable[[Object, Object | None], Warnings]] = {
 
 def advise(kind: Kind, obj: Object, old: Object | None = None) -> list[str]:
     """Warnings for a write, in the order in which clients show them; `old` is None for a create."""
+    if kind.custom:
+        return list(_finalizers(obj, old))
     rule = _RULES.get(kind.qualified)
     return list(rule(obj, old)) if rule is not None else []
+
+
+def _finalizers(obj: Object, old: Object | None) -> Warnings:
+    """New finalizers of custom objects, whose names may be shorter than those of other kinds."""
+    known = {*((old or {}).get("metadata", {}).get("finalizers") or ()), *STANDARD_FINALIZERS}
+    for name in sorted({*(obj["metadata"].get("finalizers") or ())} - known):
+        if "/" not in name:
+            yield (
+                f'metadata.finalizers: "{name}": prefer a domain-qualified finalizer name including a path (/) '
+                "to avoid accidental conflicts with other finalizer writers"
+            )

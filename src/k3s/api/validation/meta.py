@@ -9,6 +9,7 @@ from k3s.api.kinds import Kind
 from k3s.api.object import Object
 from k3s.api.owners import MANAGER_LIMIT, strange_character
 from k3s.api.validation.causes import (
+    Cause,
     Causes,
     canonical_ip,
     duplicate,
@@ -22,7 +23,7 @@ from k3s.api.validation.causes import (
 
 _ANNOTATIONS_LIMIT = 256 * 1024
 _SUBRESOURCE_LIMIT = 256
-_STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
+STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 
 # Kinds whose names follow another rule than a DNS subdomain.
 _NAME_RULES: dict[str, Callable[[str], list[str]]] = {
@@ -53,13 +54,48 @@ def create(kind: Kind, obj: Object) -> Causes:
     """The metadata of a new object."""
     meta = obj.get("metadata") or {}
     yield from _names("metadata", meta, name_rule(kind))
-    yield from common(obj)
+    yield from _all("metadata", meta)
+    yield from _qualified(kind, meta)
 
 
 def embedded(at: str, meta: Object) -> Causes:
     """The metadata of an object inside a custom one, which may do without a name."""
     yield from _names(at, meta if meta.get("name") else {**meta, "name": "x"}, names.path_segment)
-    yield from _rest(at, meta)
+    yield from _all(at, meta)
+
+
+# Kinds whose own rules see the metadata of a change not once as a change (U), but as that of a new object (A) too.
+_OWN_RULES = {
+    "configmaps": "UA",
+    "secrets": "UA",
+    "serviceaccounts": "UA",
+    "pods": "UA",
+    "persistentvolumeclaims": "AU",
+    "persistentvolumes": "AA",
+    "namespaces": "AU",
+    "nodes": "AU",
+    "limitranges": "A",
+}
+
+
+def changed(kind: Kind, new: Object) -> list[Cause]:
+    """The metadata of a changed object: told by the rules of every object, of every change and of its kind.
+
+    A fault is told as often as rules find it: clients count causes.
+    """
+    meta = new.get("metadata") or {}
+    whole = list(_all("metadata", meta))
+    own = list(_qualified(kind, meta))
+    if not whole and not own:
+        return []
+    change = [cause for cause in whole if not cause["field"].startswith(_ONLY_OF_NEW)]
+    causes = whole + change
+    for rules in _OWN_RULES.get(kind.qualified, "U"):
+        causes += (whole if rules == "A" else change) + own
+    return causes
+
+
+_ONLY_OF_NEW = ("metadata.generation", "metadata.finalizers")
 
 
 def _names(at: str, meta: Object, rule: Callable[[str], list[str]]) -> Causes:
@@ -72,24 +108,34 @@ def _names(at: str, meta: Object, rule: Callable[[str], list[str]]) -> Causes:
         yield from each(f"{at}.name", name, rule(name))
 
 
-def common(obj: Object) -> Causes:
-    """What holds for the metadata of a new and of a changed object."""
-    meta = obj.get("metadata") or {}
-    yield from _rest("metadata", meta)
-    yield from _managers("metadata.managedFields", meta.get("managedFields") or ())
-
-
-def _rest(at: str, meta: Object) -> Causes:
+def _all(at: str, meta: Object) -> Causes:
     if meta.get("generation", 0) < 0:
         yield invalid(f"{at}.generation", meta["generation"], "must be greater than or equal to 0")
     yield from labels(f"{at}.labels", meta.get("labels"))
     yield from annotation_keys(f"{at}.annotations", meta.get("annotations"))
     yield from _owners(f"{at}.ownerReferences", meta.get("ownerReferences") or [])
-    for i, finalizer in enumerate(meta.get("finalizers") or ()):
+    finalizers = meta.get("finalizers") or []
+    for finalizer in finalizers:
         yield from each(f"{at}.finalizers", finalizer, names.qualified_name(finalizer))
-        if "/" not in finalizer and finalizer not in _STANDARD_FINALIZERS:
-            text = "name is neither a standard finalizer name nor is it fully qualified"
-            yield invalid(f"{at}.finalizers[{i}]", finalizer, text)
+    if "orphan" in finalizers and "foregroundDeletion" in finalizers:
+        why = "finalizer orphan and foregroundDeletion cannot be both set"
+        yield invalid(f"{at}.finalizers", finalizers, why)
+    yield from _managers(f"{at}.managedFields", meta.get("managedFields") or ())
+
+
+# Kinds of servers that do not know the finalizers of the API: there any name will do.
+_ANY_FINALIZER = ("customresourcedefinitions.apiextensions.k8s.io", "apiservices.apiregistration.k8s.io")
+
+
+def _qualified(kind: Kind, meta: Object) -> Causes:
+    if not kind.custom and kind.qualified not in _ANY_FINALIZER:
+        for i, finalizer in enumerate(meta.get("finalizers") or ()):
+            yield from _finalizer(f"metadata.finalizers[{i}]", finalizer)
+
+
+def _finalizer(field: str, finalizer: str) -> Causes:
+    if "/" not in finalizer and finalizer not in STANDARD_FINALIZERS:
+        yield invalid(field, finalizer, "name is neither a standard finalizer name nor is it fully qualified")
 
 
 def _managers(field: str, entries: Iterable[Object]) -> Causes:
@@ -139,9 +185,7 @@ def finalizer_names(field: str, finalizers: list[str] | None) -> Causes:
     """The finalizers in the spec of a namespace."""
     for i, finalizer in enumerate(finalizers or ()):
         yield from each(f"{field}[{i}]", finalizer, names.qualified_name(finalizer))
-        if "/" not in finalizer and finalizer not in _STANDARD_FINALIZERS:
-            text = "name is neither a standard finalizer name nor is it fully qualified"
-            yield invalid(f"{field}[{i}]", finalizer, text)
+        yield from _finalizer(f"{field}[{i}]", finalizer)
 
 
 def unique(field: str, values: list[str]) -> Causes:

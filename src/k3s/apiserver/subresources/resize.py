@@ -27,7 +27,7 @@ def causes(old: Object, new: Object) -> list[Cause]:
     before, after = old["spec"], new["spec"]
     if (before.get("os") or {}).get("name") == "windows":
         return [forbidden("[]", "windows pods cannot be resized")]
-    found = [*meta.common(new), *podchanges.whole(old, new)]
+    found = [*meta.changed(POD, new), *podchanges.whole(old, new)]
     was = (old.get("status") or {}).get("qosClass") or qos_class(old)
     if was != qos_class(new):
         found.append(invalid("spec", was, "Pod QOS Class may not change as a result of resizing"))
