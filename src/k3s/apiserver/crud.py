@@ -418,7 +418,7 @@ class Crud:
             else _problems(context, old, prepared)
         )
         causes: list[Cause] = [
-            *written.metadata_causes(old, new),
+            *written.metadata_causes(kind, old, new),
             *problems,
             *strategy.validate(context, old, new),
         ]

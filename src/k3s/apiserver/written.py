@@ -5,7 +5,9 @@ from __future__ import annotations
 from k3s.api import apply as fields
 from k3s.api import schema
 from k3s.api.errors import ApiError, BadRequest, conflict, invalid
+from k3s.api.kinds import Kind
 from k3s.api.object import Object
+from k3s.api.validation.meta import told
 from k3s.api.views import Views
 from k3s.apiserver.strategy import Cause, Context, Strategy
 
@@ -111,7 +113,7 @@ def tracked(context: Context, old: Object | None, new: Object, views: Views) -> 
     return fields.track_update(node, old, new, manager, subresource=context.subresource, now=context.now, views=views)
 
 
-def metadata_causes(old: Object, new: Object) -> list[Cause]:
+def metadata_causes(kind: Kind, old: Object, new: Object) -> list[Cause]:
     """What is wrong with the metadata of an update."""
     causes = []
     for key in ("uid", "deletionTimestamp", "deletionGracePeriodSeconds"):
@@ -119,8 +121,8 @@ def metadata_causes(old: Object, new: Object) -> list[Cause]:
         if was != is_now:
             shown = f'"{is_now}"' if isinstance(is_now, str) else is_now
             text = f"Invalid value: {shown}: field is immutable"
-            # Once by the rules of every update, once by those of the kind: clients count causes.
-            causes += 2 * [{"reason": "FieldValueInvalid", "message": text, "field": f"metadata.{key}"}]
+            # By the rules of every update, and by those of the kind: clients count causes.
+            causes += told(kind) * [{"reason": "FieldValueInvalid", "message": text, "field": f"metadata.{key}"}]
     return causes
 
 

@@ -76,6 +76,8 @@ def test_of_a_pod_only_images_and_tolerations_change() -> None:
         ("v1", "ConfigMap", 4, ["s", "s[0]", "s", "s[0]"]),
         ("v1", "PersistentVolume", 4, ["s", "s", "s[0]", "s", "s[0]"]),
         ("v1", "LimitRange", 3, ["s", "s", "s[0]"]),
+        ("rbac.authorization.k8s.io/v1", "ClusterRole", 4, ["s", "s", "s[0]", "s[0]"]),
+        ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", 3, ["s", "s"]),
         ("apps/v1", "Deployment", 3, ["s", "s[0]"]),
         ("apiextensions.k8s.io/v1", "CustomResourceDefinition", 3, ["s"]),
     ],

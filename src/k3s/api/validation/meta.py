@@ -65,17 +65,40 @@ def embedded(at: str, meta: Object) -> Causes:
 
 
 # Kinds whose own rules see the metadata of a change not once as a change (U), but as that of a new object (A) too.
+_RBAC, _ADMISSION = "rbac.authorization.k8s.io", "admissionregistration.k8s.io"
+_FLOW = "flowcontrol.apiserver.k8s.io"
+_POLICIES = (
+    f"mutatingwebhookconfigurations.{_ADMISSION}",
+    f"validatingwebhookconfigurations.{_ADMISSION}",
+    f"mutatingadmissionpolicies.{_ADMISSION}",
+    f"validatingadmissionpolicies.{_ADMISSION}",
+    f"mutatingadmissionpolicybindings.{_ADMISSION}",
+    f"validatingadmissionpolicybindings.{_ADMISSION}",
+)
 _OWN_RULES = {
-    "configmaps": "UA",
-    "secrets": "UA",
-    "serviceaccounts": "UA",
-    "pods": "UA",
-    "persistentvolumeclaims": "AU",
+    **dict.fromkeys(("configmaps", "secrets", "serviceaccounts", "pods"), "UA"),
+    **dict.fromkeys(("persistentvolumeclaims", "namespaces", "nodes", "replicationcontrollers"), "AU"),
+    **dict.fromkeys(
+        (f"{kind}.{_RBAC}" for kind in ("roles", "clusterroles", "rolebindings", "clusterrolebindings")), "AU"
+    ),
+    **dict.fromkeys((*_POLICIES, f"flowschemas.{_FLOW}", f"prioritylevelconfigurations.{_FLOW}"), "A"),
     "persistentvolumes": "AA",
-    "namespaces": "AU",
-    "nodes": "AU",
     "limitranges": "A",
+    "apiservices.apiregistration.k8s.io": "UA",
+    "controllerrevisions.apps": "UA",
+    "replicasets.apps": "AU",
+    "certificatesigningrequests.certificates.k8s.io": "AU",
+    "endpointslices.discovery.k8s.io": "A",
+    "runtimeclasses.node.k8s.io": "AU",
+    "storageclasses.storage.k8s.io": "AU",
+    "volumeattachments.storage.k8s.io": "AA",
+    "csinodes.storage.k8s.io": "A",
 }
+
+
+def told(kind: Kind) -> int:
+    """How often rules of changes see the metadata of one: those of every kind, and the kind's own."""
+    return 1 + _OWN_RULES.get(kind.qualified, "U").count("U")
 
 
 def changed(kind: Kind, new: Object) -> list[Cause]:
@@ -123,8 +146,12 @@ def _all(at: str, meta: Object) -> Causes:
     yield from _managers(f"{at}.managedFields", meta.get("managedFields") or ())
 
 
-# Kinds of servers that do not know the finalizers of the API: there any name will do.
-_ANY_FINALIZER = ("customresourcedefinitions.apiextensions.k8s.io", "apiservices.apiregistration.k8s.io")
+# Kinds whose rules do not know the finalizers of the API: there any name will do.
+_ANY_FINALIZER = (
+    "customresourcedefinitions.apiextensions.k8s.io",
+    "apiservices.apiregistration.k8s.io",
+    *_POLICIES,
+)
 
 
 def _qualified(kind: Kind, meta: Object) -> Causes:
@@ -182,10 +209,10 @@ def _owners(field: str, owners: list[Object]) -> Causes:
 
 
 def finalizer_names(field: str, finalizers: list[str] | None) -> Causes:
-    """The finalizers in the spec of a namespace."""
-    for i, finalizer in enumerate(finalizers or ()):
-        yield from each(f"{field}[{i}]", finalizer, names.qualified_name(finalizer))
-        yield from _finalizer(f"{field}[{i}]", finalizer)
+    """The finalizers in the spec of a new namespace; messages do not say which of them."""
+    for finalizer in finalizers or ():
+        yield from each(field, finalizer, names.qualified_name(finalizer))
+        yield from _finalizer(field, finalizer)
 
 
 def unique(field: str, values: list[str]) -> Causes:

@@ -222,6 +222,7 @@ def csi_driver(field: str, name: str) -> Causes:
     """The name of a CSI driver."""
     if not name:
         yield required(field)
+        return
     if len(name) > 63:
         yield too_long(field, 63)
     yield from each(field, name, names.dns_subdomain(name.lower()))
