@@ -22,6 +22,7 @@ from k3s.api.fieldset import (
     Path,
     Paths,
     SchemaNode,
+    check_fields,
     compare,
     contains,
     merge,
@@ -117,9 +118,12 @@ def track_update(
 
 def _read_either(new: Object, old: Object | None) -> list[Entry]:
     """The entries that a client wrote, or those of before when it wrote none that can be read."""
+    given, kept = raw_entries(new), raw_entries(old or {})
     for obj in (new, old):
         try:
             entries = read(obj)
+            if obj is new and given is not kept and given != kept:
+                check_fields(entry.tree for entry in entries)
         except (AttributeError, TypeError, ValueError):
             continue
         if entries:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 Path = tuple[str, ...]
@@ -86,6 +86,21 @@ def from_fields(tree: Mapping[str, Any]) -> Paths:
     out: list[Path] = []
     _walk(tree, (), out)
     return frozenset(out)
+
+
+def check_fields(trees: Iterable[Mapping[str, Any]]) -> None:
+    """Raises ValueError for a key that names no field, no element and no value; of kinds unknown yet none is judged."""
+    for tree in trees:
+        for key, inner in tree.items():
+            if key == ".":
+                continue
+            if key[1:2] != ":":
+                raise ValueError(f"parsing key as path element: {key!r}")
+            if key[0] in "kv":
+                json.loads(key[2:])
+            elif key[0] == "i":
+                int(key[2:])
+            check_fields((inner,))
 
 
 def _walk(tree: Mapping[str, Any], path: Path, out: list[Path]) -> None:

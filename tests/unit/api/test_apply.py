@@ -284,3 +284,22 @@ def test_recorded(scenario: dict[str, Any]) -> None:
         for field in ("data", "rules"):
             assert new.get(field) == answer.get(field)
         objects[place] = answer
+
+
+@pytest.mark.parametrize(
+    ("key", "kept"), [("x", False), ("xy", False), ("k:{", False), ("i:a", False), ("f:data", True)]
+)
+def test_owners_that_cannot_be_read_are_those_of_before(key: str, kept: bool) -> None:
+    """A client's record counts only where each of its keys is one."""
+    kind = builtin("v1", "ConfigMap")
+    entry = {"manager": "a", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1"}
+    old = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "x", "managedFields": [{**entry, "fieldsV1": {"f:immutable": {}}}]},
+    }
+    given = [{**entry, "manager": "b", "fieldsV1": {key: {}}}]
+    new = {**old, "metadata": {"name": "x", "managedFields": given}}
+    tracked = track_update(schema.definition_of(kind), old, new, "c", now=0)
+    managers = [e["manager"] for e in tracked["metadata"].get("managedFields", ())]
+    assert managers == (["b"] if kept else ["a"])
