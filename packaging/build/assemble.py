@@ -7,6 +7,7 @@ import os
 import shutil
 import struct
 import subprocess
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from build import archive, unpack
@@ -56,7 +57,8 @@ def _patchelf(work: Work) -> Path:
 
 def _link(tree: Path, patchelf: Path, loader: str) -> list[tuple[int, int, str, str]]:
     """Points programs and extensions at the libraries of the payload; where each program has room for which path."""
-    listed = []
+    listed: list[tuple[int, int, str, str]] = []
+    needed: dict[str, list[str]] = {}
     for path in sorted(tree.rglob("*")):
         name = path.relative_to(tree).as_posix()
         if path.is_symlink() or not path.is_file() or not _is_elf(path):
@@ -64,6 +66,7 @@ def _link(tree: Path, patchelf: Path, loader: str) -> list[tuple[int, int, str, 
         interpreter, dynamic, runpath = _segments(path, patchelf)
         if not dynamic or name.startswith("lib/ld-linux"):
             continue
+        needed[name] = _run(patchelf, "--print-needed", str(path)).split()
         if interpreter:
             _run(patchelf, "--set-interpreter", _LOADER, "--force-rpath", "--set-rpath", _LIBRARIES, str(path))
             for room, target in ((_LOADER, loader), (_LIBRARIES, "lib")):
@@ -76,7 +79,17 @@ def _link(tree: Path, patchelf: Path, loader: str) -> list[tuple[int, int, str, 
             ours = f"$ORIGIN/{up}/lib" if not name.startswith("lib/lib") else "$ORIGIN"
             _run(patchelf, "--set-rpath", f"{runpath}:{ours}", str(path))
     shutil.rmtree(patchelf.parent)
+    if absent := missing(needed, {path.name for path in tree.rglob("*.so*")}):
+        raise LockError(
+            f"{absent[0]}, which is not in the payload: name its package in wanted.toml and run `make lock`"
+        )
     return listed
+
+
+def missing(needed: Mapping[str, Sequence[str]], there: Collection[str]) -> list[str]:
+    """Which libraries programs need that are not there, in words. On a host that has such a library nobody would
+    notice: it is found."""
+    return [f"{name} needs {each}" for name, wanted in needed.items() for each in wanted if each not in there]
 
 
 def _is_elf(path: Path) -> bool:

@@ -28,7 +28,7 @@ LIBRARY_PACKAGES = (
     ),
     *("libzstd1", "libbz2-1.0", "liblzma5", "libuuid1", "libnftables1", "libnftnl11", "libmnl0", "libjansson4"),
     *("libgmp10", "libedit2", "libbsd0", "libmd0", "libtinfo6", "libnetfilter-conntrack3", "libnfnetlink0"),
-    *("libxtables12", "liblz4-1", "libblake3-0", "libcap2", "libjson-c5", "libsystemd0"),
+    *("libxtables12", "liblz4-1", "libxxhash0", "libblake3-0", "libcap2", "libjson-c5", "libsystemd0"),
 )
 PYTHON_PACKAGES = ("python3.14-minimal", "libpython3.14-minimal", "libpython3.14-stdlib")
 #: Of the standard library nothing of ours, nor of the packages, imports these.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from build import command
+from build import assemble, command
 from build.store import Store
 from tests.containers import containerd
 
@@ -296,6 +296,12 @@ def test_its_own_runtime_runs_it_from_scratch(executable: Path, unpacked: Path, 
             return await asyncio.to_thread(use, running.config.socket)
 
     assert asyncio.run(body()).splitlines()[0] == f"k3s version {VERSION} ({command.commit()})"
+
+
+def test_a_library_that_is_not_in_the_payload_is_named() -> None:
+    """Where the host has it, too, the program would run by chance only."""
+    needed = {"bin/a": ["libc.so.6", "libb.so.1"], "lib/libb.so.1.2": ["libc.so.6", "libd.so.0"]}
+    assert assemble.missing(needed, {"libc.so.6", "libb.so.1"}) == ["lib/libb.so.1.2 needs libd.so.0"]
 
 
 def test_other_machines_are_refused_by_name(store: Store, tmp_path: Path) -> None:

@@ -143,14 +143,16 @@ def binaries(home: Path | None) -> Iterator[Finding]:
     """Judges the programs of the payload by its list: all there and unchanged."""
     if home is None:
         return
-    patched = {line.split()[3]: line.split()[:2] for line in (home / ".interpreters").read_text().splitlines()}
+    # What the launcher writes into a program when it unpacks: the paths of its loader and of its libraries.
+    written = [line.split() for line in (home / ".interpreters").read_text().splitlines()]
     for line in (home / "bin/.sha256sums").read_text().splitlines():
         wanted, name = line.split("  ", 1)
         path = home / "bin" / name
         content = bytearray(path.read_bytes()) if path.is_file() else bytearray()
-        if place := patched.get(f"bin/{name}"):
-            at, size = map(int, place)
-            content[at : at + size] = b"/k3s-interpreter".ljust(size - 1, b"_") + b"\0"
+        for at, size, target, program in written:
+            if program == f"bin/{name}":
+                room = b"/k3s-libraries" if target == "lib" else b"/k3s-interpreter"
+                content[int(at) : int(at) + int(size)] = room.ljust(int(size) - 1, b"_") + b"\0"
         if hashlib.sha256(content).hexdigest() != wanted:
             yield Finding("missing", name, "changed or missing: remove the payload's folder and start k3s again")
     yield Finding("ok", "sha256sums", "checked")

@@ -29,7 +29,8 @@ def find() -> str | None:
 def kubeconfig() -> str:
     """KUBECONFIG's default: the system's file when it is there, else the user's own of a server without root. "" when
     neither is there: then kubectl's own default holds, ~/.kube/config (k3s: HomeKubeConfig)."""
-    own = Path.home() / ".kube" / "k3s.yaml"
+    # As it stands where nobody says where home is, as in a container from scratch.
+    own = Path(os.path.expanduser("~"), ".kube", "k3s.yaml")
     return next((str(path) for path in (_SYSTEM_KUBECONFIG, own) if os.path.exists(path)), "")
 
 
