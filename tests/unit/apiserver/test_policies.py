@@ -225,3 +225,78 @@ def test_a_policy_is_asked_again_when_it_wishes() -> None:
 
     assert made("Never") == {"k": "v", "keys": "1", "late": "x"}
     assert made("IfNeeded") == {"k": "v", "keys": "3", "late": "x"}
+
+
+# Costs 700 000 units, and takes no time.
+DEAR = " && ".join(["authorizer.path('/x').check('get').allowed()"] * 2)
+OUT = "validation failed due to running out of cost budget, no further validation rules will be run"
+
+
+@pytest.mark.parametrize(
+    ("spec", "refused"),
+    [
+        ({"validations": [{"expression": DEAR}] * 14}, False),
+        ({"validations": [{"expression": DEAR}] * 15}, True),
+        ({"validations": [{"expression": "true"}], "matchConditions": 3}, False),
+        ({"validations": [{"expression": "true"}], "matchConditions": 4}, True),
+        ({"validations": [{"expression": DEAR}] * 14, "auditAnnotations": 14}, False),
+        ({"validations": [{"expression": "true"}], "auditAnnotations": 15}, True),
+    ],
+)
+def test_all_expressions_of_a_policy_have_one_budget(spec: Object, refused: bool) -> None:
+    """Ten millions for validations, as much for annotations, a quarter for conditions; failurePolicy decides beyond."""
+    made = dict(spec)
+    if "matchConditions" in made:
+        made["matchConditions"] = [{"name": f"c{i}", "expression": DEAR} for i in range(made["matchConditions"])]
+    if "auditAnnotations" in made:
+        note = f"{DEAR} ? 'yes' : 'no'"
+        made["auditAnnotations"] = [{"key": f"k{i}", "valueExpression": note} for i in range(made["auditAnnotations"])]
+    world = World(policy(**made), binding())
+    if refused:
+        assert refusal(world.create, config()) == DENIED + OUT
+        world = World(policy(failurePolicy="Ignore", **made), binding())
+    assert world.create(config())
+
+
+def test_a_message_without_budget_is_an_error(run: Any) -> None:
+    """What is left after the validations is for their messages."""
+    told = "string(object.data.all(a, object.data.all(b, object.data.all(c, a != ''))))"
+    rules = [{"expression": DEAR}] * 13 + [{"expression": f"{DEAR} && false", "messageExpression": told}]
+    many = config(data={f"k{i}": "" for i in range(40)})
+    for given, message in ((rules, f"failed messageExpression: {OUT}"), (rules[-1:], "true")):
+        world = World(policy(validations=given), binding())
+
+        async def validated(world: World = world) -> None:
+            await world.chain.validate(world.request("CREATE", many))
+
+        assert refusal(run, validated()) == DENIED + message
+
+
+def test_mutations_have_a_budget() -> None:
+    """The variables count too."""
+    variables = [{"name": f"v{i}", "expression": DEAR} for i in range(15)]
+    wanted = " && ".join(f"variables.v{i}" for i in range(15))
+    change = configuration(f"Object{{metadata: Object.metadata{{labels: {{'a': string({wanted})}}}}}}")
+    world = World(*mutating("m", change, variables=variables))
+    assert refusal(world.create, config()).endswith(f"denied request: {OUT}")
+
+
+def test_annotations_are_told_once_and_not_at_any_length() -> None:
+    """Two bindings that say the same say it once, other values are added; ten kibibytes of each are kept."""
+    notes = [
+        {"key": "same", "valueExpression": "'x'"},
+        {"key": "long", "valueExpression": "string(object.data.long + object.data.long)"},
+        {"key": "param", "valueExpression": "string(params.data.v)"},
+    ]
+    spec = {"paramKind": {"apiVersion": "v1", "kind": "ConfigMap"}, "auditAnnotations": notes}
+    params = [config("one", data={"v": "1"}), config("two", data={"v": "2"})]
+    bound = [
+        binding(f"b{i}", paramRef={"name": name, "parameterNotFoundAction": "Deny"}, validationActions=["Audit"])
+        for i, name in enumerate(("one", "two"))
+    ]
+    world = World(policy(**spec), *params, *bound)
+    request = world.request("CREATE", config(data={"long": "y" * 6000}))
+    from tests.unit.apiserver.admission_world import at_once
+
+    at_once(world.chain.validate(request))
+    assert request.audit == {"p/same": "x", "p/param": "1, 2", "p/long": "y" * 10240}

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 POLICY = builtin("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicy")
 BINDING = builtin("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicyBinding")
-# What all expressions of a policy may cost together, by one parameter.
-PER_POLICY = 10_000_000
 _ATOMIC = "may not mutate atomic arrays, maps or structs"
 
 
@@ -138,18 +136,19 @@ class MutatingPolicy(Plugin):
         allowance: Allowance,
     ) -> Object:
         """The object after the mutations of a policy. Raises Refusal, ApiError when it cannot be converted."""
-        left = PER_POLICY
-        for number in range(len(program.mutations)):
+        for number, (patch_type, _) in enumerate(program.mutations):
             values = {**await self._policies.values(request, kind, obj), "params": param}
-            step = partial(_decided, program, number, values, left)
-            decided = await considered(step, allowance)
+            decided = await considered(partial(_decided, program, number, values), allowance)
             if decided is None:
                 return obj
-            value, left = decided
             seen = await self._policies.seen(obj, kind)
             assert seen is not None
-            applies = program.mutations[number][0] == "ApplyConfiguration"
-            obj = _applied(self._policies.kind_of(seen, kind), seen, value) if applies else _patched(seen, value)
+            applies = patch_type == "ApplyConfiguration"
+            obj = (
+                _applied(self._policies.kind_of(seen, kind), seen, decided[0])
+                if applies
+                else _patched(seen, decided[0])
+            )
             if obj.get("kind") == kind.kind:
                 obj = _whole(kind, obj)
                 obj = obj if kind is request.kind else await self._conversions.object(obj, request.kind)
@@ -157,21 +156,22 @@ class MutatingPolicy(Plugin):
         return obj
 
 
-def _decided(program: Mutator, number: int, values: Mapping[str, Any], left: int) -> tuple[Any, int] | None:
-    """The value of a mutation and the cost that is left after it; None when the conditions are not met.
-
-    Raises Refusal."""
+def _decided(program: Mutator, number: int, values: Mapping[str, Any]) -> tuple[Any] | None:
+    """The value of a mutation; None when the conditions are not met. Raises Refusal."""
     from k3s.api.cel import Budget, EvaluationError, to_json
 
-    budget = Budget(left)
+    budget = Budget()
     bindings = program.variables.bind(values, budget)
     if number == 0 and not policies.passes(program.conditions, bindings):
         return None
     _, expression = program.mutations[number]
     try:
-        return to_json(expression.evaluate(bindings, budget)), budget.left
+        value = to_json(expression.evaluate(bindings, budget))
     except EvaluationError as error:
         raise Refusal(f"expression '{expression.source}' resulted in error: {error}") from error
+    if budget.left < 0:
+        raise Refusal(policies.OUT_OF_BUDGET)
+    return (value,)
 
 
 def _whole(kind: Kind, obj: Object) -> Object:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from k3s.apiserver.cache import Reader
 
 _NOT_FOUND = "no params found for policy binding with `Deny` parameterNotFoundAction"
+#: What is said when expressions cost more than they may together.
+OUT_OF_BUDGET = "validation failed due to running out of cost budget, no further validation rules will be run"
+# What all match conditions of a webhook or policy may cost together.
+_FOR_CONDITIONS = 2_500_000
 P = TypeVar("P")
 
 
@@ -172,7 +176,11 @@ class Policies(Generic[P]):
         """An object in the version that a policy wants to see. Raises ApiError when it cannot be converted."""
         if obj is None or obj.get("apiVersion") == kind.api_version or obj.get("kind") != kind.kind:
             return obj
-        return await self._conversions.object(obj, kind)
+        try:
+            return await self._conversions.object(obj, kind)
+        except ApiError as error:
+            error.message = f"failed to convert object version: {error.message}"
+            raise
 
     async def values(self, request: AdmissionRequest, kind: Kind, obj: Object | None) -> dict[str, Any]:
         """What expressions see of a write; `obj` is the object as it is by now. Raises ApiError as `seen`."""
@@ -231,15 +239,17 @@ def _name(obj: Object) -> str:
 
 def passes(conditions: list[tuple[str, Program]], bindings: Mapping[str, Any]) -> bool:
     """Whether all match conditions are true. Raises Refusal when that cannot be told."""
-    from k3s.api.cel import EvaluationError
+    from k3s.api.cel import Budget, EvaluationError
 
-    problems = []
+    problems, budget = [], Budget(_FOR_CONDITIONS)
     for source, program in conditions:
         try:
-            if program.evaluate(bindings) is not True:
+            if program.evaluate(bindings, budget) is not True:
                 return False
         except EvaluationError as error:
             problems.append(f"expression '{source}' resulted in error: {error}")
+        if budget.left < 0:
+            raise Refusal(OUT_OF_BUDGET)
     if problems:
         raise Refusal(problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]")
     return True

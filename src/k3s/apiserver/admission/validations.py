@@ -21,6 +21,7 @@ from k3s.apiserver.considered import considered
 _CODES = {"Forbidden": 403, "Invalid": 422, "RequestEntityTooLarge": 413, "Unauthorized": 401}
 _FAILURES = "validation.policy.admission.k8s.io/validation_failure"
 _LONGEST_MESSAGE = 5 * 1024
+_LONGEST_NOTE = 10 * 1024
 
 
 class Denial(NamedTuple):
@@ -121,36 +122,49 @@ def _judge(
     params: Sequence[Object | None],
     outcome: _Outcome,
 ) -> None:
-    program, budget = policy.program, Budget()
+    program = policy.program
     for param in params:
-        bindings = program.variables.bind(values if param is None else {**values, "params": param}, budget)
+        seen = values if param is None else {**values, "params": param}
+        budget = Budget()
+        bindings = program.variables.bind(seen, budget)
         try:
             if program.conditions and not policies.passes(program.conditions, bindings):
                 continue
+            found = denials(program, bindings, budget, fails=policy.fails)
+            notes = _notes(program, seen) if program.notes else []
         except Refusal as refusal:
             if policy.fails:
                 outcome.add(policy, binding, Denial(0, str(refusal)))
             continue
-        for denial in denials(program, bindings, budget, fails=policy.fails):
+        for denial in found:
             outcome.add(policy, binding, denial)
-        outcome.annotate(policy, binding, program, bindings, budget)
+        outcome.annotate(policy, binding, notes)
 
 
 def denials(program: Validator, bindings: Mapping[str, Any], budget: Budget, *, fails: bool) -> list[Denial]:
-    """The validations that do not hold."""
-    found = []
+    """The validations that do not hold. Raises Refusal when the budget does not suffice."""
+    found: list[Denial] = []
+    untold: list[tuple[int, Object, Program, Program | None]] = []
     for number, (rule, expression, told) in enumerate(program.rules):
         try:
-            if expression.evaluate(bindings, budget) is True:
-                continue
+            holds = expression.evaluate(bindings, budget) is True
         except EvaluationError as error:
             if fails:
                 found.append(Denial(number, f"expression '{expression.source}' resulted in error: {error}"))
+            holds = True
+        if budget.left < 0:
+            raise Refusal(policies.OUT_OF_BUDGET)
+        if not holds:
+            untold.append((number, rule, expression, told))
+    for number, rule, expression, told in untold:
+        message = _told(told, bindings, budget)
+        if budget.left < 0:
+            found += [Denial(number, f"failed messageExpression: {policies.OUT_OF_BUDGET}")] if fails else []
             continue
-        message = _told(told, bindings, budget) or str(rule.get("message") or "").strip()
+        message = message or str(rule.get("message") or "").strip()
         message = message or f"failed expression: {expression.source.strip()}"
         found.append(Denial(number, message, rule.get("reason") or "Invalid"))
-    return found
+    return sorted(found, key=lambda denial: denial.number) if len(found) > 1 else found
 
 
 def _told(program: Program | None, bindings: Mapping[str, Any], budget: Budget) -> str:
@@ -165,13 +179,29 @@ def _told(program: Program | None, bindings: Mapping[str, Any], budget: Budget) 
     return "" if len(text.encode()) > _LONGEST_MESSAGE or "\n" in text else text
 
 
+def _notes(program: Validator, values: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
+    """What a policy's audit annotations say: key, value, and the error of one that has none.
+
+    They have a budget of their own. Raises Refusal when that does not suffice."""
+    budget, found = Budget(), list[tuple[str, Any, str]]()
+    bindings = program.variables.bind(values, budget)
+    for key, source, expression in program.notes:
+        try:
+            found.append((key, expression.evaluate(bindings, budget), ""))
+        except EvaluationError as error:
+            found.append((key, None, f"expression '{source}' resulted in error: {error}"))
+        if budget.left < 0:
+            raise Refusal(policies.OUT_OF_BUDGET)
+    return found
+
+
 class _Outcome:
     """What all policies together say of one write."""
 
     def __init__(self) -> None:
         self._denied: list[tuple[str, str]] = []
         self._warnings: list[str] = []
-        self._audit: dict[str, str] = {}
+        self._audit: dict[str, list[str]] = {}
         self._failures: list[Object] = []
 
     def misconfigured(self, policy: Compiled[Any], binding: Binding | None, error: ApiError | Misconfigured) -> None:
@@ -197,30 +227,21 @@ class _Outcome:
             failure = {"message": denial.message, "policy": policy.name, "binding": binding.name}
             self._failures.append({**failure, "expressionIndex": denial.number, "validationActions": list(actions)})
 
-    def annotate(
-        self,
-        policy: Compiled[Any],
-        binding: Binding,
-        program: Validator,
-        bindings: Mapping[str, Any],
-        budget: Budget,
-    ) -> None:
-        """Notes the values of a policy's audit annotations."""
-        for key, source, expression in program.notes:
-            try:
-                value = expression.evaluate(bindings, budget)
-            except EvaluationError as error:
-                if policy.fails:
-                    self._deny(policy, binding, Denial(0, f"expression '{source}' resulted in error: {error}"))
-                continue
-            if isinstance(value, str) and value.strip():
-                name, audit = f"{policy.name}/{key}", self._audit
-                audit[name] = f"{audit[name]}, {value.strip()}" if name in audit else value.strip()
+    def annotate(self, policy: Compiled[Any], binding: Binding, notes: Sequence[tuple[str, Any, str]]) -> None:
+        """Notes the values of a policy's audit annotations, each value of a key once."""
+        for key, value, problem in notes:
+            if problem and policy.fails:
+                self._deny(policy, binding, Denial(0, problem))
+            if isinstance(value, str) and (text := value.strip()):
+                known = self._audit.setdefault(f"{policy.name}/{key}", [])
+                text = text.encode()[:_LONGEST_NOTE].decode(errors="ignore")
+                if text not in known:
+                    known.append(text)
 
     def settle(self, request: AdmissionRequest) -> None:
         """Tells the request's client and the audit log, and raises the first denial, if any."""
         request.warnings.extend(self._warnings)
-        request.audit.update(self._audit)
+        request.audit.update({key: ", ".join(texts) for key, texts in self._audit.items()})
         if self._failures:
             request.audit[_FAILURES] = encode(self._failures).decode()
         if not self._denied:
