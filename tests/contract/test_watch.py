@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.fakes.server import Caller, serving
 
-from k3s.apiserver import watch
+from k3s.apiserver import hub, watch
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 
@@ -69,7 +69,7 @@ def test_it_ends_in_good_order_with_where_the_client_is() -> None:
 
 def test_quiet_kinds_get_bookmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asked for bookmarks learns of revisions of other kinds; who did not, does not."""
-    monkeypatch.setattr(watch, "BOOKMARK_EVERY_S", 0.05)
+    monkeypatch.setattr(hub, "BOOKMARK_EVERY_S", 0.05)
 
     async def body() -> None:
         async with serving() as server:

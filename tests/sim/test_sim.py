@@ -11,7 +11,8 @@ import pytest
 
 from k3s.api.kinds import builtin
 from k3s.apiserver.cache import Bucket
-from k3s.apiserver.watch import Begin, Hub, LocalWatch
+from k3s.apiserver.hub import Hub
+from k3s.apiserver.watch import Begin, LocalWatch
 from k3s.controllers.execute import Written
 from k3s.controllers.runtime import Runner
 from k3s.kubelet.actions import PodActions

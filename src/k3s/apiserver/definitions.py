@@ -14,7 +14,7 @@ from k3s.api.errors import ApiError
 from k3s.api.kinds import Kind, Registry, Subresource, builtin, make
 from k3s.api.object import Object, evolve
 from k3s.api.validation import definitions, hooks
-from k3s.apiserver.cache import Cache, Change
+from k3s.apiserver.cache import Change
 from k3s.apiserver.crud import Crud
 from k3s.apiserver.deletion import DeleteOptions
 from k3s.apiserver.identity import APISERVER, MASTERS, authenticated
@@ -100,7 +100,14 @@ def accepted(definition: Object, others: Iterable[Object], now: float) -> Object
     else:
         wanted.append(_condition("Established", *_ESTABLISHED, now))
     wanted = [_since(condition, before.get(condition["type"])) for condition in wanted]
-    wanted += [condition for type, condition in before.items() if type not in ("NamesAccepted", "Established")]
+    approval = definitions.conformance(definition)
+    if approval is not None:
+        before.setdefault(_APPROVED, {})
+    for type, condition in before.items():
+        if type == _APPROVED and approval is not None:
+            wanted.append(_since(_condition(type, *approval, now), condition or None))
+        elif type not in ("NamesAccepted", "Established"):
+            wanted.append(condition)
     if status.get("acceptedNames") == names and status.get("conditions") == wanted:
         return definition
     return {**definition, "status": {**status, "conditions": wanted, "acceptedNames": names}}
@@ -112,6 +119,24 @@ def established(definition: Object) -> bool:
     return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
 
 
+def terminating(definition: Object, now: float) -> Object:
+    """A definition whose objects are being deleted, and that says so."""
+    status = definition.get("status") or {}
+    before = status.get("conditions") or ()
+    if is_terminating(definition):
+        return definition
+    others = [c for c in before if c["type"] != _TERMINATING]
+    return {**definition, "status": {**status, "conditions": [*others, _condition(_TERMINATING, *_EMPTYING, now)]}}
+
+
+def is_terminating(definition: Object | None) -> bool:
+    """Whether no more objects of a definition are created."""
+    conditions = ((definition or {}).get("status") or {}).get("conditions") or ()
+    return any(c["type"] == _TERMINATING and c["status"] == "True" for c in conditions)
+
+
+_APPROVED, _TERMINATING = "KubernetesAPIApprovalPolicyConformant", "Terminating"
+_EMPTYING = ("True", "InstanceDeletionInProgress", "CustomResource deletion is in progress")
 _NO_CONFLICTS = ("True", "NoConflicts", "no conflicts found")
 _ESTABLISHED = ("True", "InitialNamesAccepted", "the initial names have been accepted")
 _BAD_BUNDLE = ("False", "InvalidCABundle", "The conversion webhook CABundle is invalid")
@@ -176,13 +201,19 @@ class Definitions:
     """Keeps the table of kinds true to the definitions that are stored."""
 
     def __init__(
-        self, registry: Registry, cache: Cache, crud: Crud, clock: Clock, forget: Callable[[Kind], None]
+        self,
+        registry: Registry,
+        crud: Crud,
+        clock: Clock,
+        forget: Callable[[Kind], None],
+        end: Callable[[Iterable[Kind]], None],
     ) -> None:
         self._registry = registry
-        self._cache = cache
+        self._cache = crud.cache
         self._crud = crud
         self._clock = clock
         self._forget = forget
+        self._end = end
         self._rows: dict[str, list[Kind]] = {}
         self._spec: dict[str, Object | None] = {}
         #: The definitions as their statuses have or will have them: who came first has the names.
@@ -234,6 +265,9 @@ class Definitions:
         self._spec[name] = None if definition is None else definition["spec"]
         for kind in self._rows[name]:
             self._registry.add(kind)
+        left = {kind.version for kind in self._rows[name]}
+        if gone := [kind for kind in old if kind.version not in left]:
+            self._end(gone)
 
     def _settle_soon(self, name: str) -> None:
         if name not in self._settling:
@@ -256,14 +290,23 @@ class Definitions:
         await self._crud.commit(DEFINITION, "", name, mutate)
 
     async def _empty(self, name: str) -> None:
+        def begin(old: Object | None) -> Object | None:
+            return old if old is None else terminating(old, self._clock.now())
+
+        definition = self._cache.get(DEFINITION, "", name)
+        if definition is None or CLEANUP not in (definition["metadata"].get("finalizers") or ()):
+            return
+        await self._crud.commit(DEFINITION, "", name, begin)
         kinds = self._rows.get(name) or []
         if kinds:
             kind = self._registry.storage_kind(kinds[0])
             bucket = self._cache.bucket(kind)
-            for item in list(bucket.items(everywhere=True)):
-                await self._delete(kind, item.namespace, item.name)
             while bucket.count:
-                await self._cache.reached(self._cache.revision + 1)
+                for item in list(bucket.items(everywhere=True)):
+                    if "deletionTimestamp" not in item.obj["metadata"]:
+                        await self._delete(kind, item.namespace, item.name)
+                if bucket.count:
+                    await self._cache.reached(self._cache.revision + 1)
 
         def mutate(old: Object | None) -> Object | None:
             if old is None or CLEANUP not in (old["metadata"].get("finalizers") or ()):
@@ -277,7 +320,7 @@ class Definitions:
         user = authenticated(APISERVER, MASTERS)
         context = Context(kind, namespace, name, user, self._clock.now(), "delete")
         try:
-            await self._crud.delete(context, DeleteOptions())
+            await self._crud.delete(context, DeleteOptions(), admitted=True)
         except ApiError as error:
             if error.reason != "NotFound":
                 log.warning("Cannot delete %s %s/%s of a definition that goes: %s", kind.kind, namespace, name, error)

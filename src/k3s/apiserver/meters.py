@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from k3s.api.kinds import Registry
 from k3s.apiserver.cache import Cache
+from k3s.apiserver.hub import Hub
 from k3s.apiserver.request import Target
-from k3s.apiserver.watch import Hub
 from k3s.base import metrics
 
 _VERBS = {

@@ -22,6 +22,7 @@ from k3s.apiserver.authz import Attributes, Authorizes, refusal
 from k3s.apiserver.call import Call
 from k3s.apiserver.fairness import Fairness, seated
 from k3s.apiserver.flows import Flow, Flows
+from k3s.apiserver.hub import Hub
 from k3s.apiserver.identity import User
 from k3s.apiserver.limits import Limits, late, too_many
 from k3s.apiserver.media import PLAIN, Media, Negotiation
@@ -29,7 +30,7 @@ from k3s.apiserver.reads import Reads
 from k3s.apiserver.render import Renderer
 from k3s.apiserver.request import Target, Targets, reaches_in
 from k3s.apiserver.results import Many, One, Result, Watching
-from k3s.apiserver.watch import HttpWatch, Hub, LocalWatch
+from k3s.apiserver.watch import HttpWatch, LocalWatch
 from k3s.apiserver.writes import Writes
 from k3s.base.message import TEXT, Answer, Chunks, Request, Response, Stream, Upgrade
 from k3s.client import transport

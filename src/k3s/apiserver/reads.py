@@ -20,10 +20,11 @@ from k3s.api.selectors import check_fields, parse_fields, parse_labels
 from k3s.api.validation.causes import Causes, forbidden, one_of
 from k3s.apiserver.cache import Bucket, Cache, Item
 from k3s.apiserver.conversion import Conversions
+from k3s.apiserver.hub import Hub
 from k3s.apiserver.past import as_of
 from k3s.apiserver.request import Target, truth
 from k3s.apiserver.results import Many, One, Watching
-from k3s.apiserver.watch import Begin, Hub, Scope
+from k3s.apiserver.watch import Begin, Scope
 from k3s.base.entropy import Entropy
 from k3s.store.interface import Compacted, FutureRevision, Store
 

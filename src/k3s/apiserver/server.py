@@ -23,6 +23,7 @@ from k3s.apiserver.definitions import Definitions
 from k3s.apiserver.fairness import Fairness
 from k3s.apiserver.flows import Flows
 from k3s.apiserver.front import Front
+from k3s.apiserver.hub import Hub
 from k3s.apiserver.identity import APISERVER, MASTERS, User, authenticated
 from k3s.apiserver.limits import Limits
 from k3s.apiserver.meters import Meters
@@ -36,7 +37,6 @@ from k3s.apiserver.strategies import Strategies
 from k3s.apiserver.subresources import table
 from k3s.apiserver.subresources.connect import NodeDialer
 from k3s.apiserver.subresources.token import Issuer
-from k3s.apiserver.watch import Hub
 from k3s.apiserver.writes import Answers, Writes
 from k3s.base import metrics as measures
 from k3s.base.clock import Clock
@@ -140,7 +140,7 @@ class ApiServer:
         converted = self.registry.storage_kind, conversions
         self.crud = Crud(store, self.cache, self.strategies.of, admission, entropy, *converted, store.is_stale)
         admission.attach(self.crud.commit)
-        self._definitions = Definitions(self.registry, self.cache, self.crud, clock, self.strategies.forget)
+        self._definitions = Definitions(self.registry, self.crud, clock, self.strategies.forget, self._hub.end)
         reads = Reads(self.cache, store, self._hub, conversions, entropy, config.watch_s)
         writes = Writes(self.crud, self.registry, clock, reviews)
         writes.serve(table(reads, writes, admission, issuer, nodes))

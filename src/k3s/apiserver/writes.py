@@ -16,6 +16,7 @@ from k3s.apiserver import deletion, identity, options, written
 from k3s.apiserver.authn import Pending
 from k3s.apiserver.call import Call
 from k3s.apiserver.crud import Crud, Outcome
+from k3s.apiserver.definitions import DEFINITION, is_terminating
 from k3s.apiserver.identity import User
 from k3s.apiserver.reads import scope_of
 from k3s.apiserver.request import truth
@@ -155,6 +156,10 @@ class Writes:
 
     async def create(self, call: Call) -> Result:
         """POST."""
+        kind = call.kind
+        if kind.custom and is_terminating(self.crud.cache.get(DEFINITION, "", kind.qualified)):
+            why = "create not allowed while custom resource definition is terminating"
+            raise MethodNotAllowed(why, {"group": kind.group, "kind": kind.plural})
         context = self.context(call)
         obj = self.object(call, context)
         outcome = await self.crud.create(context, obj)

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from k3s.api import names
-from k3s.api.object import Object
+from k3s.api.object import Object, encode
 from k3s.api.validation import hooks, structural
 from k3s.api.validation.causes import (
     Causes,
@@ -341,16 +341,37 @@ def _approval(obj: Object) -> tuple[str, str]:
     return ("approved" if parts.scheme and parts.netloc else "invalid"), text
 
 
+def _is_protected(obj: Object) -> bool:
+    return f".{_spec(obj).get('group', '')}".endswith((".k8s.io", ".kubernetes.io"))
+
+
+_UNSAID = f'protected groups must have approval annotation "{_APPROVAL}"'
+_MISSING = f"{_UNSAID}, {_APPROVAL_MORE}"
+_WRONG = f'{_UNSAID} with either a URL or a reason starting with "unapproved", {_APPROVAL_MORE}'
+
+
 def _approved(obj: Object) -> Causes:
-    group = _spec(obj).get("group", "")
-    if not f".{group}".endswith((".k8s.io", ".kubernetes.io")):
+    if not _is_protected(obj):
         return
     (state, text), at = _approval(obj), f"metadata.annotations[{_APPROVAL}]"
-    why = f'protected groups must have approval annotation "{_APPROVAL}"'
     if state == "missing":
-        yield required(at, f"{why}, {_APPROVAL_MORE}")
+        yield required(at, _MISSING)
     elif state == "invalid":
-        yield invalid(at, text, f'{why} with either a URL or a reason starting with "unapproved", {_APPROVAL_MORE}')
+        yield invalid(at, text, _WRONG)
+
+
+def conformance(obj: Object) -> tuple[str, str, str] | None:
+    """Status, reason and message of the condition that says who approved a definition of the Kubernetes project's own
+    groups; None for all others."""
+    if not _is_protected(obj):
+        return None
+    state, text = _approval(obj)
+    return {
+        "missing": ("False", "MissingAnnotation", _MISSING),
+        "invalid": ("False", "InvalidAnnotation", _WRONG),
+        "bypassed": ("False", "UnapprovedAnnotation", f"not approved: {encode(text).decode()}"),
+        "approved": ("True", "ApprovedAnnotation", f"approved in {text}"),
+    }[state]
 
 
 def _preserving(spec: Spec) -> Causes:
