@@ -224,7 +224,7 @@ def test_bindings_and_evictions_are_asked_about(run: Any, tmp_path: Path) -> Non
     """Each is a CREATE of its own, with the body that was posted."""
 
     async def steps(hooks: Hooks, caller: Caller) -> None:
-        rule = {"operations": ["*"], "resources": ["pods/binding", "pods/eviction"]}
+        rule = {"operations": ["*"], "resources": ["pods/binding", "pods/eviction", "bindings"]}
         await configured(caller, hooks.configuration("ValidatingWebhookConfiguration", {}, rule=rule))
         account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
         assert (await caller.call("POST", "/api/v1/namespaces/default/serviceaccounts", account))[0] == 201
@@ -234,16 +234,22 @@ def test_bindings_and_evictions_are_asked_about(run: Any, tmp_path: Path) -> Non
         assert (await caller.call("POST", pods, body))[0] == 201
         bound = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"name": "n"}}
         assert (await caller.call("POST", f"{pods}/p/binding", bound))[0] == 201
+        assert (await caller.call("POST", "/api/v1/namespaces/default/bindings", bound))[0] == 409
         evicted = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}}
         status, answer = await caller.call("POST", f"{pods}/p/eviction", evicted)
         assert (status, answer["message"]) == (400, 'admission webhook "h0.example.com" denied the request: stays')
 
     def answers(path: str, asked: Object) -> Object:
-        return {"allowed": asked["subResource"] != "eviction", "status": {"message": "stays"}}
+        return {"allowed": asked.get("subResource") != "eviction", "status": {"message": "stays"}}
 
     hooks = played(run, tmp_path, answers, steps)
-    seen = [(a["operation"], a["subResource"], a["kind"]["kind"], a["object"]["kind"]) for _, a in hooks.asked]
-    assert seen == [("CREATE", "binding", "Binding", "Binding"), ("CREATE", "eviction", "Eviction", "Eviction")]
+    seen = [(a["operation"], a.get("subResource"), a["kind"]["kind"], a["object"]["kind"]) for _, a in hooks.asked]
+    assert seen == [
+        ("CREATE", "binding", "Binding", "Binding"),
+        ("CREATE", None, "Binding", "Binding"),
+        ("CREATE", "eviction", "Eviction", "Eviction"),
+    ]
+    assert [asked["resource"]["resource"] for _, asked in hooks.asked] == ["pods", "bindings", "pods"]
 
 
 def test_who_is_asked_may_write_the_object(run: Any, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from dataclasses import replace
 
 from k3s.api import times
 from k3s.api.errors import ApiError, BadRequest, Conflict
@@ -44,7 +45,8 @@ class Binding:
         if not target.get("name"):
             raise ApiError("target.name: Required value", code=500)
         context.subresource, context.field_manager = "binding", ""  # where a pod runs is nobody's field
-        binding = await self._writes.crud.asked(context, binding)
+        posted = context if call.kind is POD else replace(context, kind=call.kind, subresource="")
+        binding = await self._writes.crud.asked(posted, binding)
         await self._writes.crud.update(context, lambda pod: bound(context, pod, binding))
         return One(None, None, CREATED, 201)
 
