@@ -72,6 +72,7 @@ PURE = (
     "apiserver/encryption/secretbox.py",
     "cluster/encryption.py",
     "apiserver/audit/policy.py",
+    "apiserver/audit/delivery.py",
     "apiserver/audit/event.py",
     "apiserver/audit/redaction.py",
     "store/interface.py",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fakes.api import Pki
+from tests.fakes.hooks import Hooks
 from tests.fakes.server import Caller, serving
 
 from k3s.api.object import Object
@@ -25,6 +24,21 @@ def config(name: str, **data: str) -> Object:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
 
 
+class Issuer:
+    """Issues one token."""
+
+    token = "e30.e30.c2lnbmVk"
+
+    def checked(self, namespace: str, name: str, body: Object) -> Object:
+        return body
+
+    def request(self, namespace: str, name: str, body: Object) -> tuple[Object, str, str]:
+        return {**body, "status": {"token": self.token}}, "JTI=id-of-it", ""
+
+    def published(self, jwks_uri: str) -> Object:
+        return {}
+
+
 def recorded(run: Any, folder: Path, steps: Any, *rules: Object, **flags: str) -> list[Object]:
     """The events of steps under a policy; RequestReceived is left out unless a rule says otherwise."""
     policy, file = folder / "policy.yaml", folder / "audit.log"
@@ -36,7 +50,7 @@ def recorded(run: Any, folder: Path, steps: Any, *rules: Object, **flags: str) -
 
     async def body() -> None:
         log = auditor(said, SystemClock(), SeededEntropy(2))
-        async with serving(auditor=log) as server:
+        async with serving(auditor=log, issuer=Issuer()) as server:
             caller = Caller(server.ports[0])
             await steps(caller, server)
             caller.close()
@@ -204,15 +218,15 @@ def test_a_request_that_cannot_be_recorded_is_refused(run: Any, tmp_path: Path) 
     """In blocking-strict mode only: the log's disk is full."""
 
     async def steps(caller: Caller, server: Any) -> None:
-        log = server._auditor
-        whole = log._file.write
+        (place,) = server._auditor.places
+        whole = place._file.write
 
         def full(line: bytes) -> None:
             raise OSError(28, "No space left on device")
 
-        log._file.write = full
+        place._file.write = full
         status, body = await caller.call("GET", MAPS)
-        log._file.write = whole
+        place._file.write = whole
         assert (status, "cannot be recorded" in body["message"]) == (500, True)
         assert (await caller.call("GET", MAPS))[0] == 200
         await caller.send("GET", "/metrics")
@@ -223,55 +237,141 @@ def test_a_request_that_cannot_be_recorded_is_refused(run: Any, tmp_path: Path) 
     recorded(run, tmp_path, steps, {"level": "Metadata", "users": ["admin"]}, log_mode="blocking-strict")
 
 
-def test_a_webhook_gets_batches(run: Any, tmp_path: Path) -> None:
-    """Events in lists, at the latest when the server stops."""
-    got: list[Object] = []
+def test_the_log_in_batches(run: Any, tmp_path: Path) -> None:
+    """Lines come beside the requests, all of them at the end; what finds no room is counted."""
 
-    async def body() -> None:
-        import ssl
+    async def steps(caller: Caller, _: Any) -> None:
+        for _ in range(5):
+            await caller.call("GET", f"{MAPS}/a")
 
-        pki = Pki(tmp_path)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*pki.issue("localhost"))
+    events = recorded(run, tmp_path, steps, ADMIN, log_mode="batch", log_batch_max_size="3", log_batch_max_wait="1h")
+    assert [event["responseStatus"]["code"] for event in events] == [404] * 5
 
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                lines = head.decode().lower().split("\r\n")
-                size = next(int(line.split(":")[1]) for line in lines if line.startswith("content-length"))
-                got.append({"path": head.split()[1].decode(), **json.loads(await reader.readexactly(size))})
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
 
-        hook = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-        place = f"https://localhost:{hook.sockets[0].getsockname()[1]}/events"
-        kubeconfig = tmp_path / "hook.yaml"
-        cluster = {"server": place, "certificate-authority": str(pki.ca)}
-        kubeconfig.write_text(
-            json.dumps(
-                {
-                    "current-context": "c",
-                    "clusters": [{"name": "k", "cluster": cluster}],
-                    "contexts": [{"name": "c", "context": {"cluster": "k"}}],
-                }
-            )
-        )
-        policy = tmp_path / "policy.yaml"
-        rule = {"level": "Metadata", "users": ["admin"], "omitStages": ["RequestReceived"]}
-        policy.write_text(json.dumps({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [rule]}))
-        said = settings(
-            {
-                "audit-policy-file": str(policy),
-                "audit-webhook-config-file": str(kubeconfig),
-                "audit-webhook-batch-max-size": "2",
-            }
-        )
-        assert said is not None
-        async with serving(auditor=auditor(said, SystemClock(), SeededEntropy(2))) as server:
-            caller = Caller(server.ports[0])
-            for _ in range(3):
-                await caller.call("GET", f"{MAPS}/a")
-            caller.close()
-        hook.close()
+def test_large_events_are_cut(run: Any, tmp_path: Path) -> None:
+    """Their bodies go, and it is said."""
 
-    run(body())
-    assert {(batch["path"], batch["kind"]) for batch in got} == {("/events", "EventList")}
-    assert sum(len(batch["items"]) for batch in got) == 3 and max(len(batch["items"]) for batch in got) == 2
+    async def steps(caller: Caller, _: Any) -> None:
+        await caller.call("POST", MAPS, config("a", k="v" * 2000))
+        await caller.call("POST", MAPS, config("b", k="v"))
+
+    cut, whole = recorded(run, tmp_path, steps, ADMIN, log_truncate_enabled="true", log_truncate_max_event_size="2000")
+    assert "requestObject" not in cut and "responseObject" not in cut
+    assert cut["annotations"]["audit.k8s.io/truncated"] == "true" and cut["objectRef"]["name"] == "a"
+    assert whole["requestObject"]["data"] == {"k": "v"} and "audit.k8s.io/truncated" not in whole["annotations"]
+
+
+HOOKED = {"level": "Request", "users": ["admin"], "verbs": ["create"], "omitStages": ["RequestReceived"]}
+
+
+def test_what_webhooks_and_policies_did_is_told(run: Any, tmp_path: Path) -> None:
+    """Who was asked in which round, what was patched (not at Metadata, never of a Secret), who failed open."""
+
+    def patch(path: str, value: str) -> Object:
+        text = base64.b64encode(json.dumps([{"op": "add", "path": path, "value": value}]).encode()).decode()
+        return {"patchType": "JSONPatch", "patch": text}
+
+    def answers(path: str, asked: Object) -> Object:
+        if path == "/1":
+            return {"http": "500 No", "body": "no"}
+        if path == "/0":
+            return {"auditAnnotations": {"seen": "yes"}}
+        return patch("/data/x", "aGlkZGVu") if "x" not in asked["object"]["data"] else {}
+
+    def events(rule: Object, folder: Path) -> list[Object]:
+        folder.mkdir()
+
+        async def steps(caller: Caller, _: Any) -> None:
+            async with Hooks(folder, answers) as hooks:
+                wanted = ({"reinvocationPolicy": "IfNeeded"}, {"failurePolicy": "Ignore"}, {})
+                about = {"resources": ["configmaps", "secrets"]}
+                made = hooks.configuration("MutatingWebhookConfiguration", *wanted, rule=about)
+                group = "/apis/admissionregistration.k8s.io/v1"
+                assert (await caller.call("POST", f"{group}/mutatingwebhookconfigurations", made))[0] == 201
+                checks = hooks.configuration(
+                    "ValidatingWebhookConfiguration", {"path": "/1", "failurePolicy": "Ignore"}
+                )
+                assert (await caller.call("POST", f"{group}/validatingwebhookconfigurations", checks))[0] == 201
+                assert (await caller.call("POST", MAPS, config("a", k="v")))[0] == 201
+                secret = {"kind": "Secret", "metadata": {"name": "s"}, "data": {"k": ""}}
+                assert (await caller.call("POST", SECRETS, secret))[0] == 201
+
+        return [e for e in recorded(run, folder, steps, rule) if e["objectRef"].get("apiGroup") is None]
+
+    made, secret = (event["annotations"] for event in events(HOOKED, tmp_path / "request"))
+
+    def told(prefix: str, turn: str) -> Any:
+        return json.loads(made[f"{prefix}.webhook.admission.k8s.io/{turn}"])
+
+    name = "mutatingwebhookconfiguration"
+    for turn, number, mutated in (
+        ("round_0_index_0", 0, False),
+        ("round_0_index_1", 1, False),
+        ("round_0_index_2", 2, True),
+        ("round_1_index_0", 0, False),
+    ):
+        told_of = {"configuration": name, "webhook": f"h{number}.example.com", "mutated": mutated}
+        assert told("mutation", turn) == told_of
+    patched = {"op": "add", "path": "/data/x", "value": "aGlkZGVu"}
+    assert told("patch", "round_0_index_2") == {
+        "configuration": name,
+        "webhook": "h2.example.com",
+        "patch": [patched],
+        "patchType": "JSONPatch",
+    }
+    assert [key for key in made if key.startswith("patch.")] == ["patch.webhook.admission.k8s.io/round_0_index_2"]
+    assert made["failed-open.mutation.webhook.admission.k8s.io/round_0_index_1"] == "h1.example.com"
+    assert made["failed-open.validating.webhook.admission.k8s.io/round_0_index_0"] == "h0.example.com"
+    assert made["h0.example.com/seen"] == "yes"
+    hidden = json.loads(secret["patch.webhook.admission.k8s.io/round_0_index_2"])["patch"]
+    assert hidden == [{**patched, "value": "<redacted>"}]
+    made, _ = (event["annotations"] for event in events({**HOOKED, "level": "Metadata"}, tmp_path / "metadata"))
+    assert told("mutation", "round_0_index_2")["mutated"] is True
+    assert not [key for key in made if key.startswith("patch.")]
+
+
+def test_what_other_parts_note(run: Any, tmp_path: Path) -> None:
+    """Authorization, pod security, policies, and which token was issued, each under upstream's key."""
+
+    async def steps(caller: Caller, _: Any) -> None:
+        space = {"kind": "Namespace", "metadata": {"name": "n", "labels": {}}}
+        for mode in ("enforce", "audit"):
+            space["metadata"]["labels"][f"pod-security.kubernetes.io/{mode}"] = "baseline"
+        assert (await caller.call("POST", "/api/v1/namespaces", space))[0] == 201
+        account = {"kind": "ServiceAccount", "metadata": {"name": "default"}}
+        assert (await caller.call("POST", "/api/v1/namespaces/n/serviceaccounts", account))[0] == 201
+        group = "/apis/admissionregistration.k8s.io/v1"
+        rule = {"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}
+        noted = [{"key": "size", "valueExpression": "string(size(object.data))"}]
+        spec = {"matchConstraints": {"resourceRules": [rule]}, "auditAnnotations": noted}
+        policy = {"kind": "ValidatingAdmissionPolicy", "metadata": {"name": "p.example.com"}, "spec": spec}
+        assert (await caller.call("POST", f"{group}/validatingadmissionpolicies", policy))[0] == 201
+        binding = {"kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": "b"}}
+        binding["spec"] = {"policyName": "p.example.com", "validationActions": ["Deny"]}
+        assert (await caller.call("POST", f"{group}/validatingadmissionpolicybindings", binding))[0] == 201
+        assert (await caller.call("POST", MAPS, config("a", k="v")))[0] == 201
+        pod = {"kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+        assert (await caller.call("POST", "/api/v1/namespaces/n/pods", pod))[0] == 201
+        workload = {**pod["spec"], "hostNetwork": True}
+        template = {"metadata": {"labels": {"a": "b"}}, "spec": workload}
+        spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
+        made = {"kind": "ReplicaSet", "metadata": {"name": "r"}, "spec": spec}
+        assert (await caller.call("POST", "/apis/apps/v1/namespaces/n/replicasets", made))[0] == 201
+        asked = {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": {}}
+        assert (await caller.call("POST", "/api/v1/namespaces/n/serviceaccounts/default/token", asked))[0] == 201
+
+    rule = {"level": "Metadata", "users": ["admin"], "omitStages": ["RequestReceived"]}
+    events = {
+        (e["objectRef"]["resource"], e["objectRef"].get("subresource")): e["annotations"]
+        for e in recorded(run, tmp_path, steps, rule)
+    }
+    for notes in events.values():
+        assert notes["authorization.k8s.io/decision"] == "allow" and "authorization.k8s.io/reason" in notes
+    assert events["configmaps", None]["p.example.com/size"] == "1"
+    assert events["pods", None]["pod-security.kubernetes.io/enforce-policy"] == "baseline:latest"
+    assert "hostNetwork" in events["replicasets", None]["pod-security.kubernetes.io/audit-violations"] or (
+        "host namespaces" in events["replicasets", None]["pod-security.kubernetes.io/audit-violations"]
+    )
+    issued = events["serviceaccounts", "token"]["authentication.kubernetes.io/issued-credential-id"]
+    assert issued == "JTI=id-of-it"
+    assert Issuer.token not in (tmp_path / "audit.log").read_text()

@@ -235,12 +235,15 @@ class Pipeline:
         if record is None:
             return await self._local(user, request, target)
         try:
+            await record.settle()
             response = await self._local(user, request, target)
         except ApiError as error:
             record.done(error.code, error.to_status())
+            await record.settle()
             raise
         record.shown = response.body
         record.done(response.status)
+        await record.settle()
         return response
 
     async def _local(self, user: User, request: Request, target: Target) -> transport.Response:
@@ -271,6 +274,8 @@ class Pipeline:
         """The events of a watch of this process. Raises ApiError."""
         request, target = self._local_request(user, sent)
         record: Record | None = request.record
+        if record is not None:
+            await record.settle()
         call = self._local_call(user, request, target)
         if not isinstance(call, Call):
             if isinstance(call, Coroutine):
@@ -327,14 +332,21 @@ class Pipeline:
         return self._acting(request, user)
 
     def _recorded(self, request: Request, target: Target, auditor: Auditor) -> User:
-        """As `_authenticate`; the audit log hears of the sender first."""
-        record = request.record = auditor.begin(request, target)
-        try:
-            user = self._sender(request, target)
-        except ApiError:
-            auditor.sender(record, target, None)
-            raise
-        auditor.sender(record, target, user)
+        """As `_authenticate`; the audit log hears of the sender first, and the request may have to wait for that."""
+        record: Record = request.record or auditor.begin(request, target)
+        request.record = record
+        if not record.heard:
+            user = None
+            try:
+                user = self._sender(request, target)
+            except ApiError as error:
+                record.refused = error
+            auditor.sender(record, target, user)
+            if record.waiting is not None:
+                raise Pending(record.settled())
+        user = record.users[0]
+        if record.refused is not None or user is None:
+            raise record.refused or InternalError("Internal error occurred: nobody sent the request", {})
         acting = self._acting(request, user)
         record.users = user, acting
         return acting

@@ -104,8 +104,8 @@ class Encryption:
     async def _again(self) -> None:
         """Writes everything again by the present key, then forgets the others.
 
-        Before a key goes, so does the history that it has sealed: who asks for it hears that it is compacted (410)
-        and reads anew, where otherwise he would hear of a value that nobody can read.
+        Before a key goes, so does the history that it has sealed, or that was plain: who asks for it hears that it is
+        compacted (410) and reads anew, where otherwise he would hear of a value that nobody can read.
         """
         assert self.sealed is not None
         keep = bool(self._read_state().get("keepKeys"))
@@ -113,14 +113,13 @@ class Encryption:
         while True:
             try:
                 count = await self.sealed.reseal()
-                left = self._document() if keep else steps.cleaned(self._document())
-                if left != self._document():
+                if not keep:
                     await self.sealed.compact(self.sealed.revision())
                 break
             except Unavailable as error:
                 log.warning("Secrets cannot be encrypted again yet: %s", error)
                 await asyncio.sleep(_RETRY_S)
-        self._write(left, steps.FINISHED)
+        self._write(self._document() if keep else steps.cleaned(self._document()), steps.FINISHED)
         log.info("Secrets are encrypted by the present key", extra={"written": count})
 
     # --- the files

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from k3s.apiserver.audit.delivery import Batching, Delivery, Truncation
 from k3s.apiserver.audit.settings import AuditError, settings
 
 POLICY = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n"
@@ -22,9 +23,30 @@ def test_defaults(tmp_path: Path) -> None:
     file.write_text(POLICY)
     made = settings({"audit-policy-file": str(file), "audit-log-path": "-"})
     assert made is not None
-    assert made.words["audit-log-mode"] == "blocking" and made.words["audit-log-format"] == "json"
-    assert made.numbers["audit-webhook-batch-max-size"] == 400
-    assert made.seconds["audit-webhook-batch-max-wait"] == 30.0
+    assert made.words["audit-log-format"] == "json"
+    assert made.delivery("log") == Delivery("blocking", Batching(10000, 1, 0.0))
+    assert made.delivery("webhook") == Delivery("batch", Batching(10000, 400, 30.0, 10.0, 15))
+    assert [made.numbers[f"audit-log-{name}"] for name in ("maxage", "maxbackup", "maxsize")] == [366, 100, 100]
+
+
+def test_every_flag(tmp_path: Path) -> None:
+    """Of both backends alike."""
+    file = tmp_path / "policy.yaml"
+    file.write_text(POLICY)
+    given = {"audit-policy-file": str(file), "audit-log-path": "-"}
+    for place in ("log", "webhook"):
+        at = f"audit-{place}-"
+        given |= {f"{at}mode": "batch", f"{at}batch-buffer-size": "7", f"{at}batch-max-size": "3"}
+        given |= {f"{at}batch-max-wait": "1m", f"{at}batch-throttle-enable": "true", f"{at}batch-throttle-qps": "2.5"}
+        given |= {f"{at}batch-throttle-burst": "4", f"{at}truncate-enabled": "true", f"{at}version": "audit.k8s.io/v1"}
+        given |= {f"{at}truncate-max-batch-size": "2000", f"{at}truncate-max-event-size": "1000"}
+    made = settings(given)
+    assert made is not None
+    wanted = Delivery("batch", Batching(7, 3, 60.0, 2.5, 4), Truncation(1000, 2000))
+    assert made.delivery("log") == made.delivery("webhook") == wanted
+
+
+LOG = {"audit-policy-file": "FILE", "audit-log-path": "-"}
 
 
 @pytest.mark.parametrize(
@@ -39,6 +61,26 @@ def test_defaults(tmp_path: Path) -> None:
         (
             {"audit-policy-file": "FILE", "audit-log-path": "-", "audit-webhook-batch-max-wait": "1"},
             "audit-webhook-batch-max-wait: '1' is no duration",
+        ),
+        (
+            {**LOG, "audit-log-mode": "batch", "audit-log-batch-buffer-size": "0"},
+            "audit-log-batch-buffer-size: it must",
+        ),
+        ({**LOG, "audit-webhook-batch-max-size": "0"}, "audit-webhook-batch-max-size: it must be a positive number"),
+        ({**LOG, "audit-webhook-batch-throttle-qps": "0"}, "audit-webhook-batch-throttle-qps: it must be a positive"),
+        ({**LOG, "audit-webhook-batch-throttle-qps": "-1"}, "audit-webhook-batch-throttle-qps: '-1' is no number"),
+        (
+            {**LOG, "audit-webhook-mode": "fast"},
+            "audit-webhook-mode: 'fast' is none of batch, blocking, blocking-strict",
+        ),
+        ({**LOG, "audit-log-version": "audit.k8s.io/v1beta1"}, "audit-log-version: 'audit.k8s.io/v1beta1' is none of"),
+        (
+            {**LOG, "audit-log-truncate-enabled": "true", "audit-log-truncate-max-event-size": "0"},
+            "audit-log-truncate-max-event-size: it must be a positive number",
+        ),
+        (
+            {**LOG, "audit-log-truncate-enabled": "true", "audit-log-truncate-max-batch-size": "9"},
+            "audit-log-truncate-max-batch-size: 9 is less than audit-log-truncate-max-event-size 102400",
         ),
     ],
 )

@@ -168,19 +168,33 @@ def passed_values(tmp_path: Path) -> dict[str, str]:
         "audit-log-format": f"legacy {logged}",
         "audit-log-mode": f"batch {logged}",
         "audit-webhook-config-file": f"{tmp_path}/hook.yaml {policy}",
-        "audit-webhook-batch-buffer-size": f"7 {hooked}",
-        "audit-webhook-batch-max-size": f"7 {hooked}",
-        "audit-webhook-batch-max-wait": f"7s {hooked}",
         "audit-webhook-initial-backoff": f"7s {hooked}",
         "tls-cipher-suites": "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
         "tls-min-version": "VersionTLS13",
+        "audit-webhook-mode": f"blocking {hooked}",
+        "audit-webhook-batch-throttle-enable": f"false {hooked}",
+        "audit-log-batch-throttle-enable": f"true {logged}",
+        **{
+            f"audit-{place}-{flag}": f"{value} {logged if place == 'log' else hooked}"
+            for place in ("log", "webhook")
+            for flag, value in (
+                ("batch-buffer-size", "7"),
+                ("batch-max-size", "7"),
+                ("batch-max-wait", "7s"),
+                ("batch-throttle-qps", "7"),
+                ("batch-throttle-burst", "7"),
+                ("truncate-enabled", "true"),
+                ("truncate-max-batch-size", "700000"),
+                ("truncate-max-event-size", "7000"),
+            )
+        },
         "encryption-provider-config": f"{tmp_path}/hook.yaml",
         "encryption-provider-config-automatic-reload": f"true {encrypted}",
     }
 
 
 # Whose only value is the one that holds without it.
-_SINGLE = {"audit-webhook-mode", *FIXED["kube-apiserver-arg"]}
+_SINGLE = {"audit-log-version", "audit-webhook-version", *FIXED["kube-apiserver-arg"]}
 
 
 @pytest.mark.parametrize("flag", sorted(set(choices.API_SERVER_ARGS) - _SINGLE))

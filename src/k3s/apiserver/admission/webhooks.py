@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from k3s.api import schema
 from k3s.api.errors import ApiError, BadRequest, InternalError, forbidden
 from k3s.api.kinds import Kind, Registry, builtin
-from k3s.api.object import Object
+from k3s.api.object import Object, encode
 from k3s.api.patch import json_patch
 from k3s.apiserver.admission import matching, reviews
-from k3s.apiserver.admission.chain import CONNECT, CREATE, DELETE, UPDATE, Plugin
+from k3s.apiserver.admission.chain import CONNECT, CREATE, DELETE, SECOND, UPDATE, Plugin
 from k3s.apiserver.admission.conditions import Conditions
 from k3s.apiserver.admission.rounds import Rounds
 from k3s.apiserver.admission.webhookclient import CallFailed, WebhookClient
@@ -34,12 +34,15 @@ log = logging.getLogger(__name__)
 MUTATING = builtin("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration")
 VALIDATING = builtin("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration")
 _TIMEOUT_S = 10
+_PATCH = "patch.webhook.admission.k8s.io/"
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """One webhook of a configuration; `uid` tells it from others of the same name."""
+    """One webhook of a configuration, the `place`th of all; `uid` tells it from others of the same name."""
 
+    configuration: str
+    place: int
     uid: str
     name: str
     spec: Object
@@ -61,6 +64,8 @@ class Hook:
 class _Webhooks(Plugin):
     """What both plugins share: finding the hooks of a write, and asking one."""
 
+    #: How keys for the audit log begin.
+    notes = ""
     resources = frozenset({"*"})
     configurations: Kind = MUTATING
 
@@ -83,14 +88,15 @@ class _Webhooks(Plugin):
 
     def _compiled(self) -> list[Hook]:
         found = sorted(self._reader.list(self.configurations), key=lambda config: str(config["metadata"]["name"]))
-        hooks = []
+        hooks: list[Hook] = []
         for config in found:
             for number, spec in enumerate(config.get("webhooks") or ()):
                 name = str(spec.get("name", ""))
                 uid = f"{config['metadata']['name']}/{number}/{name}"
                 given = spec.get("matchConditions")
                 conditions = Conditions(given, self._authorizer) if given else None
-                hooks.append(Hook(uid, name, spec, matching.Selectors.of(spec), conditions))
+                place = str(config["metadata"]["name"]), len(hooks)
+                hooks.append(Hook(*place, uid, name, spec, matching.Selectors.of(spec), conditions))
         return hooks
 
     def _about(self, hook: Hook, kind: Kind, operation: str, subresource: str) -> Kind | None:
@@ -142,6 +148,8 @@ class _Webhooks(Plugin):
             text = f'failed calling webhook "{hook.name}": {what}: {error}'
             if hook.ignores_failure:
                 log.warning("Failing open: %s", text)
+                turn = _turn(hook, request) if mutating else f"round_0_index_{hook.place}"
+                request.audit[f"failed-open.{self.notes}{turn}"] = hook.name
                 return None
             causes = {"causes": [{"message": text}]}
             raise InternalError(f"Internal error occurred: {text}", causes) from error
@@ -156,6 +164,7 @@ class MutatingWebhook(_Webhooks):
     """Asks one after the other; each sees what the ones before it made of the object."""
 
     name = "MutatingAdmissionWebhook"
+    notes = "mutation.webhook.admission.k8s.io/"
     configurations = MUTATING
     admits = frozenset({CREATE, UPDATE})
     validates = frozenset({DELETE, CONNECT})
@@ -181,14 +190,30 @@ class MutatingWebhook(_Webhooks):
         for hook, kind in self._index.about(request.kind, request.operation, request.subresource):
             if not rounds.concerns(hook.uid) or not await self._selected(hook, kind, request):
                 continue
-            found = await self._ask(hook, kind, request, mutating=True)
-            new = obj if found is None or found.patch is None else await self._patched(hook, kind, request, obj, found)
-            changed = new != obj
+            changed = False
+            try:
+                new = await self._changed(hook, kind, request, obj)
+                changed = new != obj
+            finally:
+                note = {"configuration": hook.configuration, "webhook": hook.name, "mutated": changed}
+                request.audit[self.notes + _turn(hook, request)] = encode(note).decode()
             if changed:
                 obj, request = new, request.with_object(new)
             rounds.answered(hook.uid, changed=changed, again=hook.spec.get("reinvocationPolicy") == "IfNeeded")
         rounds.end(obj)
         return obj
+
+    async def _changed(self, hook: Hook, kind: Kind, request: AdmissionRequest, obj: Object) -> Object:
+        """What a webhook makes of an object."""
+        found = await self._ask(hook, kind, request, mutating=True)
+        if found is None or found.patch is None:
+            return obj
+        new = await self._patched(hook, kind, request, obj, found)
+        if found.patch:
+            said = {"patch": found.patch, "patchType": found.patch_type}
+            note = {"configuration": hook.configuration, "webhook": hook.name, **said}
+            request.audit[_PATCH + _turn(hook, request)] = encode(note).decode()
+        return new
 
     async def _patched(
         self, hook: Hook, kind: Kind, request: AdmissionRequest, obj: Object, found: reviews.Verdict
@@ -215,6 +240,7 @@ class ValidatingWebhook(_Webhooks):
     """Asks all at the same time; the first refusal counts."""
 
     name = "ValidatingAdmissionWebhook"
+    notes = "validating.webhook.admission.k8s.io/"
     configurations = VALIDATING
     validates = frozenset({CREATE, UPDATE, DELETE, CONNECT})
 
@@ -229,3 +255,8 @@ class ValidatingWebhook(_Webhooks):
         for outcome in await asyncio.gather(*asked, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
+
+
+def _turn(hook: Hook, request: AdmissionRequest) -> str:
+    """When a webhook was asked, as keys for the audit log tell it."""
+    return f"round_{1 if SECOND in request.state else 0}_index_{hook.place}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from k3s.api import times
 from k3s.api.object import Object
 from k3s.apiserver.request import RequestInfo
 
@@ -44,11 +43,6 @@ def status_of(code: int, body: Object | None) -> Object:
     if body is not None and body.get("kind") == "Status":
         found.update({key: body[key] for key in ("status", "message", "reason", "details") if body.get(key)})
     return {**found, "code": code}
-
-
-def stamp(now: float) -> str:
-    """A time as the log writes it, to the microsecond."""
-    return times.micro(now)
 
 
 def legacy(event: Object, stage_at: str) -> str:

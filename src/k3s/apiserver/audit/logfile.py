@@ -10,11 +10,14 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from k3s.api import times
+from k3s.api.object import Object, encode
+from k3s.apiserver.audit import event as events
+from k3s.apiserver.audit.backends import Failed
 from k3s.base.aio import Tasks, blocking
 
 log = logging.getLogger(__name__)
@@ -87,6 +90,36 @@ class LogFile:
             await blocking(_tidy, self._path, self._settings, self._now())
         except OSError as error:
             log.warning("Old files of the audit log %s stay: %s", self._path, error)
+
+
+class LogPlace:
+    """The file as a place of events (see `backends.Place`)."""
+
+    name = "log"
+
+    def __init__(self, file: LogFile, *, legacy: bool) -> None:
+        self._file = file
+        self._legacy = legacy
+
+    def open(self) -> None:
+        """Opens the file. Raises OSError."""
+        self._file.open()
+
+    def write(self, given: Sequence[Object]) -> None:
+        """Appends a line for each event. Raises Failed."""
+        for event in given:
+            line = events.legacy(event, event["stageTimestamp"]).encode() if self._legacy else encode(event)
+            try:
+                self._file.write(line + b"\n")
+            except OSError as error:
+                raise Failed(f"the audit log cannot be written: {error}") from error
+
+    def hurry(self) -> None:
+        """Lines are written at once anyway."""
+
+    async def close(self) -> None:
+        """Closes the file."""
+        await self._file.close()
 
 
 def _stamp(now: float) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from k3s.api import times
+from k3s.api.errors import ApiError
 from k3s.api.object import Object
 from k3s.apiserver import identity
 from k3s.apiserver.audit import event as events
@@ -20,13 +22,17 @@ from k3s.apiserver.audit.policy import (
     Rule,
     without_managed_fields,
 )
-from k3s.apiserver.audit.redaction import redacted
+from k3s.apiserver.audit.redaction import redacted, redacted_note
 from k3s.apiserver.identity import User
 from k3s.apiserver.request import Target
 from k3s.base.message import JSON, Answer, Chunks, Request, Response, Sink, Source, Stream, Upgrade
 
-#: Hands over an event; raises where a request may not go on without being recorded.
-Emit = Callable[[Object], None]
+#: Waits until an event has arrived; raises InternalError where a request may not go on without being recorded.
+Waiting = Callable[[], Awaitable[None]]
+#: Hands over an event, and answers what has to be waited for, if anything; raises as that does.
+Emit = Callable[[Object], "Waiting | None"]
+#: Notes that tell of a request's body: they stand in the log where that does.
+_OF_BODIES = "patch.webhook.admission.k8s.io/"
 
 
 class Broken(Response):
@@ -36,7 +42,22 @@ class Broken(Response):
 class Record:
     """One request, from its arrival to its end. `notes` are the annotations of its events."""
 
-    __slots__ = ("_emit", "_id", "_now", "_received", "_request", "_target", "notes", "rule", "sent", "shown", "users")
+    __slots__ = (
+        "_emit",
+        "_id",
+        "_now",
+        "_received",
+        "_request",
+        "_target",
+        "heard",
+        "notes",
+        "refused",
+        "rule",
+        "sent",
+        "shown",
+        "users",
+        "waiting",
+    )
 
     def __init__(self, request: Request, target: Target, id: str, now: Callable[[], float], emit: Emit) -> None:
         self._request = request
@@ -48,6 +69,11 @@ class Record:
         self.rule: Rule = NOTHING
         self.users: tuple[User | None, User | None] = (None, None)
         self.notes: dict[str, str] = {}
+        #: Whether the sender was recorded; why the request ended with that, if it did.
+        self.heard = False
+        self.refused: ApiError | None = None
+        #: What has to be waited for before the request goes on.
+        self.waiting: Waiting | None = None
         #: What was sent (an object, options or a patch), and what was answered.
         self.sent: Any = None
         self.shown: Any = None
@@ -64,8 +90,21 @@ class Record:
 
     def sender(self, rule: Rule, user: User | None) -> None:
         """Who asks, and what is to be told of it: the request has been received."""
-        self.rule, self.users = rule, (user, None)
+        self.rule, self.users, self.heard = rule, (user, None), True
         self._stage(RECEIVED)
+
+    async def settle(self) -> None:
+        """Waits until the last event has arrived where requests wait for that. Raises InternalError."""
+        waiting, self.waiting = self.waiting, None
+        if waiting is not None:
+            await waiting()
+
+    async def settled(self) -> None:
+        """As `settle`; a refusal is kept for who asks next."""
+        try:
+            await self.settle()
+        except ApiError as error:
+            self.refused = error
 
     def decided(self, allowed: bool, reason: str) -> None:
         """What authorization said."""
@@ -133,11 +172,20 @@ class Record:
                 made["responseStatus"]["message"] = _attempted(request)
             self._bodies(made, refusal)
         now = self._now()
-        made["requestReceivedTimestamp"] = events.stamp(self._received)
-        made["stageTimestamp"] = events.stamp(self._received if stage == RECEIVED else now)
-        if self.notes:
-            made["annotations"] = dict(sorted(self.notes.items()))
-        self._emit(made)
+        made["requestReceivedTimestamp"] = times.micro(self._received)
+        made["stageTimestamp"] = times.micro(self._received if stage == RECEIVED else now)
+        if notes := self._notes():
+            made["annotations"] = notes
+        self.waiting = self._emit(made)
+
+    def _notes(self) -> dict[str, str]:
+        """The annotations that the level allows."""
+        info, whole = self._target.info, self.keeps_request
+        return {
+            name: redacted_note(info, note) if name.startswith(_OF_BODIES) else note
+            for name, note in sorted(self.notes.items())
+            if whole or not name.startswith(_OF_BODIES)
+        }
 
     def _bodies(self, made: Object, refusal: Object | None) -> None:
         shown = self.shown if self.shown is not None else refusal

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from k3s.api.object import Object
+from k3s.api.object import Object, decode, encode
 from k3s.apiserver.request import RequestInfo
 
 HIDDEN = "<redacted>"
@@ -22,6 +22,13 @@ def redacted(info: RequestInfo, body: Any) -> Any:
     if info.subresource == "token":
         return _hidden(body, "status", ("token",))
     return body
+
+
+def redacted_note(info: RequestInfo, note: str) -> str:
+    """A note that tells a patch (a JSON object with `patch`), without secrets."""
+    found = decode(note.encode())
+    hidden = redacted(info, found.get("patch"))
+    return note if hidden == found.get("patch") else encode({**found, "patch": hidden}).decode()
 
 
 def _hide_secret(body: Any) -> Any:
