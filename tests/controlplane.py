@@ -59,7 +59,7 @@ class Server:
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(20)
 
-    def kubectl(self, *args: str) -> str:
+    def kubectl(self, *args: str, input: str = "") -> str:
         """What kubectl prints."""
         command = [ROOT / ".venv" / "bin" / "kubectl", f"--kubeconfig={self.folder / 'admin.yaml'}", *args]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, check=True, input=input).stdout

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,36 @@ def test_kinds_and_custom_kinds_through_a_plugin(tmp_path: Path) -> None:
         assert "hid-widget" in server.kubectl("get", "widget", "w", "-o", "yaml")
         assert server.stop() == 0
     assert "hid-" not in (tmp_path / "log").read_text()
+
+
+def test_a_changed_configuration_is_followed(tmp_path: Path) -> None:
+    """With automatic reload the server seals by the newest configuration, and waits at its start for a plugin."""
+    file, socket = tmp_path / "encryption.json", tmp_path / "kms.sock"
+    vault = {"kms": {"apiVersion": "v2", "name": "vault", "endpoint": f"unix://{socket}"}}
+    configuration(file, (["secrets"], [{"identity": {}}, vault]))
+    server = Server(tmp_path)
+    name = "--kube-apiserver-arg=encryption-provider-config"
+    with ThreadPoolExecutor(1) as starter:
+        start = starter.submit(server.start, f"{name}={file}", f"{name}-automatic-reload=true")
+        while "KMS plugin vault: failed to perform status" not in _log(server):
+            assert not start.done()
+        with plugin(socket):
+            start.result(60)
+            server.kubectl("create", "secret", "generic", "first", "--from-literal=password=hid-first")
+            configuration(file, (["*.*"], [vault, {"identity": {}}]))
+            total = 'apiserver_encryption_config_controller_automatic_reloads_total{apiserver_id_hash="sha256:'
+            while total not in (metrics := server.kubectl("get", "--raw", "/metrics")):
+                pass
+            line = next(line for line in metrics.splitlines() if line.startswith(total))
+            assert line.endswith('status="success"} 1')
+            server.kubectl("create", "configmap", "m", "--from-literal=word=hid-map")
+            first = server.kubectl("get", "secret", "first", "-o", "json")
+            server.kubectl("replace", "-f", "-", input=first)
+            assert server.stop() == 0
+            files = database(server)
+            assert b"hid-map" not in files and files.count(b"k8s:enc:kms:v2:vault:") >= 2
+
+
+def _log(server: Server) -> str:
+    file = server.folder / "log"
+    return file.read_text() if file.exists() else ""

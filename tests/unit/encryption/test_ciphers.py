@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 
 import pytest
 
+from k3s.apiserver.encryption import secretbox
 from k3s.apiserver.encryption.ciphers import CIPHERS, Tampered
 from k3s.apiserver.encryption.config import Key, parse
 from k3s.apiserver.encryption.keyring import Keyring, Unreadable
@@ -30,6 +32,16 @@ def test_secretbox_as_nacl_does_it() -> None:
     )
     assert seal_box(key, nonce, message) == box
     assert open_box(key, nonce, box) == message
+
+
+def test_secretbox_of_many_blocks() -> None:
+    """NaCl's own test of the stream (stream3 of its tests, 4 MiB) by its digest."""
+    key = bytes.fromhex("1b27556473e985d462cd51197a9a46c76009549eac6474f206c4ee0844f68389")
+    nonce = bytes.fromhex("69696ee955b62b73cd62bda875fc73d68219e0036b7a0b37")
+    stream = secretbox._stream(key, nonce, 4194304)
+    assert hashlib.sha256(stream).hexdigest() == "662b9d0e3463029156069b12f918691a98f7dfb2ca0393c96bbfc6b1fbd630a2"
+    for length in (0, 1, 63, 64, 65, 1000):
+        assert secretbox._stream(key, nonce, length) == stream[:length]
 
 
 @pytest.mark.parametrize("provider", sorted(CIPHERS))

@@ -21,19 +21,23 @@ class Broken(Exception):
     """A box that was not made with this key, or was changed."""
 
 
-def _mixed(words: list[int]) -> list[int]:
-    """Twenty rounds of Salsa20."""
+def _mixed(words: list[int], mask: int = _MASK) -> list[int]:
+    """Twenty rounds of Salsa20: of one block, or of many side by side.
+
+    Each word may hold that word of many blocks, every 64 bits one, of which `mask` has the lower half: what additions
+    and shifts carry into the upper half is cut off. Python counts as fast with long numbers as with short ones.
+    """
     x = list(words)
     for _ in range(10):
         for a, b, c, d in _ROUNDS:
-            t = (x[a] + x[d]) & _MASK
-            x[b] ^= ((t << 7) | (t >> 25)) & _MASK
-            t = (x[b] + x[a]) & _MASK
-            x[c] ^= ((t << 9) | (t >> 23)) & _MASK
-            t = (x[c] + x[b]) & _MASK
-            x[d] ^= ((t << 13) | (t >> 19)) & _MASK
-            t = (x[d] + x[c]) & _MASK
-            x[a] ^= ((t << 18) | (t >> 14)) & _MASK
+            t = (x[a] + x[d]) & mask
+            x[b] ^= ((t << 7) | (t >> 25)) & mask
+            t = (x[b] + x[a]) & mask
+            x[c] ^= ((t << 9) | (t >> 23)) & mask
+            t = (x[c] + x[b]) & mask
+            x[d] ^= ((t << 13) | (t >> 19)) & mask
+            t = (x[d] + x[c]) & mask
+            x[a] ^= ((t << 18) | (t >> 14)) & mask
     return x
 
 
@@ -50,12 +54,18 @@ def _subkey(key: bytes, nonce: bytes) -> tuple[int, ...]:
 
 
 def _stream(key: bytes, nonce: bytes, length: int) -> bytes:
-    """The first bytes of XSalsa20's stream."""
+    """The first bytes of XSalsa20's stream; less than 256 GiB."""
+    count = (length + 63) // 64
     subkey, rest = _subkey(key, nonce[:16]), struct.unpack("<2I", nonce[16:])
-    out = bytearray()
-    for counter in range((length + 63) // 64):
-        words = _block(subkey, (*rest, counter & _MASK, counter >> 32))
-        out += struct.pack("<16I", *((a + b) & _MASK for a, b in zip(_mixed(words), words, strict=True)))
+    ones = int.from_bytes(b"\x01\0\0\0\0\0\0\0" * count, "little")
+    mask = ones * _MASK
+    words = [word * ones for word in _block(subkey, (*rest, 0, 0))]
+    words[8] = int.from_bytes(struct.pack(f"<{count}Q", *range(count)), "little")  # which block it is
+    out = bytearray(64 * count)
+    for place, (mixed, word) in enumerate(zip(_mixed(words, mask), words, strict=True)):
+        data = ((mixed + word) & mask).to_bytes(8 * count, "little")
+        for part in range(4):
+            out[4 * place + part :: 64] = data[part::8]
     return bytes(out[:length])
 
 
