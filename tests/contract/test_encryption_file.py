@@ -25,6 +25,7 @@ from k3s.client.local import LocalTransport
 from k3s.run import encryptionfile
 from k3s.run.config import ConfigError
 from k3s.run.encryptionfile import EncryptionFile
+from k3s.store.interface import Unavailable
 from k3s.store.memory import MemoryStore
 
 KEY = "/registry/core/secrets/default/a"
@@ -161,6 +162,24 @@ def test_plugins_come_and_go(run: Any, tmp_path: Path, monkeypatch: pytest.Monke
     run(body())
 
 
+def test_a_key_that_is_put_back(run: Any, tmp_path: Path) -> None:
+    """Without it the value is not read, and the check of the datastore says so; with it both are well again."""
+    path = tmp_path / "config.yaml"
+    path.write_text(text(cipher("one")))
+
+    async def body() -> None:
+        async with followed(path) as server:
+            await server.prefix()
+            assert await server.write(text(cipher("two"))) == "success"
+            with pytest.raises(Unavailable, match="encrypted with the key one of secretbox"):
+                await server.store.get(KEY)
+            assert "put the key back" in server.store.problem()
+            assert await server.write(text(cipher("two"), cipher("one"))) == "success"
+            assert server.store.problem() == "" and (await server.store.get(KEY)).value == b"value"
+
+    run(body())
+
+
 def test_checks_where_there_is_nothing_to_check(tmp_path: Path) -> None:
     """Without plugins and without following there is no such health check."""
     path = tmp_path / "config.yaml"
@@ -191,7 +210,8 @@ def test_who_writes_the_same_again_seals_it_anew(run: Any, tmp_path: Path) -> No
         file = EncryptionFile(path, SystemClock(), SystemEntropy())
         below = MemoryStore()
         await below.open()
-        server = build(Sealed(below, file.keys))  # type: ignore[arg-type]
+        sealed = Sealed(below, file.keys)
+        server = build(sealed)  # type: ignore[arg-type]
         await server.load()
         client = Client(LocalTransport(server.itself()))
         secret = builtin("v1", "Secret")
@@ -212,6 +232,8 @@ def test_who_writes_the_same_again_seals_it_anew(run: Any, tmp_path: Path) -> No
             path.write_text(text(cipher(name, kinds[name]), IDENTITY, *others))
             file.keys.replace(encryptionfile.rules_of(path))
             before = await stored()
+            read = await sealed.get(KEY)
+            assert read is not None and read.value.startswith(b"{")
             assert (await client.get(secret, "default", "a"))["metadata"]["name"] == "a"
             assert await stored() == before
             same = await client.update(secret, made)

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from k3s.api.errors import ServiceUnavailable, Timeout
-from k3s.apiserver.encryption.sealed import Sealed
 from k3s.store.interface import Entries, Entry, Events, Store, Subscriber, Unavailable, Uncertain
 
 T = TypeVar("T")
@@ -35,8 +34,8 @@ class Datastore:
     @property
     def is_stale(self) -> Stale | None:
         """Tells of a key whether its value would be sealed in another way today; None where nothing is sealed."""
-        store = self._store
-        return (lambda key: _answered(store.is_stale(key))) if isinstance(store, Sealed) else None
+        ask: Stale | None = getattr(self._store, "is_stale", None)  # only `encryption.sealed` has it
+        return (lambda key: _answered(ask(key))) if ask is not None else None
 
     async def open(self) -> None:
         """See Store.open; at the start Unavailable is the caller's to tell."""

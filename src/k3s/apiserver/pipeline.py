@@ -291,6 +291,7 @@ class Pipeline:
         )
         if record is not None:
             record.started()
+            await record.settle()
         try:
             async for event in watch:
                 yield event

@@ -18,6 +18,8 @@ PROVIDERS = ("aescbc", "secretbox")
 TYPES = {"aescbc": "AES-CBC", "secretbox": "XSalsa20-POLY1305"}
 _IDENTITY: Object = {"identity": {}}
 KEY_BYTES = 32
+#: Where keys and stage are kept, in `<data-dir>/server/cred`.
+CONFIG_FILE, STATE_FILE = "encryption-config.json", "encryption-state.json"
 
 
 class WrongStage(ValueError):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from k3s.apiserver.encryption.sealed import Sealed
 from k3s.base.clock import Clock
 from k3s.base.entropy import Entropy
 from k3s.base.metrics import Registry
-from k3s.run.encryption import Encryption
-from k3s.run.encryptionfile import EncryptionFile
+from k3s.cluster.encryption import CONFIG_FILE
 from k3s.store.interface import Store
+
+# Who encrypts nothing does without these.
+if TYPE_CHECKING:
+    from k3s.run.encryption import Encryption
+    from k3s.run.encryptionfile import EncryptionFile
 
 
 class AtRest:
@@ -35,13 +39,26 @@ class AtRest:
         self.store = store
         self.own: Encryption | None = None
         self._file: EncryptionFile | None = None
+        # What keys have sealed needs them for ever.
         if file:
-            self._file = EncryptionFile(Path(file).absolute(), clock, entropy, follows=follows)
-            self.store = Sealed(store, self._file.keys)
-        elif provider or Encryption.exists(folder):
-            self.own = Encryption(folder, provider or "aescbc", clock, entropy)
-            self.own.load()
-            self.store = self.own.sealed = Sealed(store, self.own.keys)
+            self._use_file(Path(file).absolute(), clock, entropy, follows=follows)
+        elif provider or (folder / CONFIG_FILE).exists():
+            self._use_own(folder, provider or "aescbc", clock, entropy)
+
+    def _use_file(self, file: Path, clock: Clock, entropy: Entropy, *, follows: bool) -> None:
+        from k3s.apiserver.encryption.sealed import Sealed
+        from k3s.run.encryptionfile import EncryptionFile
+
+        self._file = EncryptionFile(file, clock, entropy, follows=follows)
+        self.store = Sealed(self.store, self._file.keys)
+
+    def _use_own(self, folder: Path, provider: str, clock: Clock, entropy: Entropy) -> None:
+        from k3s.apiserver.encryption.sealed import Sealed
+        from k3s.run.encryption import Encryption
+
+        self.own = Encryption(folder, provider, clock, entropy)
+        self.own.load()
+        self.store = self.own.sealed = Sealed(self.store, self.own.keys)
 
     async def open(self) -> None:
         """Opens the store; waits for plugins; goes on with what a stop has interrupted. Raises Unavailable, OSError."""

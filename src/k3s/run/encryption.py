@@ -33,8 +33,8 @@ class Encryption:
     """`folder` is `<data-dir>/server/cred`; `provider` is what new keys are for."""
 
     def __init__(self, folder: Path, provider: str, clock: Clock, entropy: Entropy) -> None:
-        self._config = folder / "encryption-config.json"
-        self._state = folder / "encryption-state.json"
+        self._config = folder / steps.CONFIG_FILE
+        self._state = folder / steps.STATE_FILE
         self._provider = provider
         self._clock = clock
         self._entropy = entropy
@@ -43,11 +43,6 @@ class Encryption:
         #: The store that these keys seal; set before `start`.
         self.sealed: Sealed | None = None
         self.keys = Keyring({}, entropy.secret)
-
-    @staticmethod
-    def exists(folder: Path) -> bool:
-        """Whether there are keys: what they sealed needs them for ever."""
-        return (folder / "encryption-config.json").exists()
 
     def load(self) -> None:
         """Reads the keys, or makes the first one. Raises ConfigError, OSError."""

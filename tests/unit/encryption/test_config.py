@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -26,12 +28,12 @@ def kms(**more: Any) -> dict[str, Any]:
 
 
 def test_a_plugin() -> None:
-    """Three seconds where nothing is said, as upstream; a socket without a file begins with @."""
+    """Three seconds where nothing is said, as upstream."""
     (key,) = parse(document((["secrets"], [kms()])))["secrets"]
     assert key == Key("kms", "vault", socket="/run/kms.sock", timeout_s=3.0)
     assert key.prefix == b"k8s:enc:kms:v2:vault:"
-    (key,) = parse(document((["secrets"], [kms(endpoint="unix:///@kms", timeout="1500ms")])))["secrets"]
-    assert (key.socket, key.timeout_s) == ("\0kms", 1.5)
+    (key,) = parse(document((["secrets"], [kms(timeout="1500ms")])))["secrets"]
+    assert key.timeout_s == 1.5
 
 
 def test_the_nearest_rule_counts() -> None:
@@ -105,7 +107,9 @@ A = (["secrets"], [keys("a")])
         (document((["secrets"], [kms(timeout="soon")])), 'kms.timeout: time: invalid duration "soon"'),
         (document((["secrets"], [kms(endpoint="")])), 'kms.endpoint: Invalid value: "": endpoint is a mandatory'),
         (document((["secrets"], [kms(endpoint="tcp://x")])), 'unsupported scheme "tcp" for KMS provider, only unix'),
+        (document((["secrets"], [kms(endpoint="unix://[")])), 'endpoint: Invalid value: "unix://[": invalid endpoint'),
         (document((["secrets"], [kms(endpoint="unix://")])), "use unix:///path/of/the/socket"),
+        (document((["secrets"], [kms(endpoint="unix:///@kms")])), "use unix:///path/of/the/socket"),
         (document((["secrets"], [kms(cache=1)])), 'kms: unknown field "cache"'),
     ],
 )
@@ -114,3 +118,16 @@ def test_a_wrong_configuration_is_named(given: object, text: str) -> None:
     with pytest.raises(ConfigurationError) as error:
         parse(given)
     assert text in str(error.value)
+
+
+def test_who_encrypts_nothing_loads_nothing() -> None:
+    """The server with its datastore, in a process of its own: neither ciphers nor plugins are there."""
+    script = (
+        "import sys; from pathlib import Path; from k3s.base.clock import SystemClock; import k3s.run.server; "
+        "from k3s.run.atrest import AtRest; from k3s.store.memory import MemoryStore; "
+        "from k3s.base.entropy import SystemEntropy; from k3s.apiserver.datastore import Datastore; "
+        "made = AtRest(MemoryStore(), Path('/none'), SystemClock(), SystemEntropy()); "
+        "assert not made.checks() and made.own is None and Datastore(made.store).is_stale is None; "
+        "assert not [name for name in sys.modules if name.startswith('k3s.apiserver.encryption')]"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

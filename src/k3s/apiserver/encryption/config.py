@@ -224,15 +224,20 @@ def _timeout(at: str, given: Any) -> float:
 
 
 def _socket(at: str, endpoint: Any) -> str:
-    """The path of `unix:///path`; `unix:///@name` is a socket without a file."""
+    """The path of `unix:///path`."""
     if not isinstance(endpoint, str) or not endpoint:
         raise ConfigurationError(f'{at}.endpoint: Invalid value: "": endpoint is a mandatory field for a kms')
-    parts = urlsplit(endpoint)
+    try:
+        parts = urlsplit(endpoint)
+    except ValueError as error:
+        text = f'Invalid value: "{endpoint}": invalid endpoint for kms provider, error: {error}'
+        raise ConfigurationError(f"{at}.endpoint: {text}") from error
     if parts.scheme != "unix":
         raise ConfigurationError(
             f'{at}.endpoint: Invalid value: "{endpoint}": unsupported scheme "{parts.scheme}" for KMS provider, '
             "only unix is supported"
         )
-    if parts.netloc or len(parts.path) < 2:
+    # What upstream takes for a name without a file (`/@name`) libuv cannot connect to.
+    if parts.netloc or len(parts.path) < 2 or parts.path.startswith("/@"):
         raise ConfigurationError(f'{at}.endpoint: Invalid value: "{endpoint}": use unix:///path/of/the/socket')
-    return "\0" + parts.path[2:] if parts.path.startswith("/@") else parts.path
+    return parts.path

@@ -36,10 +36,13 @@ class Keyring:
     def __init__(self, rules: Rules, fresh: Fresh, plugin: Callable[[Key], Cipher] = _no_plugins) -> None:
         self._fresh = fresh
         self._plugin = plugin
+        #: How often the configuration has been replaced.
+        self.changes = 0
         self.replace(rules)
 
     def replace(self, rules: Rules) -> None:
         """Uses another configuration from now on."""
+        self.changes += 1
         self._rules = rules
         self._ciphers: dict[Key, Cipher] = {}
         self._found: dict[str, tuple[Key, ...]] = {}

@@ -30,7 +30,8 @@ class Sealed:
     def __init__(self, store: Store, keys: Keyring) -> None:
         self._store = store
         self._keys = keys
-        self._trouble = ""
+        # What could not be unsealed, and with which keys: others may do it.
+        self._trouble = ("", 0)
         self._tasks = Tasks("sealed")
         self._held: deque[Sequence[Event]] = deque()
         self._subscriber: Subscriber = lambda events: None
@@ -54,7 +55,8 @@ class Sealed:
 
     def problem(self) -> str:
         """See Store.problem; a value that could not be unsealed is one."""
-        return self._store.problem() or self._trouble
+        trouble, keys = self._trouble
+        return self._store.problem() or (trouble if keys == self._keys.changes else "")
 
     async def put(self, key: str, value: bytes, expected: int) -> int:
         """See Store.put."""
@@ -138,8 +140,8 @@ class Sealed:
             except Unreadable as error:
                 if revision:
                     raise Compacted(revision, self.revision()) from None  # as `events`
-                self._trouble = str(error)
-                raise Unavailable(self._trouble) from error
+                self._trouble = str(error), self._keys.changes
+                raise Unavailable(str(error)) from error
         return plain
 
     def _unsealed(self, event: Event) -> Event:
@@ -171,11 +173,11 @@ class Sealed:
             try:
                 plain = [await self._asked(self._plain_event, event) for event in self._held[0]]
             except (Unavailable, Unreadable) as error:
-                self._trouble = f"events cannot be unsealed: {error}"
+                self._trouble = f"events cannot be unsealed: {error}", self._keys.changes
                 log.warning("Events wait for their key: %s", error)
                 await asyncio.sleep(_RETRY_S)
                 continue
-            self._trouble = ""
+            self._trouble = ("", 0)
             self._held.popleft()
             self._subscriber(plain)
 
