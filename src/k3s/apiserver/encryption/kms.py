@@ -277,6 +277,8 @@ class Plugins:
         for plugin in [self.cipher(key) for key in _keys(rules)]:
             pause = _FIRST_PAUSE_S
             while await plugin.look():
+                if pause == _FIRST_PAUSE_S:
+                    log.warning("KMS plugin %s: nothing is read without it, so it is waited for", plugin.key.name)
                 await asyncio.sleep(pause)
                 pause = min(3 * pause, _LOOK_AGAIN_S)
 
