@@ -48,15 +48,17 @@ def definition(rule: str) -> Object:
     }
 
 
-async def meanwhile(port: int, path: str, body: Object) -> tuple[Object, list[float]]:
-    """What a POST is answered with, and how long others waited who asked one after the other until then, in seconds."""
+async def meanwhile(
+    port: int, path: str, body: Any, method: str = "POST", media: str = "application/json"
+) -> tuple[Object, list[float]]:
+    """What a write is answered with, and how many seconds others waited who asked one after the other until then."""
     slow, quick, loop = Caller(port), Caller(port), asyncio.get_running_loop()
-    await quick.call("GET", f"{MAPS}")
-    asked = asyncio.ensure_future(slow.call("POST", path, body))
+    await quick.call("GET", f"{MAPS}?limit=1")
+    asked = asyncio.ensure_future(slow.call(method, path, body, Content_Type=media))
     waits = []
     while not asked.done():
         begun = loop.time()
-        await quick.call("GET", f"{MAPS}")
+        await quick.call("GET", f"{MAPS}?limit=1")
         waits.append(loop.time() - begun)
     slow.close()
     quick.close()

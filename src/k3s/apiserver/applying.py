@@ -14,6 +14,7 @@ from k3s.api.views import Views
 from k3s.apiserver import body as bodies
 from k3s.apiserver import resets
 from k3s.apiserver.call import Call
+from k3s.apiserver.considered import beside
 from k3s.apiserver.crud import Crud, Outcome
 from k3s.apiserver.strategy import Context
 from k3s.base.message import Request
@@ -45,14 +46,19 @@ def asked(call: Call, context: Context) -> Object:
     return config
 
 
+def _read(call: Call, context: Context) -> tuple[Object, str]:
+    """What a call wants to apply, and what is said of keys that it has twice. Raises BadRequest."""
+    config = asked(call, context)
+    return config, bodies.repeated(call.request, config) if context.field_validation != "Ignore" else ""
+
+
 async def apply(crud: Crud, call: Call, context: Context) -> tuple[Outcome, bool]:
     """Applies the body of a call; tells whether the object was created. Raises Conflict, BadRequest, Invalid."""
     kind = call.kind
-    config = asked(call, context)
+    config, twice = await beside(context.heavy, lambda: _read(call, context))
     node = definition_of(kind)
     reset = resets.paths(kind, context.subresource, config)
     context.applied = True
-    twice = bodies.repeated(call.request, config) if context.field_validation != "Ignore" else ""
 
     def produced(old: Object | None, views: Views) -> Object:
         merged = fields.apply(
@@ -71,7 +77,7 @@ async def apply(crud: Crud, call: Call, context: Context) -> tuple[Outcome, bool
         return bodies.shaped(kind, merged, "Ignore", context.warnings, old=old)
 
     async def produce(old: Object | None) -> Object:
-        return await crud.conversions.viewing(kind, lambda views: produced(old, views))
+        return await crud.conversions.viewing(kind, lambda views: produced(old, views), heavy=context.heavy)
 
     if twice and context.field_validation != "Strict":
         context.warnings.extend(yamltext.sentences(twice))

@@ -8,6 +8,7 @@ CustomResourceDefinitions", Kubernetes documentation.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from k3s.api import convert, schema
@@ -18,6 +19,7 @@ from k3s.api.validation.causes import labels
 from k3s.api.validation.meta import annotation_keys
 from k3s.api.views import View, Views
 from k3s.apiserver.cache import Change, Convert, Item, divided, head_of, serialise
+from k3s.apiserver.considered import beside
 from k3s.base.entropy import Entropy
 
 if TYPE_CHECKING:
@@ -120,15 +122,16 @@ class Conversions:
             return {**obj, "apiVersion": kind.storage_version}
         return self._convert(obj, self._registry.storage_kind(kind))
 
-    async def viewing(self, kind: Kind, work: Callable[[Views], T]) -> T:
+    async def viewing(self, kind: Kind, work: Callable[[Views], T], *, heavy: bool = False) -> T:
         """What `work` makes with the versions of a kind, as their managers see its objects.
 
-        Where a webhook has to be asked, `work` is begun anew with its answer. Raises what `work` raises, and ApiError.
+        Where a webhook has to be asked, `work` is begun anew with its answer. It runs beside the loop when it is
+        `heavy`. Raises what `work` raises, and ApiError.
         """
         known: dict[tuple[str, bytes], Object] = {}
         while True:
             try:
-                return work(self.views(kind, known))
+                return await beside(heavy, partial(work, self.views(kind, known)))
             except _Unseen as unseen:
                 made = (await self._asked([unseen.obj], unseen.kind, unseen.kind.api_version))[0]
                 known[unseen.kind.api_version, encode(unseen.obj)] = schema.prune(unseen.kind, made)[0]

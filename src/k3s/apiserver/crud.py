@@ -12,20 +12,21 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from k3s.api import apply as fields
-from k3s.api import custom, gates, owners, schema, times
+from k3s.api import gates, owners, schema, times
 from k3s.api.errors import AlreadyExists, ApiError, already_exists, conflict, forbidden, invalid, not_found
 from k3s.api.kinds import Kind, builtin
 from k3s.api.object import Object
-from k3s.api.validation import validate_create, validate_update
+from k3s.api.validation import validate_create
 from k3s.api.validation.advice import advise
 from k3s.apiserver import deletion, identity, written
 from k3s.apiserver.admission.chain import NotYet
 from k3s.apiserver.admits import AdmissionRequest, Admits
 from k3s.apiserver.body import settled
 from k3s.apiserver.cache import Bucket, Cache, Item, serialise
-from k3s.apiserver.considered import considered
+from k3s.apiserver.considered import HEAVY, beside
 from k3s.apiserver.conversion import Conversions
-from k3s.apiserver.strategy import Cause, Context, Strategy
+from k3s.apiserver.strategy import Context, Strategy
+from k3s.base import aio
 from k3s.base.aio import begun
 from k3s.base.entropy import Entropy
 from k3s.store.interface import KeyConflict, Store
@@ -220,7 +221,8 @@ class Crud:
         kind = context.kind
         strategy = self.strategies(kind)
         obj = written.with_namespace(context, obj)
-        obj = schema.defaults(kind, strategy.reset_create(obj))
+        reset = strategy.reset_create(obj)
+        obj = await beside(context.heavy, lambda: schema.defaults(kind, reset))
         if not context.applied:
             obj = await self._tracked(context, None, obj)
         prefix = "" if obj["metadata"].get("name") else obj["metadata"].get("generateName", "")
@@ -278,11 +280,13 @@ class Crud:
         if strategy.counts:
             meta["generation"] = 1
         obj = strategy.prepare_create(context, gates.closed(kind, {**obj, "metadata": meta}))
-        causes = await considered(lambda: validate_create(kind, obj)) if kind.custom else validate_create(kind, obj)
-        causes = [*causes, *strategy.validate(context, None, obj)]
+        causes = [
+            *await written.judged(context, lambda: validate_create(kind, obj)),
+            *strategy.validate(context, None, obj),
+        ]
         if causes:
             raise invalid(self._storage_kind(kind).group, kind.kind, name, causes)
-        context.warnings.extend(advise(kind, obj))
+        context.warnings.extend(await beside(context.heavy, lambda: advise(kind, obj)))
         await self._admission.validate(request.with_object(obj))
 
         def make(old: Object | None) -> Object:
@@ -329,7 +333,9 @@ class Crud:
         """The object with who changed which field; without, as upstream, when its webhook does not tell how those of
         other versions see it."""
         try:
-            return await self.conversions.viewing(context.kind, lambda views: written.tracked(context, old, new, views))
+            return await self.conversions.viewing(
+                context.kind, lambda views: written.tracked(context, old, new, views), heavy=context.heavy
+            )
         except ApiError as error:
             log.warning("Nobody owns fields of %s %s any more: %s", context.kind.kind, context.name, error.message)
             return owners.bare(new)
@@ -345,13 +351,15 @@ class Crud:
         """
         kind = context.kind
         strategy = self.strategies(kind)
+        item = self.cache.bucket(kind).get(context.namespace, context.name)
+        context.heavy = context.heavy or (item is not None and len(item.tail) > HEAVY)
         create = body is not None and strategy.create_on_update and not context.subresource
         cleanups: list[Callable[[], None]] = []
         context.cleanups = cleanups
         last: list[Object] = []
 
         async def changed(old: Object) -> Object | None:
-            made = produce(old)
+            made = await aio.lengthy(lambda: produce(old)) if context.heavy else produce(old)
             new = await self._changed(context, strategy, old, made if isinstance(made, dict) else await made)
             if new is not old and deletion.finished(strategy, old, new):
                 last[:] = [new]
@@ -383,8 +391,9 @@ class Crud:
         kind = context.kind
         written.check_identity(context, new)
         written.check_revision(context, strategy, old, new)
-        new = strategy.reset_update(context, old, new)
-        new = written.with_kept_metadata(schema.defaults(kind, new, settled(kind, old)), old)
+        reset = strategy.reset_update(context, old, new)
+        new = await beside(context.heavy, lambda: schema.defaults(kind, reset, settled(kind, old)))
+        new = written.with_kept_metadata(new, old)
         if not context.applied:
             new = await self._tracked(context, old, new)
         if new == old:
@@ -412,19 +421,14 @@ class Crud:
         new = strategy.prepare_update(context, old, gates.closed(kind, new, old))
         new = written.counted(context, strategy, old, new)
         prepared = new
-        problems = (
-            await considered(lambda: _problems(context, old, prepared))
-            if kind.custom
-            else _problems(context, old, prepared)
-        )
-        causes: list[Cause] = [
+        causes = [
             *written.metadata_causes(kind, old, new),
-            *problems,
+            *await written.judged(context, lambda: written.problems(context, old, prepared)),
             *strategy.validate(context, old, new),
         ]
         if causes:
             raise invalid(self._storage_kind(kind).group, kind.kind, context.name, causes)
-        context.warnings.extend(advise(kind, new, old))
+        context.warnings.extend(await beside(context.heavy, lambda: advise(kind, prepared, old)))
         await self._admission.validate(request.with_object(new if excerpt is None else excerpt.of(new)))
         return old if new == old or fields.same_but_times(old, new) else new
 
@@ -479,18 +483,6 @@ class Crud:
         if outcome.deleted:
             return Outcome(None, last[0], deleted=True)
         return outcome
-
-
-def _problems(context: Context, old: Object, new: Object) -> list[Cause]:
-    """What the kind's rules say about a change by this path; parts with rules of their own are their strategy's."""
-    kind = context.kind
-    if kind.custom and kind.schema is not None and context.subresource == "status":
-        causes = custom.check_status(kind.schema, new, old)
-        scale = kind.subresources.get("scale")
-        if scale is not None:
-            causes += custom.scale(scale.paths, new, only_status=True)
-        return causes + schema.broken_rules(kind.schema, new, old, causes)
-    return validate_update(kind, old, new) if context.subresource in ("", "scale", "status") else []
 
 
 class _Absent(Exception):

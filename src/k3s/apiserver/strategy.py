@@ -127,6 +127,8 @@ class Context:
     cleanups: list[Callable[[], None]] = field(default_factory=list)
     #: The write is an apply: managedFields are the caller's work.
     applied: bool = False
+    #: What is written is large: what can be is computed beside the event loop.
+    heavy: bool = False
     #: What admission sees instead of the object.
     excerpt: Excerpt | None = None
 

@@ -15,6 +15,7 @@ from k3s.apiserver import body as bodies
 from k3s.apiserver import deletion, identity, options, written
 from k3s.apiserver.authn import Pending
 from k3s.apiserver.call import Call
+from k3s.apiserver.considered import HEAVY, beside
 from k3s.apiserver.crud import Crud, Outcome
 from k3s.apiserver.definitions import DEFINITION, is_terminating
 from k3s.apiserver.identity import User
@@ -152,6 +153,7 @@ class Writes:
             query,
             call.warnings,
             call.notes,
+            heavy=len(call.request.body) > HEAVY,
         )
 
     async def create(self, call: Call) -> Result:
@@ -161,7 +163,7 @@ class Writes:
             why = "create not allowed while custom resource definition is terminating"
             raise MethodNotAllowed(why, {"group": kind.group, "kind": kind.plural})
         context = self.context(call)
-        obj = self.object(call, context)
+        obj = await beside(context.heavy, lambda: self.object(call, context))
         outcome = await self.crud.create(context, obj)
         return self._one(call, outcome, 201)
 
@@ -180,7 +182,7 @@ class Writes:
     async def update(self, call: Call) -> Result:
         """PUT, of an object or of its status."""
         context = self.context(call)
-        obj = self.object(call, context)
+        obj = await beside(context.heavy, lambda: self.object(call, context))
         written.check_identity(context, obj)
         if not obj["metadata"].get("namespace") and context.namespace:
             obj = {**obj, "metadata": {**obj["metadata"], "namespace": context.namespace}}
@@ -191,7 +193,7 @@ class Writes:
         """PATCH in one of its types."""
         context = self.context(call)
         kind = call.kind
-        patch = self.patcher(call, context)
+        patch = await beside(context.heavy, lambda: self.patcher(call, context))
         if patch is None:
             from k3s.apiserver.applying import apply
 
@@ -201,7 +203,7 @@ class Writes:
         type, before = patch.type, list(context.warnings)
         twice: Sequence[str] = ()
         if call.request.value is None and context.field_validation != "Ignore" and type != "json":
-            twice = bodies.duplicates(call.request, patch.value)
+            twice = await beside(context.heavy, lambda: bodies.duplicates(call.request, patch.value))
 
         def shaped(old: Object) -> Object:
             new = patch.apply(old)

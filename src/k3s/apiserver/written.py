@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from k3s.api import apply as fields
-from k3s.api import schema
+from k3s.api import custom, schema
 from k3s.api.errors import ApiError, BadRequest, conflict, invalid
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
+from k3s.api.validation import validate_update
 from k3s.api.validation.meta import told
 from k3s.api.views import Views
+from k3s.apiserver.considered import beside, considered
 from k3s.apiserver.strategy import Cause, Context, Strategy
 
 MODIFIED_MEANWHILE = "the object has been modified; please apply your changes to the latest version and try again"
@@ -132,3 +136,22 @@ def counted(context: Context, strategy: Strategy, old: Object, new: Object) -> O
         return new
     generation = (old["metadata"].get("generation") or 0) + 1
     return {**new, "metadata": {**new["metadata"], "generation": generation}}
+
+
+def problems(context: Context, old: Object, new: Object) -> list[Cause]:
+    """What the kind's rules say about a change by this path; parts with rules of their own are their strategy's."""
+    kind = context.kind
+    if kind.custom and kind.schema is not None and context.subresource == "status":
+        causes = custom.check_status(kind.schema, new, old)
+        scale = kind.subresources.get("scale")
+        if scale is not None:
+            causes += custom.scale(scale.paths, new, only_status=True)
+        return causes + schema.broken_rules(kind.schema, new, old, causes)
+    return validate_update(kind, old, new) if context.subresource in ("", "scale", "status") else []
+
+
+async def judged(context: Context, work: Callable[[], list[Cause]]) -> list[Cause]:
+    """What is wrong with an object; rules of custom kinds may take long on small ones, too."""
+    if context.heavy or not context.kind.custom:
+        return await beside(context.heavy, work)
+    return await considered(work)
