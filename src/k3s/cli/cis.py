@@ -94,8 +94,12 @@ def _setting(check: Check, look: Setting, settings: Mapping[str, Any] | None, wo
             check, worst, f"{look.name} is not known", f"start k3s {check.role} once: it writes its settings down"
         )
     value = settings[look.name]
-    found = f"{look.name} is {_shown(value)}"
-    return Result(check, PASS, found) if look.good(value) else Result(check, worst, found, check.remedy)
+    good = look.good(value)
+    if isinstance(value, list) and len(value) > _SHOWN:
+        found = f"{look.name}: {look.wanted}" if good else f"{look.name}: not as asked: {look.wanted}"
+    else:
+        found = f"{look.name} is {_shown(value)}"
+    return Result(check, PASS, found) if good else Result(check, worst, found, check.remedy)
 
 
 def _shown(value: Any) -> str:

@@ -142,6 +142,20 @@ def test_every_setting_of_a_row_is_written_down() -> None:
             assert check.look.name in known[check.role], check.number
 
 
+def test_what_was_found_is_told(data_dir: Path) -> None:
+    """The value of a setting, or of a long list what is asked of it; the remedy of what does not pass; the numbers."""
+    host = cis.Host(data_dir, OWNER, settings("--kubelet-arg=seccomp-default=false"), State(CALM))
+    found = list(cis.results(host))
+    told = cis.text(found)
+    assert (
+        "[PASS] 1.2.14 admission plugin NodeRestriction is set: admission-plugins: NodeRestriction among them" in told
+    )
+    assert "[WARN] 1.2.9 admission plugin EventRateLimit is set: admission-plugins: not as asked: Event" in told
+    assert "[WARN] 4.2.14 kubelet: seccomp by default: seccomp-default is false\n       -> --hardened, or" in told
+    assert "[FAIL] 1.2.17 audit-log-maxage: audit-log-maxage is 0\n       -> --hardened, or --kube-apiserver" in told
+    assert f"{cis.totals(found)[cis.FAIL]:4} FAIL" in told
+
+
 def test_without_settings_nothing_passes_by_them(data_dir: Path) -> None:
     """A host of an older k3s, which wrote no settings down, is told to start it once."""
     found = {r.check.number: r for r in cis.results(cis.Host(data_dir, OWNER))}
