@@ -200,3 +200,41 @@ def test_an_eviction_is_no_deletion_for_admission(run: Any, tmp_path: Path) -> N
 
     hooks = played(run, tmp_path, lambda path, asked: {}, steps)
     assert [(asked["operation"], asked["subResource"]) for _, asked in hooks.asked] == [("CREATE", "eviction")]
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_scale_of_another_version_is_the_same(run: Any, tmp_path: Path, both: bool) -> None:
+    """A webhook that names one version hears of the scale in another, if its own has a scale at all."""
+    scale = {"scale": {"specReplicasPath": ".spec.n", "statusReplicasPath": ".status.n"}}
+    fields = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    schema = {"openAPIV3Schema": {"type": "object", "properties": {"spec": fields, "status": fields}}}
+    versions = [{"name": f"v{i}", "served": True, "storage": i == 2, "schema": schema} for i in (1, 2)]
+    versions[1]["subresources"] = scale
+    if both:
+        versions[0]["subresources"] = scale
+    names = {"plural": "sets", "kind": "Set"}
+    definition = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "sets.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced", "names": names, "versions": versions},
+    }
+
+    async def steps(hooks: Hooks, caller: Caller) -> None:
+        made = await caller.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
+        assert made[0] == 201, made
+        sets = "/apis/example.com/v2/namespaces/default/sets"
+        while True:
+            await caller.send("GET", sets)
+            if (await caller.answer())[0] == 200:
+                break
+        one = {"apiVersion": "example.com/v2", "kind": "Set", "metadata": {"name": "a"}, "spec": {"n": 1}}
+        assert (await caller.call("POST", sets, one))[0] == 201
+        rule = {**EVERYTHING, "apiVersions": ["v1"], "resources": ["sets/scale"]}
+        await configured(caller, hooks.configuration("ValidatingWebhookConfiguration", {}, rule=rule))
+        status, made = await caller.call("PATCH", f"{sets}/a/scale", {"spec": {"replicas": 3}}, **MERGE)
+        assert (status, made["spec"]) == (200, {"replicas": 3}), made
+
+    asked = [asked for _, asked in played(run, tmp_path, lambda path, asked: {}, steps).asked]
+    seen = [(a["resource"]["version"], a["requestResource"]["version"], a["object"]["kind"]) for a in asked]
+    assert seen == ([("v1", "v2", "Scale")] if both else [])

@@ -300,3 +300,46 @@ def test_annotations_are_told_once_and_not_at_any_length() -> None:
 
     at_once(world.chain.validate(request))
     assert request.audit == {"p/same": "x", "p/param": "1, 2", "p/long": "y" * 10240}
+
+
+# Beyond what is evaluated at once, and well below the limit.
+LONG = "object.data.all(a, object.data.all(b, a != '' && b != ''))"
+HUNDRED = {f"k{i}": "" for i in range(100)}
+
+
+def test_long_policies_ask_for_rights_from_their_thread(run: Any) -> None:
+    """What begins anew beside the loop answers the same: rights, parameters, warnings and notes, each once."""
+    rule = {"expression": f"{LONG} && authorizer.path('/x').check('get').allowed() && params.data.v == '1'"}
+    spec = {"paramKind": {"apiVersion": "v1", "kind": "ConfigMap"}, "validations": [rule, *FALSE]}
+    spec["auditAnnotations"] = [{"key": "who", "valueExpression": "request.userInfo.username"}]
+    ref = {"name": "one", "parameterNotFoundAction": "Deny"}
+    bound = binding(paramRef=ref, validationActions=["Warn", "Audit"])
+    world = World(policy(**spec), config("one", data={"v": "1"}), bound)
+    request = world.request("CREATE", config(data=HUNDRED))
+
+    async def validated() -> None:
+        await world.chain.validate(request)
+
+    run(validated())
+    assert request.warnings == ["Validation failed for ValidatingAdmissionPolicy 'p' with binding 'b': no"]
+    assert request.audit["p/who"] == "admin"
+    alice = world.request("CREATE", config(data=HUNDRED), user=ALICE)
+
+    async def validated_again() -> None:
+        await world.chain.validate(alice)
+
+    run(validated_again())
+    assert len(alice.warnings) == 2, "Alice has no right to that path"
+
+
+def test_long_mutations_are_made_once(run: Any) -> None:
+    """An object that is changed beside the loop is what the next mutation sees."""
+    once = operations("[JSONPatch{op: 'add', path: '/data/n', value: object.data.n + 'x'}]")
+    after_long = operations(f"{LONG} ? [JSONPatch{{op: 'add', path: '/data/n', value: object.data.n + 'y'}}] : []")
+    world = World(*mutating("m", once, after_long, once))
+    request = world.request("CREATE", config(data={**HUNDRED, "n": ""}))
+
+    async def admitted() -> Object:
+        return await world.chain.admit(request)
+
+    assert run(admitted())["data"]["n"] == "xyx"
