@@ -9,20 +9,20 @@ from typing import Any
 
 from k3s.api.kinds import REGISTRY
 from k3s.api.object import Object, decode, encode
-from k3s.apiserver import identity, rbac_bootstrap
+from k3s.apiserver import identity
 from k3s.apiserver.admission.defaults import chain
 from k3s.apiserver.admission.settings import UNSAID
 from k3s.apiserver.authn import Authenticator, Credentials
-from k3s.apiserver.authz import Authorizer
+from k3s.apiserver.authorization.choice import authorizer
+from k3s.apiserver.authorization.settings import DEFAULT
 from k3s.apiserver.cache import Cache
 from k3s.apiserver.conversion import computed
 from k3s.apiserver.identity import User
-from k3s.apiserver.nodeauthz import NodeAuthorizer
-from k3s.apiserver.rbac import Rbac
 from k3s.apiserver.server import ApiServer, ApiServerConfig
 from k3s.apiserver.virtual import Reviews
 from k3s.base.clock import SystemClock
 from k3s.base.entropy import SeededEntropy
+from k3s.base.metrics import Registry
 from k3s.store.memory import MemoryStore
 
 ADMIN = User("admin", (identity.MASTERS, identity.AUTHENTICATED), "admin-uid")
@@ -37,18 +37,20 @@ def build(store: MemoryStore, **more: Any) -> ApiServer:
     credentials = Credentials(static={"adm": ADMIN, "ali": ALICE}, anonymous=True)
     issuer, verifier = more.pop("tokens", lambda cache: (more.pop("issuer", None), None))(cache)
     authenticator = Authenticator(credentials, cache, clock, verifier, more.pop("sources", ()))
-    authorizer = Authorizer(Rbac(cache), NodeAuthorizer(cache, rbac_bootstrap.node_rules()))
+    metrics = more.pop("metrics", None) or Registry()
+    chief, _ = authorizer(cache, more.pop("authorization", DEFAULT), clock, metrics, "test")
     return ApiServer(
         store,
         ApiServerConfig(addresses=(("127.0.0.1", 0),), **more.pop("config", {})),
         authenticator,
-        authorizer,
-        chain(cache, authorizer, clock, entropy, registry, cache.convert, more.pop("admission", UNSAID)),
+        chief,
+        chain(cache, chief, clock, entropy, registry, cache.convert, more.pop("admission", UNSAID)),
         clock,
         entropy,
+        metrics,
         registry=registry,
         cache=cache,
-        reviews=Reviews(authenticator, authorizer, clock),
+        reviews=Reviews(authenticator, chief, clock),
         issuer=issuer,
         **more,
     )

@@ -11,9 +11,9 @@ import csv
 import hashlib
 import hmac
 import re
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote
 
 from k3s.api import times
@@ -22,6 +22,7 @@ from k3s.api.kinds import builtin
 from k3s.apiserver import identity
 from k3s.apiserver.authz import Attributes
 from k3s.apiserver.identity import User
+from k3s.apiserver.pending import Pending
 from k3s.apiserver.tokens import BadToken, ForeignToken, Verifier
 from k3s.apiserver.tokenuses import Remark, unheard
 from k3s.base.clock import Clock
@@ -37,14 +38,6 @@ NAMED_PATHS = frozenset({"/livez", "/readyz", "/healthz"})
 _REFUSED_S, _MOST_LOOKED_UP = 5.0, 4096
 _BOOTSTRAP_TOKEN = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})")
 _BOOTSTRAP_GROUP = re.compile(r"system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]")
-
-
-class Pending(Exception):
-    """Somebody outside has to be asked first: who awaits `work`, which never fails, gets an answer the next time."""
-
-    def __init__(self, work: Coroutine[Any, Any, None]) -> None:
-        super().__init__("the token is being looked up")
-        self.work = work
 
 
 class TokenSource(Protocol):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from k3s.api.errors import Forbidden, forbidden
 from k3s.api.object import Object
@@ -16,13 +17,28 @@ _MEMO_LIMIT = 8192
 
 
 class Decision(NamedTuple):
-    """Allowed or not; `reason` is what an audit log or a review shows."""
+    """Allowed or not; `reason` is what an audit log or a review shows.
+
+    `denied` is a refusal that no further authorizer may overrule; `error` says what kept one from answering.
+    """
 
     allowed: bool
     reason: str = ""
+    denied: bool = False
+    error: str = ""
+
+
+class Rules(NamedTuple):
+    """A user's rules, what could not be resolved of them, and whether there may be more."""
+
+    rules: list[Object]
+    errors: list[str]
+    incomplete: bool = False
 
 
 _MASTERS = Decision(True)
+#: Why the rules of a node are never complete.
+NO_NODE_RULES = "node authorizer does not support user rule resolution"
 
 
 class Attributes(NamedTuple):
@@ -46,7 +62,7 @@ class Authorizes(Protocol):
     """What can answer: the whole Authorizer, or one part of it."""
 
     def authorize(self, attributes: Attributes) -> Decision:
-        """Whether the request may go on; synchronous and free of effects."""
+        """Whether the request may go on; synchronous and free of effects. Raises Pending where others are asked."""
 
 
 class Authorizer:
@@ -54,6 +70,9 @@ class Authorizer:
 
     Answers for nodes are not remembered: they follow the pods, which change all the time.
     """
+
+    #: Whether answers may have to be waited for: `authorize` then raises Pending.
+    asks: ClassVar[bool] = False
 
     def __init__(self, rbac: Rbac, node: NodeAuthorizer | None = None) -> None:
         self.rbac = rbac
@@ -114,9 +133,12 @@ class Authorizer:
         if not decision.allowed:
             raise refusal(attributes, decision.reason)
 
-    def rules_for(self, user: User, namespace: str) -> tuple[list[Object], list[str]]:
-        """The user's rules in a namespace, and what could not be resolved of them."""
-        return self.rbac.rules_for(user, namespace)
+    def rules_for(self, user: User, namespace: str) -> Rules:
+        """The user's rules in a namespace."""
+        rules, errors = self.rbac.rules_for(user, namespace)
+        if self._node is not None and node_of(user):
+            return Rules(rules, [NO_NODE_RULES, *errors], True)
+        return Rules(rules, errors)
 
 
 def refusal(asked: Attributes, reason: str = "") -> Forbidden:
@@ -130,3 +152,9 @@ def refusal(asked: Attributes, reason: str = "") -> Forbidden:
         f'User "{asked.user.name}" cannot {asked.verb} resource "{resource}" in API group "{asked.group}" {place}{why}'
     )
     return forbidden(asked.group, asked.resource, asked.name, text)
+
+
+def aggregate(errors: Sequence[str]) -> str:
+    """Several errors as one text: `a`, or `[a, b]`."""
+    unique = list(dict.fromkeys(errors))
+    return unique[0] if len(unique) == 1 else f"[{', '.join(unique)}]"

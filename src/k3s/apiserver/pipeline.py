@@ -17,7 +17,7 @@ from k3s.api.kinds import Kind, Registry
 from k3s.api.object import Object
 from k3s.apiserver.aggregation.aggregator import Aggregator
 from k3s.apiserver.audit.record import Broken, Record
-from k3s.apiserver.authn import Authenticates, Pending, impersonated
+from k3s.apiserver.authn import Authenticates, impersonated
 from k3s.apiserver.authz import Attributes, Authorizes, refusal
 from k3s.apiserver.call import Call
 from k3s.apiserver.fairness import Fairness, seated
@@ -26,6 +26,7 @@ from k3s.apiserver.hub import Hub
 from k3s.apiserver.identity import User
 from k3s.apiserver.limits import Limits, late, too_many
 from k3s.apiserver.media import PLAIN, Media, Negotiation
+from k3s.apiserver.pending import Pending, again
 from k3s.apiserver.reads import Reads
 from k3s.apiserver.render import Renderer
 from k3s.apiserver.request import Target, Targets, reaches_in
@@ -113,12 +114,13 @@ class Pipeline:
                 return self._guard(route(request, target), target, media, began, None, None)
             try:
                 user = self._authenticate(request, target)
+                flow = self._flows.of(user, target.info)
+                if flow is not None:
+                    request.lines += flow.lines
+                self._authorize(user, target, request.record)
             except Pending as pending:
-                return self._when_known(pending.work, request)
-            flow = self._flows.of(user, target.info)
-            if flow is not None:
-                request.lines += flow.lines
-            self._authorize(user, target, request.record)
+                request.lines = b""
+                return again(pending, lambda: self._start(request))
             remote = self._aggregator.find(target)
             if remote is not None:
                 return self._guard(remote.forward(request, user), target, media, began, user, flow)
@@ -150,11 +152,6 @@ class Pipeline:
             return self._seen(self._renderer.error(error, media), target, began)
         except Exception:
             return self._seen(self._broken(target), target, began)
-
-    async def _when_known(self, work: Coroutine[Any, Any, None], request: Request) -> Answer:
-        await work
-        answer = self._start(request)
-        return await answer if isinstance(answer, Awaitable) else answer
 
     async def _later(self, call: Call, work: Awaitable[Result]) -> Answer:
         try:
@@ -247,6 +244,7 @@ class Pipeline:
         return response
 
     async def _local(self, user: User, request: Request, target: Target) -> transport.Response:
+        await self._permit(user, target, request.record)
         call = self._local_call(user, request, target)
         if isinstance(call, Coroutine):
             return await call
@@ -276,6 +274,7 @@ class Pipeline:
         record: Record | None = request.record
         if record is not None:
             await record.settle()
+        await self._permit(user, target, record)
         call = self._local_call(user, request, target)
         if not isinstance(call, Call):
             if isinstance(call, Coroutine):
@@ -313,7 +312,6 @@ class Pipeline:
     def _local_call(
         self, user: User, request: Request, target: Target
     ) -> Call | Response | Coroutine[Any, Any, transport.Response]:
-        self._authorize(user, target, request.record)
         remote = self._aggregator.find(target)
         if remote is not None:
             return remote.local(request, user)
@@ -362,6 +360,12 @@ class Pipeline:
                 return impersonated(request.headers, user, self._demand)
         return user
 
+    async def _permit(self, user: User, target: Target, record: Record | None) -> None:
+        try:
+            self._authorize(user, target, record)
+        except Pending as pending:
+            await again(pending, lambda: self._authorize(user, target, record))
+
     def _authorize(self, user: User, target: Target, record: Record | None) -> None:
         info, query = target.info, target.query
         asked = Attributes(
@@ -385,10 +389,13 @@ class Pipeline:
     def _demand(self, attributes: Attributes, record: Record | None = None) -> None:
         """Raises Forbidden unless the request is allowed."""
         decision = self._authorizer.authorize(attributes)
+        failed = not decision.allowed and decision.error and attributes.path
         if record is not None:
-            record.decided(decision.allowed, decision.reason)
+            record.decided(decision.allowed, "internal error" if failed else decision.reason)
+        if failed:
+            raise InternalError(f'Internal Server Error: "{attributes.path}": {decision.error}')
         if not decision.allowed:
-            raise refusal(attributes, decision.reason)
+            raise refusal(attributes, decision.reason or decision.error)
 
     def _unknown(self, target: Target) -> bool:
         """Whether a path is none of the API: nothing is there under a group without built-in kinds, or a custom kind

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from k3s.api import rbac
 from k3s.api.kinds import builtin
 from k3s.api.object import Object
-from k3s.apiserver.authz import Attributes, Decision
+from k3s.apiserver.authz import Attributes, Decision, aggregate
 from k3s.apiserver.identity import User, service_account_of
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Rbac:
             if reason:
                 return Decision(True, reason)
             errors.extend(binding.error for binding in grants.bindings if binding.error)
-        return Decision(False, f"RBAC: {_joined(errors)}" if errors else "")
+        return Decision(False, f"RBAC: {aggregate(errors)}" if errors else "")
 
     def by_name(self, asked: Attributes) -> bool:
         """Whether the answer may differ between objects of the same resource."""
@@ -195,8 +195,3 @@ def escalation(user: User, held: Sequence[Object], wanted: Sequence[Object]) -> 
         f'user "{user.name}" (groups={rbac.quoted(user.groups)}) is attempting to grant RBAC permissions '
         f"not currently held:\n{listed}"
     )
-
-
-def _joined(errors: Sequence[str]) -> str:
-    unique = list(dict.fromkeys(errors))
-    return unique[0] if len(unique) == 1 else "[" + ", ".join(unique) + "]"

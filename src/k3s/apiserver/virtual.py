@@ -14,7 +14,7 @@ from k3s.api.object import Object
 from k3s.api.validation import reviews
 from k3s.apiserver import identity
 from k3s.apiserver.authn import Authenticator
-from k3s.apiserver.authz import Attributes, Authorizer
+from k3s.apiserver.authz import Attributes, Authorizer, aggregate
 from k3s.apiserver.identity import User
 from k3s.base.clock import Clock
 
@@ -76,15 +76,19 @@ class Reviews:
     def _decided(self, obj: Object, subject: User) -> Object:
         decision = self._authorizer.authorize(_attributes(obj["spec"], subject))
         status: Object = {"allowed": decision.allowed}
+        if decision.denied:
+            status["denied"] = True
         if decision.reason:
             status["reason"] = decision.reason
+        if decision.error:
+            status["evaluationError"] = decision.error
         return {**obj, "status": status}
 
     def _self_rules(self, obj: Object, user: User, namespace: str) -> Object:
         asked = (obj.get("spec") or {}).get("namespace") or ""
         if not asked:
             raise BadRequest("no namespace on request")
-        rules, errors = self._authorizer.rules_for(user, asked)
+        rules, errors, incomplete = self._authorizer.rules_for(user, asked)
         resources, paths = [], []
         for rule in rules:
             if rule.get("resources"):
@@ -92,9 +96,9 @@ class Reviews:
                 resources.append({field: rule[field] for field in fields if rule.get(field)})
             if rule.get("nonResourceURLs"):
                 paths.append({field: rule[field] for field in ("verbs", "nonResourceURLs")})
-        status: Object = {"resourceRules": resources, "nonResourceRules": paths, "incomplete": bool(errors)}
+        status: Object = {"resourceRules": resources, "nonResourceRules": paths, "incomplete": incomplete}
         if errors:
-            status["evaluationError"] = "; ".join(errors)
+            status["evaluationError"] = aggregate(errors)
         return {**obj, "spec": {}, "status": status}
 
     def _self(self, obj: Object, user: User, namespace: str) -> Object:

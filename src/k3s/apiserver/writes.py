@@ -13,12 +13,12 @@ from k3s.api.object import Object, encode
 from k3s.api.owners import MANAGER_LIMIT
 from k3s.apiserver import body as bodies
 from k3s.apiserver import deletion, identity, options, written
-from k3s.apiserver.authn import Pending
 from k3s.apiserver.call import Call
 from k3s.apiserver.considered import HEAVY, beside
 from k3s.apiserver.crud import Crud, Outcome
 from k3s.apiserver.definitions import DEFINITION, is_terminating
 from k3s.apiserver.identity import User
+from k3s.apiserver.pending import Pending, again
 from k3s.apiserver.reads import scope_of
 from k3s.apiserver.request import truth
 from k3s.apiserver.results import Many, One, Result
@@ -92,12 +92,7 @@ class Writes:
         try:
             return One(call.kind, None, reviews.create(call.kind, obj, call.user, call.namespace), 201)
         except Pending as pending:
-            return self._reviewed_later(pending, call, reviews, obj)
-
-    async def _reviewed_later(self, pending: Pending, call: Call, reviews: Answers, obj: Object) -> Result:
-        await pending.work
-        found = self._reviewed(call, reviews, obj)
-        return await found if isinstance(found, Awaitable) else found
+            return again(pending, lambda: self._reviewed(call, reviews, obj))
 
     def _components(self, call: Call) -> Result:
         """What is left of component statuses: an empty list."""

@@ -43,7 +43,6 @@ _NO_LISTENER = Fixed("127.0.0.1", "it listens nowhere")
 #: Flags that are taken with the value that holds anyway, so that a hardened configuration of k3s works as it is.
 FIXED: dict[str, dict[str, Fixed]] = {
     "kube-apiserver-arg": {
-        "authorization-mode": Fixed("Node,RBAC", "these decide, in this order"),
         "profiling": _NO_PROFILING,
         "service-account-lookup": Fixed("true", "a token counts while the objects exist that it is bound to"),
     },

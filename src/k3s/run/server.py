@@ -16,7 +16,7 @@ from k3s import VERSION
 from k3s.api import object as objects
 from k3s.api.kinds import REGISTRY, Registry, builtin
 from k3s.api.object import Object, encode
-from k3s.apiserver import accounttokens, identity, rbac_bootstrap, tokensources
+from k3s.apiserver import accounttokens, identity, tokensources
 from k3s.apiserver.accounttokens import AccountTokenError, AccountTokens
 from k3s.apiserver.admission import defaults as admission
 from k3s.apiserver.admission.settings import UNSAID
@@ -25,17 +25,18 @@ from k3s.apiserver.aggregation import metrics
 from k3s.apiserver.aggregation.aggregator import Others
 from k3s.apiserver.aggregation.metrics import Metrics
 from k3s.apiserver.audit.settings import AuditSettings, auditor
-from k3s.apiserver.authn import NAMED_PATHS, Authenticator, Credentials, Pending, parse_token_file
-from k3s.apiserver.authz import Authorizer
+from k3s.apiserver.authn import NAMED_PATHS, Authenticator, Credentials, parse_token_file
+from k3s.apiserver.authorization.choice import authorizer
+from k3s.apiserver.authorization.settings import DEFAULT as DEFAULT_AUTHORIZATION
+from k3s.apiserver.authorization.settings import AuthorizationSettings
 from k3s.apiserver.bootstrap import trust
 from k3s.apiserver.cache import RING, Cache
 from k3s.apiserver.conversion import computed
 from k3s.apiserver.expiry import Expiry
-from k3s.apiserver.nodeauthz import NodeAuthorizer
 from k3s.apiserver.nodes import Nodes
+from k3s.apiserver.pending import Pending
 from k3s.apiserver.plain import Check
 from k3s.apiserver.presence import Presence, name_of
-from k3s.apiserver.rbac import Rbac
 from k3s.apiserver.request import Target
 from k3s.apiserver.server import ApiServer, ApiServerConfig
 from k3s.apiserver.tokenissuer import Issuer
@@ -130,6 +131,7 @@ class ServerConfig:
     admission: AdmissionSettings = UNSAID
     tokens: SourceSettings = tokensources.NONE
     account_tokens: AccountTokens = accounttokens.UNSAID
+    authorization: AuthorizationSettings = DEFAULT_AUTHORIZATION
     audit: AuditSettings | None = None
     encryption: str = ""  # the cipher of Secrets at rest
     encryption_file: str = ""  # an EncryptionConfiguration of the user's own, and whether its changes are followed
@@ -209,7 +211,9 @@ class ControlPlane:
         self._metrics = measures.Registry()
         self._token_uses = TokenUses(self._metrics, clock)
         self.authenticator = self._authenticator(cache, secrets)
-        self.authorizer = Authorizer(Rbac(cache), NodeAuthorizer(cache, rbac_bootstrap.node_rules()))
+        self.authorizer, self._authorization = authorizer(
+            cache, config.authorization, self.clock, self._metrics, config.host_name
+        )
         self.api = self._api_server(registry, cache)
         self._at_rest.measure(self.api.metrics, name_of(config.host_name))
         self._itself = Client(LocalTransport(self.api.itself()))
@@ -369,6 +373,7 @@ class ControlPlane:
         names = ["store", "apiserver", "packaged", "informers"]
         names += ["controllers"] if self.config.controllers else []
         names += ["scheduler"] if self.config.scheduler else []
+        names += ["authorization"] if self._authorization is not None else []
         names += ["role"] if self.config.node_name else []
         return [*names, "certificates", "compaction", "expiry", "presence", "tokenuses"]
 
@@ -388,6 +393,8 @@ class ControlPlane:
             "presence": Service("presence", self._run_presence, ("apiserver",)),
             "tokenuses": Service("tokenuses", self._run_token_uses, ("apiserver",)),
         }
+        if self._authorization is not None:
+            runs["authorization"] = Service("authorization", self._authorization, ("store",))
         return [runs[name] for name in self._names()]
 
     async def _run_store(self, ready: Callable[[], None]) -> None:

@@ -14,6 +14,8 @@ from k3s.apiserver import accounttokens
 from k3s.apiserver.audit.settings import FLAGS as AUDIT_FLAGS
 from k3s.apiserver.audit.settings import AuditError, AuditSettings
 from k3s.apiserver.audit.settings import settings as audit_settings
+from k3s.apiserver.authorization.settings import DEFAULT as DEFAULT_AUTHORIZATION
+from k3s.apiserver.authorization.settings import FLAGS as AUTHORIZATION_FLAGS
 from k3s.apiserver.tokensources import FLAGS as TOKEN_FLAGS
 from k3s.apiserver.tokensources import REPEATED
 from k3s.base import tls
@@ -25,6 +27,7 @@ from k3s.run.config import ConfigError, Settings, component_args, default_data_d
 # The agent does without the server's parts, which are half of its start.
 if TYPE_CHECKING:
     from k3s.apiserver.admission.settings import Settings as AdmissionSettings
+    from k3s.apiserver.authorization.settings import AuthorizationSettings
     from k3s.apiserver.tokensources import SourceSettings
     from k3s.run.server import ServerConfig
 
@@ -46,6 +49,7 @@ API_SERVER_ARGS = {
     "api-audiences": "audiences, separated by commas",
     **TOKEN_FLAGS,
     **accounttokens.FLAGS,
+    **AUTHORIZATION_FLAGS,
     "enable-admission-plugins": "names, separated by commas",
     "disable-admission-plugins": "names, separated by commas",
     "admission-control-config-file": "a file",
@@ -188,6 +192,7 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
         audit=_audit(api),
         tokens=_tokens(api),
         account_tokens=_account_tokens(api),
+        authorization=_authorization(api),
         encryption=_encryption(settings, api),
         encryption_file=api.get("encryption-provider-config", ""),
         encryption_follows=_follows_encryption(api),
@@ -385,6 +390,19 @@ def _account_tokens(args: Mapping[str, str]) -> accounttokens.AccountTokens:
         return accounttokens.settings(args)
     except accounttokens.AccountTokenError as error:
         raise ConfigError(f"Cannot use what --kube-apiserver-arg says of service accounts: {error}") from error
+
+
+def _authorization(args: Mapping[str, str]) -> AuthorizationSettings:
+    """Who is asked what is allowed. Raises ConfigError."""
+    given = {name: value for name, value in args.items() if name in AUTHORIZATION_FLAGS}
+    if not given:
+        return DEFAULT_AUTHORIZATION
+    from k3s.apiserver.authorization.settings import SettingsError, settings
+
+    try:
+        return settings(given)
+    except SettingsError as error:
+        raise ConfigError(f"Cannot use what --kube-apiserver-arg says of authorization: {error}") from error
 
 
 def _listed(args: Mapping[str, str], name: str) -> tuple[str, ...]:

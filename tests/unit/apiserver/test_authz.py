@@ -10,7 +10,7 @@ from tests.fakes.reader import FakeReader
 from k3s.api.errors import Forbidden
 from k3s.api.object import Object
 from k3s.apiserver import rbac_bootstrap
-from k3s.apiserver.authz import Attributes, Authorizer
+from k3s.apiserver.authz import Attributes, Authorizer, Decision
 from k3s.apiserver.identity import User, authenticated
 from k3s.apiserver.nodeauthz import NodeAuthorizer
 from k3s.apiserver.rbac import ROLE_BINDING, Rbac
@@ -62,7 +62,7 @@ def asks(user: User, verb: str, resource: str, namespace: str = "", name: str = 
 def test_role_opens_its_namespace_only() -> None:
     """A role in one namespace opens nothing in another and nothing cluster-wide."""
     chief = authorizer(role("r", "a", rule("", "configmaps", "get,list")), binding("b", "a", "Role", "r", USER_ALICE))
-    assert chief.authorize(asks(ALICE, "get", "configmaps", "a", "x")) == (
+    assert chief.authorize(asks(ALICE, "get", "configmaps", "a", "x")) == Decision(
         True,
         'RBAC: allowed by RoleBinding "b/a" of Role "r" to User "alice"',
     )
@@ -222,7 +222,7 @@ def test_bootstrap_roles() -> None:
     assert not chief.authorize(asks(scheduler, "get", "secrets", "x", "s")).allowed
     apiserver = authenticated("kube-apiserver")
     assert chief.authorize(asks(apiserver, "get", "nodes/log", "", "n")).allowed
-    rules, errors = chief.rules_for(ALICE, "default")
+    rules, errors, _ = chief.rules_for(ALICE, "default")
     assert not errors
     assert rbac_bootstrap.objects()[0][1]["metadata"]["labels"]
     assert any("selfsubjectreviews" in found.get("resources", ()) for found in rules)
@@ -285,7 +285,7 @@ def test_node_reads_what_its_pods_use(spec: Object) -> None:
     assert chief.authorize(asks(NODE, "get", "secrets", "a", "s")).allowed
     other = authenticated("system:node:n2", "system:nodes")
     decision = chief.authorize(asks(other, "get", "secrets", "a", "s"))
-    assert decision == (False, "no relationship found between node 'n2' and this object")
+    assert decision == Decision(False, "no relationship found between node 'n2' and this object")
 
 
 def test_relation_ends_with_the_pod() -> None:

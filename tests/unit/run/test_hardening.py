@@ -95,7 +95,6 @@ def test_idle_streams_are_told_to_containerd() -> None:
     [
         ("--kube-apiserver-arg=profiling=true", "profiling is always false here"),
         ("--kube-apiserver-arg=service-account-lookup=false", "service-account-lookup is always true here"),
-        ("--kube-apiserver-arg=authorization-mode=AlwaysAllow", "authorization-mode is always Node,RBAC here"),
         ("--kube-scheduler-arg=bind-address=0.0.0.0", "bind-address is always 127.0.0.1 here"),
         ("--kube-controller-manager-arg=use-service-account-credentials=false", "is always true here"),
         ("--kube-apiserver-arg=tls-min-version=VersionTLS10", "'VersionTLS10' is none of VersionTLS12, VersionTLS13"),

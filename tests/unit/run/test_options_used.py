@@ -121,6 +121,9 @@ def passed_values(tmp_path: Path) -> dict[str, str]:
     policy, issuer = f"audit-policy-file={tmp_path}/policy.yaml", "oidc-issuer-url=https://i oidc-client-id=c"
     logged, hooked = f"audit-log-path=/x {policy}", f"audit-webhook-config-file={tmp_path}/hook.yaml {policy}"
     token_hook = f"authentication-token-webhook-config-file={tmp_path}/hook.yaml"
+    rights_hook = f"authorization-mode=Webhook authorization-webhook-config-file={tmp_path}/hook.yaml"
+    rights = "{apiVersion: apiserver.config.k8s.io/v1, kind: AuthorizationConfiguration, authorizers: "
+    (tmp_path / "rights.yaml").write_text(rights + "[{type: RBAC, name: r}]}")
     encrypted = f"encryption-provider-config={tmp_path}/hook.yaml"
     return {
         "token-auth-file": str(tmp_path / "tokens.csv"),
@@ -150,6 +153,12 @@ def passed_values(tmp_path: Path) -> dict[str, str]:
         "authentication-token-webhook-config-file": f"{tmp_path}/hook.yaml",
         "authentication-token-webhook-version": f"v1 {token_hook}",
         "authentication-token-webhook-cache-ttl": f"7m {token_hook}",
+        "authorization-mode": "RBAC",
+        "authorization-webhook-config-file": f"{tmp_path}/hook.yaml authorization-mode=Webhook",
+        "authorization-webhook-version": f"v1 {rights_hook}",
+        "authorization-webhook-cache-authorized-ttl": f"7m {rights_hook}",
+        "authorization-webhook-cache-unauthorized-ttl": f"7m {rights_hook}",
+        "authorization-config": f"{tmp_path}/rights.yaml",
         "service-account-key-file": f"{tmp_path}/key.pem",
         "service-account-signing-key-file": f"{tmp_path}/key.pem",
         "service-account-issuer": "https://i",

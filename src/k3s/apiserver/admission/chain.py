@@ -6,12 +6,13 @@ Source: the "Admission Controllers" page of the Kubernetes documentation; order 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from k3s.api.errors import Forbidden, forbidden
 from k3s.api.kinds import Kind
 from k3s.api.object import Object
 from k3s.apiserver.admits import AdmissionRequest, Commit
+from k3s.apiserver.pending import Pending, again
 
 CREATE, UPDATE, DELETE, CONNECT = "CREATE", "UPDATE", "DELETE", "CONNECT"
 
@@ -100,6 +101,27 @@ class Chain:
         )
         self._plans[kind, operation] = plan
         return plan
+
+
+class PatientChain(Chain):
+    """A chain whose plugins ask an authorizer that has to be waited for: who asked is called again with the answer."""
+
+    def _plan(self, kind: Kind, operation: str) -> _Plan:
+        admits, validates = super()._plan(kind, operation)
+        plan: _Plan = tuple(map(_patient, admits)), tuple(map(_patient, validates))
+        self._plans[kind, operation] = plan
+        return plan
+
+
+def _patient(call: Callable[[AdmissionRequest], Any]) -> Callable[[AdmissionRequest], Any]:
+    async def called(request: AdmissionRequest) -> Any:
+        try:
+            found = call(request)
+            return await found if isinstance(found, Awaitable) else found
+        except Pending as pending:
+            return await again(pending, lambda: call(request))
+
+    return called
 
 
 class NotYet(Forbidden):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from k3s.api.kinds import REGISTRY, Kind, Registry
 from k3s.api.object import Object
 from k3s.apiserver.admission import certificates, classes, general, podresize, podrules, pods
-from k3s.apiserver.admission.chain import Chain, Plugin
+from k3s.apiserver.admission.chain import Chain, PatientChain, Plugin
 from k3s.apiserver.admission.escalation import Escalation
 from k3s.apiserver.admission.limits import LimitRanger
 from k3s.apiserver.admission.mutatingpolicies import MutatingPolicy
@@ -63,7 +63,7 @@ def chain(
     made: list[Plugin] = [
         make(around) for name, make in _PLUGINS if name in settings.enabled or name == Escalation.name
     ]
-    return Chain(made)
+    return PatientChain(made) if authorizer.asks else Chain(made)
 
 
 def _conversions(around: Surroundings) -> Conversions:

@@ -70,7 +70,7 @@ class Escalation(Plugin):
         return self._authorizer.authorize(asked).allowed
 
     def _check(self, request: AdmissionRequest, wanted: list[Object]) -> None:
-        held, unresolved = self._authorizer.rules_for(request.user, request.namespace)
+        held, unresolved = self._authorizer.rbac.rules_for(request.user, request.namespace)
         why = escalation(request.user, held, wanted)
         if why and unresolved:
             why += f"; resolution errors: {rbac.quoted(unresolved)}"

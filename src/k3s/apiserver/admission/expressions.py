@@ -63,4 +63,4 @@ def _answer(authorizer: Authorizes, user: identity.User, question: Question) -> 
         question.label_selector,
     )
     decision = authorizer.authorize(asked)
-    return Answer(decision.allowed, decision.reason)
+    return Answer(decision.allowed, decision.reason, decision.error)

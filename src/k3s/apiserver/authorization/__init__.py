@@ -1,0 +1,1 @@
+"""Authorizers other than the default ones: an order that the configuration says, and webhooks."""
