@@ -31,17 +31,18 @@ log = logging.getLogger(__name__)
 PORT = 10250
 HEALTH_PORT = 10248
 
-# First part of the path -> the subresource of nodes that the caller needs; `proxy` covers all of them.
-_SUBRESOURCES = {
-    "stats": "stats",
-    "metrics": "metrics",
-    "healthz": "healthz",
-    "pods": "pods",
-    "runningpods": "pods",
-    "configz": "configz",
+# First part of the path -> the subresources of nodes of which the caller needs one, in the order in which they are
+# asked for; of everything else `proxy`. Only what older roles reach by `proxy` is still reached by it.
+_SUBRESOURCES: Mapping[str, tuple[str, ...]] = {
+    "stats": ("stats",),
+    "metrics": ("metrics",),
+    "logs": ("log",),
+    "checkpoint": ("checkpoint",),
+    **{path: (path, "proxy") for path in ("pods", "healthz", "configz", "statusz")},
+    "runningpods": ("pods", "proxy"),
 }
 # What runs a command or reaches into a pod is no reading, though a WebSocket begins with GET.
-_REACHES_IN = frozenset({"exec", "attach", "portForward"})
+_REACHES_IN = frozenset({"exec", "attach", "portForward", "run"})
 _STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
 _WAITING = {"ErrImagePull": "image can't be pulled", "ImagePullBackOff": "trying and failing to pull image"}
 _VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -69,8 +70,8 @@ class Pods(Protocol):
         """Has `tell` called whenever a pod's state may have changed; answers how to stop that."""
 
 
-Authorize = Callable[[Request, str, str], Awaitable[None]]
-"""(request, verb, subresource of nodes): raises Unauthorized or Forbidden."""
+Authorize = Callable[[Request, str, tuple[str, ...]], Awaitable[None]]
+"""(request, verb, subresources of nodes of which one has to be allowed): raises Unauthorized or Forbidden."""
 
 
 def _health(request: Request) -> Answer:
@@ -145,8 +146,8 @@ class KubeletServer:
         call = Call(request, parts, parse_qsl(target.query, keep_blank_values=True))
         try:
             first = parts[0] if parts else ""
-            verb = "create" if first in _REACHES_IN else _VERBS.get(request.method, "get")
-            await self._authorize(request, verb, _SUBRESOURCES.get(first, "proxy"))
+            verb = "create" if first in _REACHES_IN else _VERBS.get(request.method, request.method.lower())
+            await self._authorize(request, verb, _SUBRESOURCES.get(first, ("proxy",)))
             return await self._dispatch(call)
         except ApiError as error:
             return Response(error.code, error.message.encode() + b"\n", TEXT)

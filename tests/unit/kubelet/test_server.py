@@ -47,16 +47,16 @@ class NoPods:
         return lambda: None
 
 
-async def _authorize(request: Request, verb: str, subresource: str) -> None:
+async def _authorize(request: Request, verb: str, subresources: tuple[str, ...]) -> None:
     """Takes `x-user: admin` for everything and `x-user: scraper` for metrics; others are nobody."""
     user = request.headers.get("x-user", "")
     if not user:
         raise Unauthorized("Unauthorized")
-    if user != "admin" and (verb, subresource) != ("get", "metrics"):
-        raise Forbidden(f"Forbidden (user={user}, verb={verb}, subresource={subresource})")
+    if user != "admin" and (verb, subresources) != ("get", ("metrics",)):
+        raise Forbidden(f"Forbidden (user={user}, verb={verb}, subresources={subresources})")
 
 
-async def _ask(port: int, target: str, headers: Mapping[str, str], method: str = "GET") -> tuple[int, bytes]:
+async def ask(port: int, target: str, headers: Mapping[str, str], method: str = "GET") -> tuple[int, bytes]:
     duplex = await connect("127.0.0.1", port)
     lines = [f"{method} {target} HTTP/1.1", "Host: n", "Connection: close", *(f"{k}: {v}" for k, v in headers.items())]
     await duplex.write("\r\n".join([*lines, "", ""]).encode())
@@ -85,23 +85,23 @@ def test_the_endpoints(run: Callable[..., None]) -> None:
         await asyncio.wait_for(ready.wait(), 5)
         upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
         for target in ("/pods", "/metrics", "/stats/summary", "/configz", "/containerLogs/a/b/c", "/nothing"):
-            assert (await _ask(server.port, target, {}))[0] == 401, target
+            assert (await ask(server.port, target, {}))[0] == 401, target
         for target in ("/exec/a/b/c?command=sh&output=1", "/attach/a/b/c?output=1", "/portForward/a/b?port=80"):
-            assert (await _ask(server.port, target, upgrade))[0] == 401, target
-            assert (await _ask(server.port, target, {"x-user": "scraper", **upgrade}))[0] == 403, target
-            assert (await _ask(server.port, target, {"x-user": "admin", **upgrade}))[0] == 404, target
-        status, body = await _ask(server.port, "/metrics", {"x-user": "scraper"})
+            assert (await ask(server.port, target, upgrade))[0] == 401, target
+            assert (await ask(server.port, target, {"x-user": "scraper", **upgrade}))[0] == 403, target
+            assert (await ask(server.port, target, {"x-user": "admin", **upgrade}))[0] == 404, target
+        status, body = await ask(server.port, "/metrics", {"x-user": "scraper"})
         assert status == 200 and b'kubelet_running_containers{container_state="running"} 0' in body
-        assert (await _ask(server.port, "/pods", {"x-user": "scraper"}))[0] == 403
-        summary = json.loads((await _ask(server.port, "/stats/summary", {"x-user": "admin"}))[1])
+        assert (await ask(server.port, "/pods", {"x-user": "scraper"}))[0] == 403
+        summary = json.loads((await ask(server.port, "/stats/summary", {"x-user": "admin"}))[1])
         assert summary["node"]["nodeName"] == "n1" and summary["pods"] == []
-        configuration = json.loads((await _ask(server.port, "/configz", {"x-user": "admin"}))[1])
+        configuration = json.loads((await ask(server.port, "/configz", {"x-user": "admin"}))[1])
         assert configuration == {"kubeletconfig": {"maxPods": 110}}
         assert (
-            b"node_memory_working_set_bytes" in (await _ask(server.port, "/metrics/resource", {"x-user": "admin"}))[1]
+            b"node_memory_working_set_bytes" in (await ask(server.port, "/metrics/resource", {"x-user": "admin"}))[1]
         )
-        assert await _ask(health, "/healthz", {}) == (200, b"ok")
-        assert (await _ask(health, "/metrics", {}))[0] == 404
+        assert await ask(health, "/healthz", {}) == (200, b"ok")
+        assert (await ask(health, "/metrics", {}))[0] == 404
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
