@@ -163,6 +163,7 @@ def test_refusals_impersonation_and_missing_credentials(run: Any, tmp_path: Path
     )
     assert refused["user"]["username"] == "admin"
     assert refused["impersonatedUser"] == {"username": "bob", "groups": ["system:authenticated"]}
+    assert refused["authenticationMetadata"] == {"impersonationConstraint": "impersonate:user-info"}
     assert refused["annotations"]["authorization.k8s.io/decision"] == "forbid"
     assert refused["responseStatus"]["code"] == 403
     assert unknown["user"] == {} and unknown["responseStatus"]["code"] == 401

@@ -11,16 +11,15 @@ import csv
 import hashlib
 import hmac
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote
 
 from k3s.api import times
-from k3s.api.errors import BadRequest, Unauthorized
+from k3s.api.errors import Unauthorized
 from k3s.api.kinds import builtin
 from k3s.apiserver import identity
-from k3s.apiserver.authz import Attributes
 from k3s.apiserver.identity import User
 from k3s.apiserver.pending import Pending
 from k3s.apiserver.tokens import BadToken, ForeignToken, Verifier
@@ -37,6 +36,7 @@ NAMED_PATHS = frozenset({"/livez", "/readyz", "/healthz"})
 # A token that nobody knew is asked about again after so long; so many answers are kept.
 _REFUSED_S, _MOST_LOOKED_UP = 5.0, 4096
 _BOOTSTRAP_TOKEN = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})")
+_REMOTE_EXTRA = "x-remote-extra-"
 _BOOTSTRAP_GROUP = re.compile(r"system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]")
 
 
@@ -269,63 +269,6 @@ def parse_token_file(text: str) -> dict[str, User]:
         groups = tuple(group.strip() for group in row[3].split(",")) if len(row) > 3 and row[3] else ()
         users.setdefault(row[0], User(row[1], identity.with_authenticated(groups), row[2]))
     return users
-
-
-_EXTRA, _REMOTE_EXTRA = "impersonate-extra-", "x-remote-extra-"
-
-
-def impersonated(headers: Mapping[str, str], user: User, demand: Callable[[Attributes], None]) -> User:
-    """The user that a request acts as: `user` itself, or the one of the Impersonate headers.
-
-    `demand` raises Forbidden unless `user` may impersonate each part (`Authorizer.demand`). Header names are lower
-    case, repeated headers joined by line feeds. Raises BadRequest when there is no user name among them.
-    """
-    name = headers.get("impersonate-user", "")
-    groups = tuple(group.strip() for group in headers.get("impersonate-group", "").split("\n") if group.strip())
-    uid = headers.get("impersonate-uid", "")
-    extra = {
-        key.removeprefix(_EXTRA): tuple(part.strip() for part in value.split("\n"))
-        for key, value in headers.items()
-        if key.startswith(_EXTRA)
-    }
-    if not name:
-        if groups or uid or extra:
-            raise BadRequest(f"requested {_go_user(groups, uid)} without impersonating a user name")
-        return user
-    account = identity.service_account_of(name)
-    if account is not None:
-        demand(Attributes(user, "impersonate", "", "v1", "serviceaccounts", namespace=account[0], name=account[1]))
-    else:
-        demand(Attributes(user, "impersonate", "", "v1", "users", name=name))
-    for group in groups:
-        demand(Attributes(user, "impersonate", "", "v1", "groups", name=group))
-    for key, values in extra.items():
-        for value in values:
-            demand(_authentication(user, "userextras", key, value))
-    if uid:
-        demand(_authentication(user, "uids", "", uid))
-    return User(name, _impersonated_groups(name, groups, account), uid, extra)
-
-
-def _authentication(user: User, resource: str, subresource: str, name: str) -> Attributes:
-    return Attributes(user, "impersonate", "authentication.k8s.io", "v1", resource, subresource, name=name)
-
-
-def _impersonated_groups(name: str, groups: tuple[str, ...], account: tuple[str, str] | None) -> tuple[str, ...]:
-    if account is not None and not groups:
-        groups = identity.service_account_groups(account[0])
-    if name == identity.ANONYMOUS:
-        return groups if identity.UNAUTHENTICATED in groups else (*groups, identity.UNAUTHENTICATED)
-    if identity.UNAUTHENTICATED in groups:
-        return groups
-    return identity.with_authenticated(groups)
-
-
-def _go_user(groups: tuple[str, ...], uid: str) -> str:
-    """The requested identity as upstream's message prints it."""
-    listed = ", ".join(f'"{group}"' for group in groups)
-    shown = f"[]string{{{listed}}}" if groups else "[]string(nil)"
-    return f'&user.DefaultInfo{{Name:"", UID:"{uid}", Groups:{shown}, Extra:map[string][]string(nil)}}'
 
 
 def _digest(text: str) -> bytes:

@@ -12,6 +12,7 @@ from k3s.apiserver.identity import MASTERS, User, node_of
 if TYPE_CHECKING:
     from k3s.apiserver.nodeauthz import NodeAuthorizer
     from k3s.apiserver.rbac import Rbac
+    from k3s.apiserver.request import Target
 
 _MEMO_LIMIT = 8192
 
@@ -56,6 +57,25 @@ class Attributes(NamedTuple):
     is_resource: bool = True
     fields: str = ""
     labels: str = ""
+
+
+def attributes_of(user: User, target: Target) -> Attributes:
+    """What a request asks of the authorizer."""
+    info, query = target.info, target.query
+    return Attributes(
+        user,
+        info.verb,
+        info.group,
+        info.version,
+        info.resource,
+        info.subresource,
+        info.namespace,
+        info.name,
+        info.path,
+        info.is_resource,
+        query.get("fieldSelector", ""),
+        query.get("labelSelector", ""),
+    )
 
 
 class Authorizes(Protocol):

@@ -17,13 +17,14 @@ from k3s.api.kinds import Kind, Registry
 from k3s.api.object import Object
 from k3s.apiserver.aggregation.aggregator import Aggregator
 from k3s.apiserver.audit.record import Broken, Record
-from k3s.apiserver.authn import Authenticates, impersonated
-from k3s.apiserver.authz import Attributes, Authorizes, refusal
+from k3s.apiserver.authn import Authenticates
+from k3s.apiserver.authz import Attributes, Authorizes, attributes_of, refusal
 from k3s.apiserver.call import Call
 from k3s.apiserver.fairness import Fairness, seated
 from k3s.apiserver.flows import Flow, Flows
 from k3s.apiserver.hub import Hub
 from k3s.apiserver.identity import User
+from k3s.apiserver.impersonation import Impersonation
 from k3s.apiserver.limits import Limits, late, too_many
 from k3s.apiserver.media import PLAIN, Media, Negotiation
 from k3s.apiserver.pending import Pending, again
@@ -83,6 +84,7 @@ class Pipeline:
         self._registry = registry
         self._authenticator = authenticator
         self._authorizer = authorizer
+        self._impersonation = Impersonation(authorizer.authorize)
         self._reads = reads
         self._writes = writes
         self._renderer = renderer
@@ -328,7 +330,7 @@ class Pipeline:
         if self._auditor is not None:
             return self._recorded(request, target, self._auditor)
         user = self._sender(request, target)
-        return self._acting(request, user)
+        return self._acting(request, target, user)
 
     def _recorded(self, request: Request, target: Target, auditor: Auditor) -> User:
         """As `_authenticate`; the audit log hears of the sender first, and the request may have to wait for that."""
@@ -346,7 +348,7 @@ class Pipeline:
         user = record.users[0]
         if record.refused is not None or user is None:
             raise record.refused or InternalError("Internal error occurred: nobody sent the request", {})
-        acting = self._acting(request, user)
+        acting = self._acting(request, target, user)
         record.users = user, acting
         return acting
 
@@ -354,10 +356,15 @@ class Pipeline:
         user = self._authenticator.authenticate(request.headers, request.peer, request.remark)
         return self._authenticator.without_credentials(target.path) if user is None else user
 
-    def _acting(self, request: Request, user: User) -> User:
+    def _acting(self, request: Request, target: Target, user: User) -> User:
         for name in request.headers:
             if name.startswith("impersonate-"):
-                return impersonated(request.headers, user, self._demand)
+                found = self._impersonation.acting(request.headers, attributes_of(user, target))
+                if found is None:
+                    return user
+                if request.record is not None:
+                    request.record.constraint = found.constraint
+                return found.user
         return user
 
     async def _permit(self, user: User, target: Target, record: Record | None) -> None:
@@ -367,21 +374,7 @@ class Pipeline:
             await again(pending, lambda: self._authorize(user, target, record))
 
     def _authorize(self, user: User, target: Target, record: Record | None) -> None:
-        info, query = target.info, target.query
-        asked = Attributes(
-            user,
-            info.verb,
-            info.group,
-            info.version,
-            info.resource,
-            info.subresource,
-            info.namespace,
-            info.name,
-            info.path,
-            info.is_resource,
-            query.get("fieldSelector", ""),
-            query.get("labelSelector", ""),
-        )
+        asked, info = attributes_of(user, target), target.info
         self._demand(asked, record)
         if info.subresource and info.verb == "get" and reaches_in(info):
             self._demand(asked._replace(verb="create"), record)

@@ -35,9 +35,7 @@ class ApiAuthorizer:
             if await self._may(user, verb, each):
                 return
         listed = " ".join(subresources)
-        raise Forbidden(
-            f"Forbidden (user={user['username']}, verb={verb}, resource=nodes, subresource(s)=[{listed}])"
-        )
+        raise Forbidden(f"Forbidden (user={user['username']}, verb={verb}, resource=nodes, subresource(s)=[{listed}])")
 
     async def _user(self, request: Request) -> Object:
         if request.peer is not None:

@@ -8,11 +8,10 @@ import json
 import pytest
 from tests.fakes.reader import FakeReader
 
-from k3s.api.errors import BadRequest, Conflict, Forbidden, Invalid, NotFound, Unauthorized
+from k3s.api.errors import BadRequest, Conflict, Invalid, NotFound, Unauthorized
 from k3s.api.object import Object
 from k3s.apiserver import identity, tokenissuer, tokens
-from k3s.apiserver.authn import Authenticator, Credentials, PeerCertificate, impersonated, parse_token_file
-from k3s.apiserver.authz import Attributes
+from k3s.apiserver.authn import Authenticator, Credentials, PeerCertificate, parse_token_file
 from k3s.apiserver.identity import User
 from k3s.apiserver.rsa import BadKey, PublicKey, b64
 from k3s.apiserver.tokenkeys import Signer, keys
@@ -467,47 +466,3 @@ def test_anonymous() -> None:
         with pytest.raises(Unauthorized):
             closed.authenticator.without_credentials(path)
     assert opened.authenticator.without_credentials("/api").groups == ("system:unauthenticated",)
-
-
-# Impersonation
-
-ADMIN = identity.authenticated("admin", "system:masters")
-
-
-def test_impersonation() -> None:
-    """Each part of an impersonated identity is asked for; groups as upstream adds them."""
-    asked: list[Attributes] = []
-    headers = {
-        "impersonate-user": "carol",
-        "impersonate-group": "g1\ng2",
-        "impersonate-uid": "u-1",
-        "impersonate-extra-scopes": "s",
-    }
-    user = impersonated(headers, ADMIN, asked.append)
-    assert user == User("carol", ("g1", "g2", "system:authenticated"), "u-1")
-    assert user.extra == {"scopes": ("s",)}
-    assert [(a.group, a.resource, a.subresource, a.name) for a in asked] == [
-        ("", "users", "", "carol"),
-        ("", "groups", "", "g1"),
-        ("", "groups", "", "g2"),
-        ("authentication.k8s.io", "userextras", "scopes", "s"),
-        ("authentication.k8s.io", "uids", "", "u-1"),
-    ]
-    account = impersonated({"impersonate-user": "system:serviceaccount:n:s"}, ADMIN, asked.append)
-    assert account.groups == identity.service_account_groups("n")
-    assert asked[-1].namespace == "n"
-    nobody = impersonated({"impersonate-user": "system:anonymous"}, ADMIN, asked.append)
-    assert nobody.groups == ("system:unauthenticated",)
-    assert impersonated({}, ADMIN, asked.append) is ADMIN
-
-
-def test_impersonation_needs_a_name_and_leave() -> None:
-    """Groups alone are a bad request; a refusal stops everything."""
-    with pytest.raises(BadRequest, match="without impersonating a user name"):
-        impersonated({"impersonate-group": "g"}, ADMIN, lambda asked: None)
-
-    def refuse(asked: Attributes) -> None:
-        raise Forbidden(asked.resource)
-
-    with pytest.raises(Forbidden):
-        impersonated({"impersonate-user": "x", "impersonate-group": "system:masters"}, ADMIN, refuse)

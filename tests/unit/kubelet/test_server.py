@@ -97,9 +97,7 @@ def test_the_endpoints(run: Callable[..., None]) -> None:
         assert summary["node"]["nodeName"] == "n1" and summary["pods"] == []
         configuration = json.loads((await ask(server.port, "/configz", {"x-user": "admin"}))[1])
         assert configuration == {"kubeletconfig": {"maxPods": 110}}
-        assert (
-            b"node_memory_working_set_bytes" in (await ask(server.port, "/metrics/resource", {"x-user": "admin"}))[1]
-        )
+        assert b"node_memory_working_set_bytes" in (await ask(server.port, "/metrics/resource", {"x-user": "admin"}))[1]
         assert await ask(health, "/healthz", {}) == (200, b"ok")
         assert (await ask(health, "/metrics", {}))[0] == 404
         task.cancel()

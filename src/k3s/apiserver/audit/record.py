@@ -43,20 +43,8 @@ class Record:
     """One request, from its arrival to its end. `notes` are the annotations of its events."""
 
     __slots__ = (
-        "_emit",
-        "_id",
-        "_now",
-        "_received",
-        "_request",
-        "_target",
-        "heard",
-        "notes",
-        "refused",
-        "rule",
-        "sent",
-        "shown",
-        "users",
-        "waiting",
+        *("_emit", "_id", "_now", "_received", "_request", "_target"),
+        *("constraint", "heard", "notes", "refused", "rule", "sent", "shown", "users", "waiting"),
     )
 
     def __init__(self, request: Request, target: Target, id: str, now: Callable[[], float], emit: Emit) -> None:
@@ -68,6 +56,8 @@ class Record:
         self._emit = emit
         self.rule: Rule = NOTHING
         self.users: tuple[User | None, User | None] = (None, None)
+        #: The verb by which the sender may act as another user, where it is one of the constrained modes.
+        self.constraint = ""
         self.notes: dict[str, str] = {}
         #: Whether the sender was recorded; why the request ended with that, if it did.
         self.heard = False
@@ -160,6 +150,8 @@ class Record:
         }
         if acting is not None and acting is not user:
             made["impersonatedUser"] = identity.shown(acting)
+            if self.constraint:
+                made["authenticationMetadata"] = {"impersonationConstraint": self.constraint}
         if sources := events.sources(request.headers, request.source):
             made["sourceIPs"] = sources
         if agent := request.headers.get("user-agent"):
