@@ -22,6 +22,7 @@ def of_pod(pod: Object) -> set[tuple[str, str]]:
         found.update(_of_volume(volume, pod["metadata"]["name"]))
     for status in get(pod, "status", "resourceClaimStatuses") or ():
         found.add(("resourceclaims", status.get("resourceClaimName", "")))
+    found.add(("resourceclaims", get(pod, "status", "extendedResourceClaimStatus", "resourceClaimName", default="")))
     for claim in spec.get("resourceClaims") or ():
         found.add(("resourceclaims", claim.get("resourceClaimName", "")))
     return found

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 POD = builtin("v1", "Pod")
 VOLUME = builtin("v1", "PersistentVolume")
 ATTACHMENT = builtin("storage.k8s.io/v1", "VolumeAttachment")
+SLICE = builtin("resource.k8s.io/v1", "ResourceSlice")
 MIRROR = "kubernetes.io/config.mirror"
 LEASES_NAMESPACE = "kube-node-lease"
 
 _WITNESSES_LIMIT = 16384
+_SLICE_VERBS = "get, watch, list, create, update, patch, delete, deletecollection"
 _OWN_VERBS = ("get", "create", "update", "patch", "delete")
 
 Rule = Callable[["NodeAuthorizer", str, Attributes], Decision]
@@ -80,17 +82,17 @@ class NodeAuthorizer:
     def _claim(self, node: str, asked: Attributes) -> Decision:
         if asked.subresource != "status":
             return self._get(node, asked)
-        if asked.verb not in ("get", "update", "patch"):
+        if asked.verb not in ("update", "patch"):
             return Decision(False, "can only get/update/patch this type")
         return self._related(node, asked)
 
     def _service_account(self, node: str, asked: Attributes) -> Decision:
         if asked.verb == "get" and not asked.subresource:
             return self._related(node, asked)
-        if asked.verb != "create":
+        if asked.verb != "create" or not asked.name:
             return Decision(False, "can only create tokens for individual service accounts")
         if asked.subresource != "token":
-            return Decision(False, "can only create token subresource of service account")
+            return Decision(False, "can only create token subresource of serviceaccount")
         return self._related(node, asked)
 
     def _related(self, node: str, asked: Attributes) -> Decision:
@@ -104,6 +106,9 @@ class NodeAuthorizer:
         if resource == "pods":
             pod = self._reader.get(POD, namespace, name)
             return pod is not None and _is_on(pod, node)
+        if resource == "resourceslices":
+            slice_ = self._reader.get(SLICE, "", name)
+            return slice_ is not None and get(slice_, "spec", "nodeName") == node
         if resource == "volumeattachments":
             attachment = self._reader.get(ATTACHMENT, "", name)
             return attachment is not None and get(attachment, "spec", "nodeName") == node
@@ -191,6 +196,8 @@ class NodeAuthorizer:
         if asked.verb in ("list", "watch"):
             if _selects(asked.fields, "spec.nodeName", node):
                 return Decision(True)
+            if asked.name:
+                return self._related(node, asked)
             return Decision(False, "can only list/watch pods with spec.nodeName field selector")
         return Decision(False)
 
@@ -203,7 +210,9 @@ class NodeAuthorizer:
             if _selects(asked.fields, "spec.nodeName", node):
                 return Decision(True)
             return Decision(False, "can only list/watch/deletecollection resourceslices with nodeName field selector")
-        return Decision(False, f"no relationship found between node '{node}' and this object")
+        if asked.verb in ("get", "update", "patch", "delete"):
+            return self._related(node, asked)
+        return Decision(False, f"only the following verbs are allowed for a ResourceSlice: {_SLICE_VERBS}")
 
 
 _DIVIDED: dict[tuple[str, str], Rule] = {
@@ -233,15 +242,19 @@ def references(pod: Object) -> set[tuple[str, str]]:
 
 
 def _volume_secrets(volume: Object, claim_namespace: str) -> Iterator[tuple[str, str]]:
-    """Namespace and name of the secrets that mounting a persistent volume takes."""
-    csi = get(volume, "spec", "csi") or {}
-    for field in ("nodePublishSecretRef", "nodeStageSecretRef", "nodeExpandSecretRef", "controllerPublishSecretRef"):
-        if csi.get(field):
-            yield csi[field].get("namespace", ""), csi[field].get("name", "")
+    """Namespace and name of the secrets that mounting a persistent volume on a node takes; not those of controllers."""
+    spec = volume.get("spec") or {}
+    for field in ("nodePublishSecretRef", "nodeStageSecretRef", "nodeExpandSecretRef"):
+        if ref := get(spec, "csi", field):
+            yield ref.get("namespace", ""), ref.get("name", "")
+    for source in ("cinder", "storageos"):
+        if ref := get(spec, source, "secretRef"):
+            yield ref.get("namespace", ""), ref.get("name", "")
     for source in ("cephfs", "flexVolume", "rbd", "scaleIO", "iscsi"):
-        ref = get(volume, "spec", source, "secretRef")
-        if ref:
+        if ref := get(spec, source, "secretRef"):
             yield ref.get("namespace") or claim_namespace, ref.get("name", "")
+    if azure := spec.get("azureFile"):
+        yield azure.get("secretNamespace") or claim_namespace, azure.get("secretName", "")
 
 
 def _is_on(pod: Object, node: str) -> bool:

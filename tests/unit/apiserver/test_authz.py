@@ -222,7 +222,9 @@ def test_bootstrap_roles() -> None:
     assert not chief.authorize(asks(scheduler, "get", "secrets", "x", "s")).allowed
     apiserver = authenticated("kube-apiserver")
     assert chief.authorize(asks(apiserver, "get", "nodes/log", "", "n")).allowed
-    rules, errors, _ = chief.rules_for(ALICE, "default")
+    rules, errors, incomplete = chief.rules_for(ALICE, "default")
+    assert not incomplete
+    assert chief.rules_for(NODE, "default")[1:] == (["node authorizer does not support user rule resolution"], True)
     assert not errors
     assert rbac_bootstrap.objects()[0][1]["metadata"]["labels"]
     assert any("selfsubjectreviews" in found.get("resources", ()) for found in rules)
@@ -301,6 +303,9 @@ def test_relation_ends_with_the_pod() -> None:
     assert not chief.authorize(asked).allowed
 
 
+_OWN_VERBS = ("get", "update", "patch", "delete")
+
+
 @pytest.mark.parametrize(
     ("asked", "allowed"),
     [
@@ -327,7 +332,21 @@ def test_relation_ends_with_the_pod() -> None:
         (asks(NODE, "list", "pods", fields="spec.nodeName=n2"), False),
         (asks(NODE, "list", "pods", fields="spec.nodeName!=n1"), False),
         (asks(NODE, "list", "pods", fields="xspec.nodeName=n1"), False),
+        (asks(NODE, "watch", "pods", "a", "p"), True),
+        (asks(NODE, "watch", "pods", "a", "q"), False),
         (asks(NODE, "patch", "pods", "a", "p"), False),
+        (asks(NODE, "get", "persistentvolumeclaims/status", "a", "c"), False),
+        (asks(NODE, "patch", "persistentvolumeclaims/status", "a", "c"), True),
+        *((asks(NODE, verb, "resourceslices", "", "n1", group="resource.k8s.io"), True) for verb in _OWN_VERBS),
+        *((asks(NODE, verb, "resourceslices", "", "n2", group="resource.k8s.io"), False) for verb in _OWN_VERBS),
+        (asks(NODE, "get", "resourceslices/status", "", "n1", group="resource.k8s.io"), False),
+        (asks(NODE, "list", "resourceslices", group="resource.k8s.io"), False),
+        (asks(NODE, "list", "resourceslices", group="resource.k8s.io", fields="spec.nodeName=n1"), True),
+        (asks(NODE, "get", "resourceclaims", "a", "extended", group="resource.k8s.io"), True),
+        (asks(NODE, "get", "resourceclaims", "a", "others", group="resource.k8s.io"), False),
+        (asks(NODE, "get", "serviceaccounts", "a", "default"), True),
+        (asks(NODE, "get", "serviceaccounts", "a", "admin"), False),
+        (asks(NODE, "create", "serviceaccounts/token", "a"), False),
         (asks(NODE, "create", "pods/exec", "a", "p"), False),
         (asks(NODE, "create", "pods/binding", "a", "p"), False),
         (asks(NODE, "get", "leases", "kube-node-lease", "n1", group="coordination.k8s.io"), True),
@@ -345,7 +364,14 @@ def test_relation_ends_with_the_pod() -> None:
 def test_node_gets_nothing_more(asked: Attributes, allowed: bool) -> None:
     """What a stolen kubelet certificate is good for, and what not."""
     bootstrap = [obj for _, obj in rbac_bootstrap.objects()]
-    chief = authorizer(*bootstrap, pod("p", "n1", volumes=SECRET_VOLUME), pod("q", "n2"))
+    claim = {"name": "c", "persistentVolumeClaim": {"claimName": "c"}}
+    own = {**pod("p", "n1", volumes=[*SECRET_VOLUME, claim])}
+    own["status"] = {"extendedResourceClaimStatus": {"resourceClaimName": "extended"}}
+    slices = (
+        {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": {"name": n}, "spec": {"nodeName": n}}
+        for n in ("n1", "n2")
+    )
+    chief = authorizer(*bootstrap, own, pod("q", "n2"), *slices)
     assert chief.authorize(asked).allowed is allowed
 
 
@@ -356,7 +382,21 @@ def test_mirror_pods_open_nothing() -> None:
     assert not authorizer(mirror).authorize(asks(NODE, "get", "secrets", "a", "s")).allowed
 
 
-def test_persistent_volume_secrets() -> None:
+@pytest.mark.parametrize(
+    ("source", "opened"),
+    [
+        ({"csi": {"nodeStageSecretRef": {"namespace": "storage", "name": "key"}}}, True),
+        ({"csi": {"nodePublishSecretRef": {"namespace": "storage", "name": "key"}}}, True),
+        ({"csi": {"nodeExpandSecretRef": {"namespace": "storage", "name": "key"}}}, True),
+        # Controllers take these, and no node.
+        ({"csi": {"controllerPublishSecretRef": {"namespace": "storage", "name": "key"}}}, False),
+        ({"csi": {"controllerExpandSecretRef": {"namespace": "storage", "name": "key"}}}, False),
+        ({"cinder": {"secretRef": {"namespace": "storage", "name": "key"}}}, True),
+        ({"azureFile": {"secretNamespace": "storage", "secretName": "key"}}, True),
+        ({"azureFile": {"secretName": "key"}}, False),  # of the claim's namespace
+    ],
+)
+def test_persistent_volume_secrets(source: Object, opened: bool) -> None:
     """A claim opens its volume, and the volume the secret that mounting takes."""
     claim = [{"name": "v", "persistentVolumeClaim": {"claimName": "claim"}}]
     volume = {
@@ -365,13 +405,15 @@ def test_persistent_volume_secrets() -> None:
         "metadata": {"name": "pv"},
         "spec": {
             "claimRef": {"namespace": "a", "name": "claim"},
-            "csi": {"nodeStageSecretRef": {"namespace": "storage", "name": "key"}},
+            **source,
         },
     }
     chief = authorizer(pod("p", "n1", volumes=claim), volume)
     assert chief.authorize(asks(NODE, "get", "persistentvolumes", "", "pv")).allowed
-    assert chief.authorize(asks(NODE, "get", "secrets", "storage", "key")).allowed
-    assert not chief.authorize(asks(NODE, "get", "secrets", "a", "key")).allowed
+    assert chief.authorize(asks(NODE, "get", "secrets", "storage", "key")).allowed is opened
+    assert chief.authorize(asks(NODE, "get", "secrets", "a", "key")).allowed is (
+        source == {"azureFile": {"secretName": "key"}}
+    )
 
 
 @pytest.mark.slow

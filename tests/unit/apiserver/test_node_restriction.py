@@ -37,13 +37,29 @@ OWNER = MIRROR_META["ownerReferences"][0]
         (mirror(ownerReferences=[{**OWNER, "controller": False}]), "with a controller owner reference"),
         (mirror(ownerReferences=[{**OWNER, "blockOwnerDeletion": True}]), "must not set blockOwnerDeletion"),
         (mirror(ownerReferences=[{**OWNER, "uid": "x"}]), "UID mismatch"),
-        (mirror({"serviceAccountName": "s"}), "service account"),
+        (mirror({"serviceAccountName": "s"}), "may not reference service accounts"),
         (mirror({"volumes": [{"name": "v", "secret": {"secretName": "s"}}]}), "secrets"),
         (mirror({"volumes": [{"name": "v", "configMap": {"name": "s"}}]}), "configmaps"),
         (mirror({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "s"}}]}), "persistentvolumeclaims"),
         (mirror({"imagePullSecrets": [{"name": "s"}]}), "secrets"),
-        (mirror({"volumes": [{"name": "v", "projected": {"sources": [{"clusterTrustBundle": {}}]}}]}), "other API"),
         (mirror({"resourceClaims": [{"name": "x", "resourceClaimName": "y"}]}), "resourceclaims"),
+        *(
+            (mirror({"volumes": [{"name": "v", "projected": {"sources": [{source: {}}]}}]}), resource)
+            for source, resource in (
+                ("clusterTrustBundle", "reference clustertrustbundles"),
+                ("podCertificate", "reference podcertificates"),
+                ("serviceAccountToken", "may not use ServiceAccountToken volume projections"),
+            )
+        ),
+        *(
+            (mirror({"volumes": [{"name": "v", source: {"driver": "d"}}]}), f"reference {resource}")
+            for source, resource in (
+                ("csi", "csidrivers (via CSI volumes)"),
+                ("ephemeral", "persistentvolumeclaims (via ephemeral volumes)"),
+                ("glusterfs", "endpoints (via glusterFS volumes)"),
+                ("azureFile", "secrets (via azureFile volumes)"),
+            )
+        ),
     ],
 )
 def test_node_creates_mirror_pods_only(made: Object, why: str) -> None:
@@ -95,7 +111,11 @@ def test_node_requests_tokens_for_its_pods_only() -> None:
         (token_request(kind="Pod", apiVersion="v1", name="p"), "without a uid"),
         (token_request(kind="Pod", apiVersion="v1", name="p", uid="9"), "does not match the UID in record"),
         (token_request(kind="Pod", apiVersion="v1", name="q", uid="2"), "scheduled on a different node"),
-        ({**own, "spec": {**own["spec"], "audiences": ["bank"]}}, 'audience "bank" not found in pod spec volume'),
+        (
+            {**own, "spec": {**own["spec"], "audiences": ["bank"]}},
+            'audience "bank" not found in pod spec volume, system:node:n1 is not authorized to request tokens for this',
+        ),
+        ({**own, "spec": {**own["spec"], "audiences": ["vault", "bank"]}}, "node may only request 0 or 1 audiences"),
     ):
         assert why in refusal(ask, bad)
     with pytest.raises(NotFound, match='pod "x" not found'):
@@ -106,7 +126,10 @@ def test_node_requests_tokens_for_its_pods_only() -> None:
     ("change", "why"),
     [
         ({"spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]}}, "is not allowed to modify taints"),
-        ({"metadata": {"labels": {"node-role.kubernetes.io/master": ""}}}, "is not allowed to modify labels"),
+        (
+            {"metadata": {"labels": {"node-role.kubernetes.io/master": ""}}},
+            "forbidden: is not allowed to modify labels: ",
+        ),
         ({"metadata": {"labels": {"x.node-restriction.kubernetes.io/y": "1"}}}, "is not allowed to modify labels"),
         ({"metadata": {"ownerReferences": [{"name": "x"}]}}, "is not allowed to modify ownerReferences"),
         ({"metadata": {"labels": {"own": "label", "kubelet.kubernetes.io/x": "1"}}}, ""),
@@ -150,3 +173,59 @@ def test_node_leases() -> None:
         World().create, obj("coordination.k8s.io/v1", "Lease", "n2", "kube-node-lease"), NODE
     )
     assert "system namespace" in refusal(World().create, obj("coordination.k8s.io/v1", "Lease", "n1", "a"), NODE)
+
+
+@pytest.mark.parametrize(
+    "volume",
+    [
+        {"csi": {"driver": "d"}},
+        {"persistentVolumeClaim": {"claimName": "p-v"}},
+        {"ephemeral": {"volumeClaimTemplate": {}}},
+    ],
+)
+def test_drivers_of_volumes_have_tokens_of_their_own(volume: Object) -> None:
+    """What a CSI driver asks tokens for, the node may ask for a pod that has a volume of it."""
+    driver = obj("storage.k8s.io/v1", "CSIDriver", "d", spec={"tokenRequests": [{"audience": "bank"}]})
+    claim = obj("v1", "PersistentVolumeClaim", "p-v", "a", spec={"volumeName": "pv"})
+    bound = obj("v1", "PersistentVolume", "pv", spec={"csi": {"driver": "d"}})
+    running = pod({"nodeName": "n1", "volumes": [{"name": "v", **volume}]}, uid="1")
+    wanted = token_request(kind="Pod", apiVersion="v1", name="p", uid="1")
+    wanted["spec"] = {**wanted["spec"], "audiences": ["bank"]}
+    kind = builtin("v1", "ServiceAccount")
+    World(running, driver, claim, bound).create(wanted, NODE, subresource="token", kind=kind)
+    assert "not found in pod spec volume" in refusal(
+        World(running).create, wanted, NODE, subresource="token", kind=kind
+    )
+
+
+def test_claims_of_a_pod_and_of_a_volume_stay_as_they_are() -> None:
+    """A node assigns no resource claims to pods; of a volume claim it tells the size and its conditions only."""
+    own = pod({"nodeName": "n1"}, uid="1")
+    for status, why in (
+        (
+            {"resourceClaimStatuses": [{"name": "gpu", "resourceClaimName": "c"}]},
+            "cannot update resource claim statues",
+        ),
+        ({"extendedResourceClaimStatus": {"resourceClaimName": "c"}}, "cannot update extended resource claim status"),
+    ):
+        changed = {**own, "status": status}
+        assert why in refusal(World().update, own, changed, NODE, subresource="status")
+    claim = obj("v1", "PersistentVolumeClaim", "c", "a", status={"phase": "Bound"})
+    grown = {**claim, "status": {"phase": "Bound", "capacity": {"storage": "2Gi"}}}
+    World().update(claim, grown, NODE, subresource="status")
+    for status in ({"phase": "Lost"}, {"phase": "Bound", "modifyVolumeStatus": {"status": "Pending"}}):
+        said = refusal(World().update, claim, {**claim, "status": status}, NODE, subresource="status")
+        assert "other than status.quantity and status.conditions" in said
+
+
+def test_slices_and_signing_requests_of_a_node() -> None:
+    """A node publishes and withdraws its own resources only, and asks for certificates in its own name only."""
+    own, other = (obj("resource.k8s.io/v1", "ResourceSlice", n, spec={"nodeName": n}) for n in ("n1", "n2"))
+    World().create(own, NODE)
+    World().delete(own, NODE)
+    assert "can only create ResourceSlice with the same NodeName" in refusal(World().create, other, NODE)
+    assert "can only delete ResourceSlice with the same NodeName" in refusal(World().delete, other, NODE)
+    for signer in ("kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving"):
+        spec = {"request": "", "signerName": signer, "usages": []}
+        asked = obj("certificates.k8s.io/v1", "CertificateSigningRequest", "x", spec=spec)
+        assert "can only create a node CSR with CN=system:node:n1" in refusal(World().create, asked, NODE)

@@ -14,13 +14,15 @@ from k3s.apiserver.admission.chain import CREATE, DELETE, UPDATE, Plugin, refuse
 from k3s.apiserver.admits import AdmissionRequest
 from k3s.apiserver.authz import Attributes, Authorizes
 from k3s.apiserver.identity import NODE_PREFIX, NODES
-from k3s.apiserver.nodeauthz import LEASES_NAMESPACE, MIRROR, references
+from k3s.apiserver.nodeauthz import LEASES_NAMESPACE, MIRROR, VOLUME, references
 
 if TYPE_CHECKING:
     from k3s.apiserver.cache import Reader
 
 POD = builtin("v1", "Pod")
 NODE = builtin("v1", "Node")
+CLAIM = builtin("v1", "PersistentVolumeClaim")
+DRIVER = builtin("storage.k8s.io/v1", "CSIDriver")
 
 # Labels under kubernetes.io and k8s.io that a kubelet may set on its own node.
 _KUBELET_LABELS = frozenset(
@@ -39,6 +41,24 @@ _KUBELET_LABELS = frozenset(
     }
 )
 _KUBELET_NAMESPACES = ("kubelet.kubernetes.io", "node.kubernetes.io")
+# What kinds of volumes, and sources of projected ones, take of the API.
+_VOLUMES = {
+    "configMap": "configmaps (via configmap volumes)",
+    "secret": "secrets (via secret volumes)",
+    "csi": "csidrivers (via CSI volumes)",
+    "glusterfs": "endpoints (via glusterFS volumes)",
+    "persistentVolumeClaim": "persistentvolumeclaims",
+    "ephemeral": "persistentvolumeclaims (via ephemeral volumes)",
+    "azureFile": "secrets (via azureFile volumes)",
+}
+_PROJECTED = {
+    "configMap": "configmaps (via projected volumes)",
+    "secret": "secrets (via projected volumes)",
+    "serviceAccountToken": "serviceaccounts (via projected volumes)",
+    "clusterTrustBundle": "clustertrustbundles",
+    "podCertificate": "podcertificates",
+}
+_KUBELET_SIGNERS = frozenset({"kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving"})
 _RESTRICTED_NAMESPACE = "node-restriction.kubernetes.io"
 
 
@@ -110,8 +130,10 @@ class NodeRestriction(Plugin):
             case "eviction", "CREATE":
                 if get(self._live_pod(request), "spec", "nodeName") != node:
                     raise refuse(request, f"node {node} can only evict pods with spec.nodeName set to itself")
-            case (("status" | "eviction"), operation):
+            case "status", operation:
                 raise refuse(request, f'unexpected operation "{operation}"')
+            case "eviction", operation:
+                raise refuse(request, f"unexpected operation {operation}")
             case other, _:
                 why = f"unexpected pod subresource \"{other}\", only 'status' and 'eviction' are allowed"
                 raise refuse(request, why)
@@ -133,16 +155,9 @@ class NodeRestriction(Plugin):
         if spec.get("nodeName") != node:
             raise refuse(request, f'node "{node}" can only create pods with spec.nodeName set to itself')
         self._check_owner(request, node, meta.get("ownerReferences") or [])
-        if spec.get("serviceAccountName"):
-            raise refuse(request, f'node "{node}" can not create pods that reference a service account')
-        plain = {**pod, "metadata": {**meta, "annotations": {}}}
-        found = {resource for resource, name in references(plain) if name}
-        for resource in ("secrets", "configmaps", "persistentvolumeclaims", "resourceclaims", "serviceaccounts"):
-            if resource in found:
-                raise refuse(request, f'node "{node}" can not create pods that reference {resource}')
-        projected = (s for v in spec.get("volumes") or () for s in get(v, "projected", "sources") or ())
-        if any(not source.keys() <= {"downwardAPI"} for source in projected) or spec.get("resourceClaims"):
-            raise refuse(request, f'node "{node}" can not create pods that reference other API objects')
+        resource = _needed(pod)
+        if resource:
+            raise refuse(request, f'node "{node}" can not create pods that reference {resource}')
 
     def _check_owner(self, request: AdmissionRequest, node: str, owners: list[Object]) -> None:
         if len(owners) > 1:
@@ -184,22 +199,55 @@ class NodeRestriction(Plugin):
             )
         if get(pod, "spec", "nodeName") != node:
             raise refuse(request, "node requested token bound to a pod scheduled on a different node")
-        for audience in spec.get("audiences") or ():
-            self._check_audience(request, pod, audience)
+        self._check_audience(request, pod, spec.get("audiences") or [])
 
-    def _check_audience(self, request: AdmissionRequest, pod: Object, audience: str) -> None:
-        if not audience or audience in _pod_audiences(pod):
+    def _check_audience(self, request: AdmissionRequest, pod: Object, audiences: list[str]) -> None:
+        if len(audiences) > 1:
+            raise refuse(request, "node may only request 0 or 1 audiences")
+        audience = audiences[0] if audiences else ""
+        if not audience or audience in self._audiences(pod):
             return
         verb = "request-serviceaccounts-token-audience"
         asked = Attributes(request.user, verb, "", "v1", audience, namespace=request.namespace, name=request.name)
         if not self._authorizer.authorize(asked).allowed:
-            raise refuse(request, f'audience "{audience}" not found in pod spec volume')
+            why = f"{request.user.name} is not authorized to request tokens for this audience"
+            raise refuse(request, f'audience "{audience}" not found in pod spec volume, {why}')
+
+    def _audiences(self, pod: Object) -> set[str]:
+        """Those that the pod's volumes ask for, themselves or by the driver that mounts them."""
+        found: set[str] = set()
+        for volume in get(pod, "spec", "volumes") or ():
+            for source in get(volume, "projected", "sources") or ():
+                if source.get("serviceAccountToken"):
+                    found.add(source["serviceAccountToken"].get("audience", ""))
+            driver = get(volume, "csi", "driver") or self._driver_of_claim(pod, volume)
+            requests = get(self._reader.get(DRIVER, "", driver), "spec", "tokenRequests") if driver else None
+            found |= {asked.get("audience", "") for asked in requests or ()}
+        return found
+
+    def _driver_of_claim(self, pod: Object, volume: Object) -> str:
+        meta, name = pod["metadata"], get(volume, "persistentVolumeClaim", "claimName", default="")
+        if volume.get("ephemeral"):
+            name = f"{meta['name']}-{volume.get('name', '')}"
+        claim = self._reader.get(CLAIM, meta["namespace"], name) if name else None
+        bound = get(claim, "spec", "volumeName", default="")
+        return str(get(self._reader.get(VOLUME, "", bound), "spec", "csi", "driver", default="")) if bound else ""
 
 
-def _pod_audiences(pod: Object) -> set[str]:
-    volumes = get(pod, "spec", "volumes") or ()
-    sources = (source for volume in volumes for source in get(volume, "projected", "sources") or ())
-    return {s["serviceAccountToken"].get("audience", "") for s in sources if s.get("serviceAccountToken")}
+def _needed(pod: Object) -> str:
+    """The first resource that running a pod would take of the API, as upstream tells it; empty for none."""
+    spec = pod["spec"]
+    if spec.get("serviceAccountName"):
+        return "serviceaccounts"
+    plain = {**pod, "metadata": {**pod["metadata"], "annotations": {}}}
+    named = {resource for resource, name in references(plain) if name}
+    found: list[str] = [resource for resource in ("secrets", "configmaps") if resource in named]
+    found += ["resourceclaims"] if spec.get("resourceClaims") else []
+    for volume in spec.get("volumes") or ():
+        found += [text for kind, text in _VOLUMES.items() if volume.get(kind) is not None]
+        for source in get(volume, "projected", "sources") or ():
+            found += [text for kind, text in _PROJECTED.items() if source.get(kind) is not None]
+    return found[0] if found else ""
 
 
 def _check_pod_status(request: AdmissionRequest, node: str) -> None:
@@ -208,8 +256,16 @@ def _check_pod_status(request: AdmissionRequest, node: str) -> None:
         raise refuse(request, f'node "{node}" can only update pod status for pods with spec.nodeName set to itself')
     if (old["metadata"].get("labels") or {}) != (new["metadata"].get("labels") or {}):
         raise refuse(request, f'node "{node}" cannot update labels through pod status')
-    if get(old, "status", "resourceClaimStatuses") != get(new, "status", "resourceClaimStatuses"):
-        raise refuse(request, f'node "{node}" cannot update resource claim statuses')
+    if _claims(old) != _claims(new):
+        raise refuse(request, f'node "{node}" cannot update resource claim statues')  # upstream's spelling
+    extended = "extendedResourceClaimStatus"
+    if get(old, "status", extended) != get(new, "status", extended):
+        raise refuse(request, f'node "{node}" cannot update extended resource claim status')
+
+
+def _claims(pod: Object) -> list[tuple[str, str | None]]:
+    statuses = get(pod, "status", "resourceClaimStatuses") or ()
+    return [(status.get("name", ""), status.get("resourceClaimName")) for status in statuses]
 
 
 def _check_claim(request: AdmissionRequest, node: str) -> None:
@@ -217,7 +273,7 @@ def _check_claim(request: AdmissionRequest, node: str) -> None:
         raise refuse(request, "may only update PVC status")
     if request.operation != UPDATE:
         raise refuse(request, f'unexpected operation "{request.operation}"')
-    free = ("capacity", "conditions", "allocatedResources", "allocatedResourceStatuses", "modifyVolumeStatus")
+    free = ("capacity", "conditions", "allocatedResources", "allocatedResourceStatuses")
 
     def fixed(claim: Object) -> Object:
         meta = {k: v for k, v in claim["metadata"].items() if k not in ("resourceVersion", "managedFields")}
@@ -225,7 +281,7 @@ def _check_claim(request: AdmissionRequest, node: str) -> None:
         return {**claim, "metadata": meta, "status": status}
 
     if request.old is not None and request.obj is not None and fixed(request.old) != fixed(request.obj):
-        why = f'node "{node}" is not allowed to update fields other than status.capacity and status.conditions'
+        why = f'node "{node}" is not allowed to update fields other than status.quantity and status.conditions'
         raise refuse(request, why)
 
 
@@ -244,13 +300,14 @@ def _check_named(request: AdmissionRequest, node: str, why: str) -> None:
 def _check_slice(request: AdmissionRequest, node: str) -> None:
     if request.operation == CREATE and get(request.obj, "spec", "nodeName") != node:
         raise refuse(request, "can only create ResourceSlice with the same NodeName as the requesting node")
+    if request.operation == DELETE and get(request.old, "spec", "nodeName") != node:
+        raise refuse(request, "can only delete ResourceSlice with the same NodeName as the requesting node")
 
 
 def _check_signing_request(request: AdmissionRequest, node: str) -> None:
-    """A kubelet may ask for a client certificate only in its own name."""
+    """A kubelet may ask for certificates, to serve with and to be known by, only in its own name."""
     spec = (request.obj or {}).get("spec") or {}
-    signer = "kubernetes.io/kube-apiserver-client-kubelet"
-    if request.operation != CREATE or request.subresource or spec.get("signerName") != signer:
+    if request.operation != CREATE or request.subresource or spec.get("signerName") not in _KUBELET_SIGNERS:
         return
     from k3s.apiserver.admission.certificates import subject_of
 
@@ -261,28 +318,28 @@ def _check_signing_request(request: AdmissionRequest, node: str) -> None:
 def _check_node(request: AdmissionRequest, node: str) -> None:
     old, new = request.old or {}, request.obj or {}
     name = request.name or str(get(new, "metadata", "name", default=""))
+    if name != node:
+        raise refuse(request, f'node "{node}" is not allowed to modify node "{name}"')
     if request.operation == CREATE:
-        forbidden = sorted(forbidden_labels(get(new, "metadata", "labels") or {}))
         if get(new, "spec", "configSource"):
             raise refuse(request, f'node "{node}" is not allowed to create pods with a non-nil configSource')
+        forbidden = sorted(forbidden_labels(get(new, "metadata", "labels") or {}))
         if forbidden:
             why = f'node "{node}" is not allowed to set the following labels: {", ".join(forbidden)}'
             raise refuse(request, why)
-    if name != node:
-        raise refuse(request, f'node "{node}" is not allowed to modify node "{name}"')
     if request.operation != UPDATE:
         return
     if get(new, "spec", "configSource") and get(new, "spec", "configSource") != get(old, "spec", "configSource"):
         raise refuse(request, f'node "{node}" is not allowed to update configSource to a new non-nil configSource')
     if (get(new, "spec", "taints") or []) != (get(old, "spec", "taints") or []):
         raise refuse(request, f'node "{node}" is not allowed to modify taints')
+    if (get(new, "metadata", "ownerReferences") or []) != (get(old, "metadata", "ownerReferences") or []):
+        raise refuse(request, f'node "{node}" is not allowed to modify ownerReferences')
     before, after = get(old, "metadata", "labels") or {}, get(new, "metadata", "labels") or {}
     modified = {label for label in {*before, *after} if before.get(label) != after.get(label)}
     forbidden = sorted(forbidden_labels(modified))
     if forbidden:
-        raise refuse(request, f'node "{node}" is not allowed to modify labels: {", ".join(forbidden)}')
-    if (get(new, "metadata", "ownerReferences") or []) != (get(old, "metadata", "ownerReferences") or []):
-        raise refuse(request, f'node "{node}" is not allowed to modify ownerReferences')
+        raise refuse(request, f"is not allowed to modify labels: {', '.join(forbidden)}")
 
 
 def forbidden_labels(labels: dict[str, str] | set[str]) -> set[str]:
