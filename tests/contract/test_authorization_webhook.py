@@ -206,6 +206,16 @@ def test_reviews_tell_what_a_webhook_says(run: Run, tmp_path: Path) -> None:
 
         assert await review("configmaps") == {"allowed": True, "reason": "the webhook says so"}
         assert await review("secrets") == {"allowed": False, "denied": True, "reason": "never"}
+        terms = [
+            {"key": "a", "operator": "In", "values": ["b", "c"]},
+            {"key": "d", "operator": "NotIn", "values": ["e"]},
+            {"key": "f", "operator": "Exists"},
+            {"key": "g", "operator": "DoesNotExist"},
+        ]
+        about = {"verb": "list", "resource": "configmaps", "labelSelector": {"requirements": terms}}
+        about["fieldSelector"] = {"requirements": terms[1:2]}
+        await alice.call("POST", f"{_REVIEWS}/selfsubjectaccessreviews", {"spec": {"resourceAttributes": about}})
+        assert authority.asked[-1]["spec"]["resourceAttributes"] == about
         authority.down = True
         failed = await review("pods")
         assert failed["allowed"] is False and "the authority is closed" in failed["evaluationError"]

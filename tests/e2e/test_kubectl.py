@@ -105,7 +105,9 @@ def test_it_applies_a_kustomization(kubectl: Kubectl, tmp_path: Path) -> None:
 def test_it_asks_who_may_what(kubectl: Kubectl) -> None:
     """Roles made with create, judged by auth can-i, tried by impersonation; tokens."""
     assert kubectl("auth", "can-i", "create", "pods").strip() == "yes"
-    assert "Resources" in kubectl("auth", "can-i", "--list")
+    listed = kubectl("auth", "can-i", "--list").splitlines()
+    assert listed[0].split() == ["Resources", "Non-Resource", "URLs", "Resource", "Names", "Verbs"]
+    assert listed[1].split() == ["*.*", "[]", "[]", "[*]"]
     kubectl("create", "serviceaccount", "reader")
     kubectl("create", "role", "reads", "--verb=get,list", "--resource=configmaps")
     who = f"{kubectl.namespace}:reader"
@@ -121,6 +123,41 @@ def test_it_asks_who_may_what(kubectl: Kubectl) -> None:
         bare = ("--kubeconfig=/dev/null", f"--server={_server(kubectl)}", "--insecure-skip-tls-verify")
         assert "kube-root-ca.crt" in kubectl(*bare, f"--token={token}", "get", "cm", "-o", "name")
         assert kubectl.run(*bare, f"--token={token}", "get", "secrets", code=1).returncode == 1
+
+
+def test_it_reconciles_roles_and_says_who_one_is(kubectl: Kubectl, tmp_path: Path) -> None:
+    """auth reconcile makes, widens, narrows, and binds anew what can only be bound anew; auth whoami."""
+    file, name = tmp_path / "roles.yaml", kubectl.namespace
+    rbac = "apiVersion: rbac.authorization.k8s.io/v1"
+
+    def reconcile(role: str, verbs: str, *more: str) -> None:
+        file.write_text(
+            f"{rbac}\nkind: ClusterRole\nmetadata: {{name: {name}}}\n"
+            f"rules: [{{apiGroups: [''], resources: [pods], verbs: [{verbs}]}}]\n---\n"
+            f"{rbac}\nkind: ClusterRoleBinding\nmetadata: {{name: {name}}}\n"
+            f"roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {role}}}\n"
+            f"subjects: [{{apiGroup: rbac.authorization.k8s.io, kind: User, name: {name}}}]\n"
+        )
+        told = kubectl("auth", "reconcile", "-f", str(file), *more)
+        assert told.count("reconciled") == 2
+
+    def may(verb: str) -> bool:
+        asked = kubectl.run("auth", "can-i", verb, "pods", f"--as={name}", code=None)
+        return asked.stdout.strip() == "yes"
+
+    reconcile(name, "get, list")
+    assert may("list") and not may("watch")
+    reconcile(name, "get, watch")
+    assert may("list") and may("watch")
+    reconcile(name, "get", "--remove-extra-permissions")
+    assert may("get") and not may("list") and not may("watch")
+    reconcile("view", "get")
+    assert may("list")
+    kubectl("delete", "-f", str(file))
+    if kubectl.minor >= 28:
+        said = kubectl("auth", "whoami", f"--as={name}", "--as-group=x", "--as-uid=7", "-o", "json")
+        wanted = {"username": name, "uid": "7", "groups": ["x", "system:authenticated"]}
+        assert json.loads(said)["status"]["userInfo"] == wanted
 
 
 def _server(kubectl: Kubectl) -> str:

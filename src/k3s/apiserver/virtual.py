@@ -5,7 +5,7 @@ Source: the authentication.k8s.io/v1 and authorization.k8s.io/v1 types.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from k3s.api import times
 from k3s.api.errors import BadRequest, invalid
@@ -136,20 +136,26 @@ def _attributes(spec: Object, subject: User) -> Attributes:
         asked.get("namespace", ""),
         asked.get("name", ""),
         fields=_selector(asked.get("fieldSelector") or {}),
-        labels=(asked.get("labelSelector") or {}).get("rawSelector", ""),
+        labels=_selector(asked.get("labelSelector") or {}, labels=True),
     )
 
 
-def _selector(selector: Object) -> str:
-    """A field selector of a review as text; only what demands one exact value matters to an authorizer."""
+def _selector(selector: Object, *, labels: bool = False) -> str:
+    """A selector of a review as text. Requirements that cannot be told so are left out: then more is asked for."""
     if selector.get("rawSelector"):
         return str(selector["rawSelector"])
-    parts = [
-        f"{requirement.get('key', '')}={requirement['values'][0]}"
-        for requirement in selector.get("requirements") or ()
-        if requirement.get("operator") == "In" and len(requirement.get("values") or ()) == 1
-    ]
-    return ",".join(parts)
+    return ",".join(filter(None, (_requirement(each, labels) for each in selector.get("requirements") or ())))
+
+
+def _requirement(one: Object, labels: bool) -> str:
+    key, operator = one.get("key", ""), one.get("operator", "")
+    values: Sequence[str] = one.get("values") or ()
+    if labels and operator in ("Exists", "DoesNotExist"):
+        return key if operator == "Exists" else f"!{key}"
+    sign = {"In": "=", "NotIn": "!="}.get(operator, "")
+    if sign and len(values) == 1:
+        return f"{key}{sign}{values[0]}"
+    return f"{key} {operator.lower()} ({','.join(values)})" if labels and sign else ""
 
 
 def _raise(causes: list[dict[str, str]]) -> None:

@@ -280,10 +280,40 @@ def test_nobody_grants_what_he_lacks() -> None:
         {"nonResourceURLs": ["/x"], "verbs": ["get"]},
     ):
         assert "not currently held" in refusal(world.update, old, role("ok", worse), ALICE)
-    world.update(
-        role("x", ask("secrets", "get")), role("x", ask("secrets", "get"), metadata={"labels": {"l": "v"}}), ALICE
-    )
+    more = role("x", ask("secrets", "get"))
+    world.update(more, role("x", ask("secrets", "get"), metadata={"finalizers": ["a/b"]}), ALICE)
+    # By labels, roles are gathered into others.
+    labelled = role("x", ask("secrets", "get"), metadata={"labels": {"l": "v"}})
+    assert "not currently held" in refusal(world.update, more, labelled, ALICE)
     world.create(role("bad", ask("*", "*", "*")), ADMIN)
+    # The right to escalate some role by name makes no new one.
+    lift = {**ask("roles", "escalate", "rbac.authorization.k8s.io"), "resourceNames": ["x", "y"]}
+    world.reader.put({**manager, "rules": [*manager["rules"], lift]})
+    world.update(more, labelled, ALICE)
+    assert "not currently held" in refusal(world.create, role("y", ask("secrets", "get")), ALICE)
+    # What could not be looked up is told.
+    world.reader.put(bind("b", "Role", "gone") | {"subjects": MANAGER[1]["subjects"]})
+    world.reader.put(obj(RBAC, "RoleBinding", "c", "a", **{k: MANAGER[1][k] for k in ("roleRef", "subjects")}))
+    assert refusal(world.create, role("bad", ask("secrets", "get")), ALICE).endswith(
+        'Verbs:["get"]}; resolution errors: [role.rbac.authorization.k8s.io "gone" not found]'
+    )
+
+
+def test_gathering_roles_takes_every_right() -> None:
+    """An aggregationRule may gather anything: to set one, to change a role that has one, and to take one away."""
+    held = ask("clusterroles", "create update", "rbac.authorization.k8s.io")
+    mine = obj(RBAC, "ClusterRole", "mine", rules=[held])
+    bound = obj(RBAC, "ClusterRoleBinding", "mine", roleRef=bind("", "ClusterRole", "mine")["roleRef"])
+    bound["subjects"] = MANAGER[1]["subjects"]
+    world = World(mine, bound)
+    plain = obj(RBAC, "ClusterRole", "all", rules=[])
+    gathering = {**plain, "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}}
+    why = "must have cluster-admin privileges to use the aggregationRule"
+    assert why in refusal(world.create, gathering, ALICE)
+    for old, new in ((plain, gathering), (gathering, plain)):
+        assert why in refusal(world.update, old, new, ALICE)
+        world.update(old, new, ADMIN)
+    world.create(plain, ALICE)
 
 
 def bind(name: str, kind: str, role_name: str) -> Object:

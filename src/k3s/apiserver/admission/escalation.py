@@ -10,9 +10,12 @@ from k3s.api.errors import not_found
 from k3s.api.object import Object
 from k3s.apiserver.admission.chain import CREATE, UPDATE, Plugin, refuse
 from k3s.apiserver.admits import AdmissionRequest
-from k3s.apiserver.authz import Attributes, Authorizer
+from k3s.apiserver.authz import Attributes, Authorizer, aggregate
 from k3s.apiserver.identity import MASTERS
 from k3s.apiserver.rbac import escalation
+
+# What garbage collection changes, and what every write does.
+_COLLECTED = frozenset({"ownerReferences", "finalizers", "managedFields", "resourceVersion"})
 
 
 class Escalation(Plugin):
@@ -39,20 +42,18 @@ class Escalation(Plugin):
         return request.obj
 
     def _role(self, request: AdmissionRequest, role: Object) -> None:
-        old = request.old or {}
-        fields = ("rules", "aggregationRule")
-        if request.operation == UPDATE and all((role.get(f) or None) == (old.get(f) or None) for f in fields):
+        # On creation nobody has the right for one name only.
+        name = "" if request.operation == CREATE else role["metadata"].get("name", "")
+        if _only_for_the_collector(request) or self._may(request, "escalate", request.kind.plural, name):
             return
-        if self._may(request, "escalate", request.kind.plural, role["metadata"].get("name", "")):
-            return
-        if role.get("aggregationRule"):
-            self._check(request, rbac.EVERYTHING)
         self._check(request, role.get("rules") or [])
+        # What may gather anything, and undo what others tighten, takes every right.
+        gathers = any((each or {}).get("aggregationRule") for each in (role, request.old))
+        if gathers and self._lacks(request, rbac.EVERYTHING):
+            raise refuse(request, "must have cluster-admin privileges to use the aggregationRule")
 
     def _binding(self, request: AdmissionRequest, binding: Object) -> None:
-        old = request.old or {}
-        unchanged = all((binding.get(f) or None) == (old.get(f) or None) for f in ("subjects", "roleRef"))
-        if request.operation == UPDATE and unchanged:
+        if _only_for_the_collector(request):
             return
         ref = binding.get("roleRef") or {}
         plural = "clusterroles" if ref.get("kind") == "ClusterRole" else "roles"
@@ -64,15 +65,26 @@ class Escalation(Plugin):
         self._check(request, rules)
 
     def _may(self, request: AdmissionRequest, verb: str, plural: str, name: str) -> bool:
-        asked = Attributes(
-            request.user, verb, rbac.GROUP, request.kind.version, plural, namespace=request.namespace, name=name
-        )
+        asked = Attributes(request.user, verb, rbac.GROUP, "*", plural, namespace=request.namespace, name=name)
         return self._authorizer.authorize(asked).allowed
 
-    def _check(self, request: AdmissionRequest, wanted: list[Object]) -> None:
+    def _lacks(self, request: AdmissionRequest, wanted: list[Object]) -> str:
+        """Why the user may not hand out these rules; the empty string when it may."""
         held, unresolved = self._authorizer.rbac.rules_for(request.user, request.namespace)
         why = escalation(request.user, held, wanted)
-        if why and unresolved:
-            why += f"; resolution errors: {rbac.quoted(unresolved)}"
+        return f"{why}; resolution errors: [{aggregate(unresolved)}]" if why and unresolved else why
+
+    def _check(self, request: AdmissionRequest, wanted: list[Object]) -> None:
+        why = self._lacks(request, wanted)
         if why:
             raise refuse(request, why)
+
+
+def _only_for_the_collector(request: AdmissionRequest) -> bool:
+    """Whether an update changes nothing but what garbage collection needs. Labels count: roles are gathered by them."""
+
+    def rest(obj: Object) -> Object:
+        meta = {key: value for key, value in obj["metadata"].items() if key not in _COLLECTED}
+        return {**obj, "metadata": meta}
+
+    return bool(request.old and request.obj) and rest(request.old or {}) == rest(request.obj or {})
