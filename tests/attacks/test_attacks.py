@@ -1,7 +1,6 @@
 """Attacks on the API server, over the wire: each test is one, and shows that it fails.
 
-More stand beside what they are about: redirects and paths of other servers (`contract/test_aggregation`), failed
-upgrades of kubelets (`unit/apiserver/test_nodes`), tokens (`unit/apiserver/test_authn`, `test_oidc`).
+Redirects are in `test_redirects`; more about tokens is in `unit/apiserver/test_authn` and `test_oidc`.
 """
 
 from __future__ import annotations
@@ -11,75 +10,19 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.attacks.scene import NODE, POD, ROLE, may, node, scene
 from tests.fakes.server import Caller, serving
 
 from k3s.api.errors import Forbidden, Invalid
 from k3s.api.kinds import builtin
-from k3s.api.object import Object
 from k3s.apiserver.identity import NODES, User, authenticated
-from k3s.apiserver.nodes import Nodes
-from k3s.base.duplex import Duplex, connect
 from k3s.client.client import Client
 from k3s.client.local import LocalTransport
 
 Run = Callable[[Any], Any]
 _PODS = "/api/v1/namespaces/default/pods"
-_NODE = builtin("v1", "Node")
-_POD = builtin("v1", "Pod")
-_ROLE = builtin("rbac.authorization.k8s.io/v1", "ClusterRole")
-_BINDING = builtin("rbac.authorization.k8s.io/v1", "ClusterRoleBinding")
 _REQUEST = builtin("certificates.k8s.io/v1", "CertificateSigningRequest")
-
-
-def _node(name: str, **labels: str) -> Object:
-    """A node with the kubelet on this machine."""
-    status = {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]}
-    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}, "status": status}
-
-
-async def _allow(admin: Client, rule: Object) -> None:
-    """Lets alice do something."""
-    group = "rbac.authorization.k8s.io"
-    role = {"apiVersion": f"{group}/v1", "kind": "ClusterRole", "metadata": {"name": "r"}, "rules": [rule]}
-    await admin.create(_ROLE, role)
-    await admin.create(
-        _BINDING,
-        {
-            "apiVersion": f"{group}/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": "r"},
-            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "r"},
-            "subjects": [{"apiGroup": group, "kind": "User", "name": "alice"}],
-        },
-    )
-
-
-class Kubelet:
-    """Counts the requests that come, whole ones and smuggled ones."""
-
-    def __init__(self) -> None:
-        self.came = b""
-        self._server: asyncio.Server | None = None
-
-    async def dial(self, host: str, port: int, tls: Any) -> Duplex:
-        """Connects here, wherever the request was to go."""
-        if self._server is None:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return await connect("127.0.0.1", self._server.sockets[0].getsockname()[1])
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.came += await reader.read(65536)
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-        writer.close()
-
-
-class Reader:
-    """What `Nodes` reads, set once the server is there."""
-
-    server: Any = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.server.cache, name)
+_UPGRADE = {"Connection": "Upgrade", "Upgrade": "websocket"}
 
 
 @pytest.mark.parametrize(
@@ -97,19 +40,12 @@ def test_reading_through_a_node_runs_no_commands(run: Run, path: str) -> None:
     """exec over a WebSocket begins with GET: who may only get nodes/proxy must not reach it, however it is spelled."""
 
     async def check() -> None:
-        kubelet, reader = Kubelet(), Reader()
-        nodes = Nodes(reader, None, kubelet.dial)  # type: ignore[arg-type]
-        async with serving(nodes=nodes) as server:
-            reader.server = server
-            admin = Client(LocalTransport(server.itself()))
-            await admin.create(_NODE, _node("n1"))
-            await _allow(admin, {"apiGroups": [""], "resources": ["nodes/proxy"], "verbs": ["get"]})
-            alice = Caller(server.ports[0], "ali")
-            await alice.send("GET", f"/api/v1/nodes/n1/proxy/{path}", Connection="Upgrade", Upgrade="websocket")
+        async with scene(may("nodes/proxy", "get")) as here:
+            alice, kubelet = here.alice, here.kubelet
+            await alice.send("GET", f"/api/v1/nodes/n1/proxy/{path}", **_UPGRADE)
             status, _, body = await alice.answer()
             assert status == 403 and b'cannot create resource \\"nodes/proxy\\"' in body
             assert not kubelet.came
-            alice.close()
 
     run(check())
 
@@ -118,14 +54,8 @@ def test_double_encoded_paths_stay_encoded_and_nothing_is_smuggled(run: Run) -> 
     """What the kubelet decodes is what was authorized; line ends in a path do not begin another request."""
 
     async def check() -> None:
-        kubelet, reader = Kubelet(), Reader()
-        nodes = Nodes(reader, None, kubelet.dial)  # type: ignore[arg-type]
-        async with serving(nodes=nodes) as server:
-            reader.server = server
-            admin = Client(LocalTransport(server.itself()))
-            await admin.create(_NODE, _node("n1"))
-            await _allow(admin, {"apiGroups": [""], "resources": ["nodes/proxy"], "verbs": ["get"]})
-            alice = Caller(server.ports[0], "ali")
+        async with scene(may("nodes/proxy", "get")) as here:
+            alice, kubelet = here.alice, here.kubelet
             await alice.send("GET", "/api/v1/nodes/n1/proxy/%2565xec/default/p/c?command=id")
             assert (await alice.answer())[0] == 200
             assert kubelet.came.startswith(b"GET /%2565xec/default/p/c?command=id HTTP/1.1\r\n")
@@ -134,7 +64,6 @@ def test_double_encoded_paths_stay_encoded_and_nothing_is_smuggled(run: Run) -> 
             await alice.send("GET", f"/api/v1/nodes/n1/proxy/{smuggled}")
             assert (await alice.answer())[0] == 200
             assert b"\r\nPOST" not in kubelet.came and kubelet.came.count(b"\r\n\r\n") == 1
-            alice.close()
 
     run(check())
 
@@ -143,17 +72,11 @@ def test_exec_by_get_needs_the_right_to_create(run: Run) -> None:
     """A viewer with get on pods/exec, as many old roles give it, does not run commands."""
 
     async def check() -> None:
-        async with serving() as server:
-            admin = Client(LocalTransport(server.itself()))
-            await _allow(
-                admin,
-                {"apiGroups": [""], "resources": ["pods/exec", "pods/attach", "pods/portforward"], "verbs": ["get"]},
-            )
-            alice = Caller(server.ports[0], "ali")
+        async with scene(may("pods/exec pods/attach pods/portforward", "get")) as here:
             for part in ("exec", "attach", "portforward"):
-                status, body = await alice.call("GET", f"{_PODS}/p/{part}")
+                status, body = await here.alice.call("GET", f"{_PODS}/p/{part}")
                 assert status == 403 and f'cannot create resource "pods/{part}"' in body["message"]
-            alice.close()
+            assert not here.kubelet.dials
 
     run(check())
 
@@ -172,11 +95,9 @@ def test_claimed_identities_do_not_count(run: Run, headers: dict[str, str]) -> N
     """Who is no front proxy and may not impersonate stays who he is."""
 
     async def check() -> None:
-        async with serving() as server:
-            alice = Caller(server.ports[0], "ali")
-            status, _ = await alice.call("GET", "/api/v1/secrets", **headers)
+        async with scene() as here:
+            status, _ = await here.alice.call("GET", "/api/v1/secrets", **headers)
             assert status in (400, 403)
-            alice.close()
 
     run(check())
 
@@ -197,14 +118,10 @@ def test_paths_do_not_escape(run: Run, path: str) -> None:
     """No spelling of a path is authorized as one thing and answered as another."""
 
     async def check() -> None:
-        async with serving() as server:
-            admin = Client(LocalTransport(server.itself()))
-            await _allow(admin, {"nonResourceURLs": ["/healthz*", "/livez*"], "verbs": ["get"]})
-            alice = Caller(server.ports[0], "ali")
-            await alice.send("GET", path)
-            status, _, body = await alice.answer()
+        async with scene({"nonResourceURLs": ["/healthz*", "/livez*"], "verbs": ["get"]}) as here:
+            await here.alice.send("GET", path)
+            status, _, body = await here.alice.answer()
             assert status in (403, 404) and b"SecretList" not in body
-            alice.close()
 
     run(check())
 
@@ -230,6 +147,101 @@ def test_requests_are_not_smuggled(run: Run, head: str) -> None:
             said = await asyncio.wait_for(reader.read(), 5)
             assert b"gitVersion" not in said and (not said or b" 400 " in said.partition(b"\r\n")[0])
             writer.close()
+
+    run(check())
+
+
+def test_a_refused_upgrade_leaves_no_connection_to_use(run: Run) -> None:
+    """CVE-2018-1002105: what follows a refused upgrade is not the kubelet's to answer, with the server's own rights."""
+
+    async def check() -> None:
+        async with scene(may("pods/exec", "get create")) as here:
+            here.kubelet.answer = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
+            await here.alice.send("GET", f"{_PODS}/p/exec?command=id&stdout=true", **_UPGRADE)
+            await here.alice.send("POST", "/run/default/p/c?cmd=id", b"x", Connection="close")
+            assert (await here.alice.answer())[0] == 500
+            await asyncio.wait_for(here.kubelet.ended.wait(), 5)
+            assert here.alice.reader is not None
+            rest = await asyncio.wait_for(here.alice.reader.read(), 5)
+            assert not rest or b" 403 " in rest.partition(b"\r\n")[0]  # at the most the API server's own word
+            assert here.kubelet.came.startswith(b"GET /exec/default/p/c?command=id&output=1 HTTP/1.1\r\n")
+            assert here.kubelet.came.count(b"\r\n\r\n") == 1 and len(here.kubelet.dials) == 1
+
+    run(check())
+
+
+def _tokens(cache: Any) -> tuple[Any, Any]:
+    """An issuer of tokens, and who checks them."""
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    from k3s.apiserver import tokenissuer, tokens
+    from k3s.apiserver.tokenkeys import Signer
+    from k3s.base.clock import SystemClock
+    from k3s.base.entropy import SeededEntropy
+
+    key = rsa.generate_private_key(65537, 2048)
+    signer = Signer(key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()))
+    settings, clock = tokens.settings("cluster.local"), SystemClock()
+    issuer = tokenissuer.Issuer(cache, signer, settings, clock, SeededEntropy(1))
+    return issuer, tokens.Verifier(cache, [signer.public], settings, clock)
+
+
+def test_tokens_for_others_and_changed_ones_are_no_credentials(run: Run) -> None:
+    """What a pod gives to a vault does not let the vault act as the pod; no claim and no algorithm can be changed."""
+    import base64
+    import json
+
+    def coded(value: Any) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+    async def check() -> None:
+        async with scene(tokens=_tokens) as here:
+            account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "s", "namespace": "default"}}
+            await here.admin.create(builtin("v1", "ServiceAccount"), account)
+            admin = Caller(here.server.ports[0])
+
+            async def token(*audiences: str) -> str:
+                path = "/api/v1/namespaces/default/serviceaccounts/s/token"
+                _, said = await admin.call("POST", path, {"spec": {"audiences": list(audiences)}})
+                return str(said["status"]["token"])
+
+            async def asks(text: str) -> int:
+                caller = Caller(here.server.ports[0], text)
+                status, _ = await caller.call("GET", "/api")
+                caller.close()
+                return status
+
+            good = await token()
+            assert await asks(good) == 200
+            assert await asks(await token("vault")) == 401
+            header, claims, signature = good.split(".")
+            changed = json.loads(base64.urlsafe_b64decode(claims + "=="))
+            changed["sub"] = "system:serviceaccount:kube-system:admin"
+            assert await asks(f"{header}.{coded(changed)}.{signature}") == 401
+            assert await asks(f"{coded({'alg': 'none', 'typ': 'JWT'})}.{claims}.") == 401
+            await here.admin.delete(builtin("v1", "ServiceAccount"), "default", "s")
+            assert await asks(good) == 401
+            admin.close()
+
+    run(check())
+
+
+def test_rights_are_not_gathered_by_labels(run: Run) -> None:
+    """Who may change roles, but not hand out their rights, has none of them gathered into a role of his own."""
+    path = "/apis/rbac.authorization.k8s.io/v1/clusterroles"
+    rule = {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["clusterroles"], "verbs": ["get", "patch"]}
+
+    async def check() -> None:
+        async with scene(rule) as here:
+            label = {"metadata": {"labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}}}
+            kind = "application/merge-patch+json"
+            status, said = await here.alice.call("PATCH", f"{path}/cluster-admin", label, Content_Type=kind)
+            assert status == 403 and "not currently held" in said["message"]
+            grown = {"rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]}
+            status, said = await here.alice.call("PATCH", f"{path}/alices", grown, Content_Type=kind)
+            assert status == 403 and "not currently held" in said["message"]
+            assert (await here.admin.get(ROLE, "", "alices"))["rules"] == [rule]
 
     run(check())
 
@@ -269,16 +281,14 @@ def test_a_node_stays_in_its_place(run: Run) -> None:
     """A stolen kubelet's identity changes no other node, takes no label of trust, starts no pod with others' rights."""
 
     async def check() -> None:
-        async with serving() as server:
-            admin = Client(LocalTransport(server.itself()))
-            for name in ("n1", "n2"):
-                await admin.create(_NODE, _node(name))
-            thief = Client(LocalTransport(server.handler(authenticated("system:node:n1", NODES))))
+        async with scene() as here:
+            await here.admin.create(NODE, node("n2"))
+            thief = Client(LocalTransport(here.server.handler(authenticated("system:node:n1", NODES))))
             cordoned = {"spec": {"unschedulable": True}}
             trusted = {"metadata": {"labels": {"node-restriction.kubernetes.io/trust": "high"}}}
             for name, patch in (("n2", cordoned), ("n1", trusted), ("n1", {"spec": {"taints": [{"key": "a"}]}})):
                 with pytest.raises(Forbidden):
-                    await thief.patch(_NODE, "", name, patch)
+                    await thief.patch(NODE, "", name, patch)
             pod = {
                 "apiVersion": "v1",
                 "kind": "Pod",
@@ -286,7 +296,7 @@ def test_a_node_stays_in_its_place(run: Run) -> None:
                 "spec": {"nodeName": "n1", "serviceAccountName": "admin", "containers": [{"name": "c", "image": "i"}]},
             }
             with pytest.raises(Forbidden):
-                await thief.create(_POD, pod)
+                await thief.create(POD, pod)
             with pytest.raises(Forbidden):
                 await thief.list(builtin("v1", "Secret"), "kube-system")
 

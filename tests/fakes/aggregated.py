@@ -6,13 +6,22 @@ import asyncio
 import base64
 import json
 import ssl
+from collections.abc import Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.fakes.api import Pki
+from tests.fakes.server import Caller, serving
 
+from k3s.api.kinds import builtin
 from k3s.api.object import Object
+from k3s.apiserver.aggregation.aggregator import Others
+from k3s.apiserver.server import ApiServer
+from k3s.client.tls import Credentials
 
+API_SERVICE = builtin("apiregistration.k8s.io/v1", "APIService")
+SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
 GROUP, VERSION = "wardle.example.com", "v1"
 BASE = f"/apis/{GROUP}/{VERSION}"
 NAME = f"{VERSION}.{GROUP}"
@@ -119,3 +128,29 @@ class Aggregated:
         if path.startswith(BASE):
             return 200, {"kind": "FlunderList", "apiVersion": f"{GROUP}/{VERSION}", "metadata": {}, "items": []}
         return 404, {"kind": "Status", "apiVersion": "v1", "message": "no such thing", "code": 404}
+
+
+@asynccontextmanager
+async def beside(folder: Path, **api_service: Any) -> Any:
+    """The other server, ours, and a caller; the APIService has been checked once."""
+    async with Aggregated(folder) as other:
+        cert, key = other.pki.issue("front-proxy")
+        others = Others(Credentials(cert_file=str(cert), key_file=str(key)))
+        async with serving(others=others) as server:
+            caller = Caller(server.ports[0])
+            assert (await caller.call("POST", "/api/v1/namespaces/default/services", other.service()))[0] == 201
+            assert (await caller.call("POST", SERVICES, other.api_service(**api_service)))[0] == 201
+            await condition(server, lambda found: found is not None)
+            yield other, server, caller
+            caller.close()
+
+
+async def condition(server: ApiServer, wanted: Callable[[Object | None], bool], name: str = NAME) -> Object | None:
+    """The condition Available of an APIService, as soon as it is as wanted."""
+    async with asyncio.timeout(10):
+        while True:
+            obj = server.cache.get(API_SERVICE, "", name)
+            found = next(iter(((obj or {}).get("status") or {}).get("conditions") or ()), None)
+            if wanted(found):
+                return found
+            await server.cache.reached(server.cache.revision + 1)

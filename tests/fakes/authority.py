@@ -17,7 +17,10 @@ Answers = Callable[[Object], Object]
 
 
 class Authority:
-    """Answers by `answers(spec)`, a status; `asked` are the reviews that came; `down` refuses every request."""
+    """Answers by `answers(spec)`, a status; `asked` are the reviews that came; `down` refuses every request.
+
+    `http` is the status of every other answer, and may hold header lines.
+    """
 
     def __init__(self, folder: Path, answers: Answers) -> None:
         self.pki = Pki(folder)
@@ -25,6 +28,7 @@ class Authority:
         self.answers = answers
         self.asked: list[Object] = []
         self.down = False
+        self.http = "200 OK"
         self.port = 0
 
     async def __aenter__(self) -> Authority:
@@ -51,10 +55,10 @@ class Authority:
                 review = json.loads(await reader.readexactly(size))
                 assert head.startswith("post /authorize ")
                 self.asked.append(review)
-                http, data = "403 Forbidden", b"the authority is closed"
-                if not self.down:
-                    http, data = "200 OK", json.dumps({**review, "status": self.answers(review["spec"])}).encode()
-                kind = "text/plain" if self.down else "application/json"
+                data = json.dumps({**review, "status": self.answers(review["spec"])}).encode()
+                http, kind = self.http, "application/json"
+                if self.down:
+                    http, kind, data = "403 Forbidden", "text/plain", b"the authority is closed"
                 lines = f"HTTP/1.1 {http}\r\nContent-Type: {kind}\r\nContent-Length: {len(data)}\r\n\r\n"
                 writer.write(lines.encode() + data)
         except (asyncio.IncompleteReadError, ConnectionError):

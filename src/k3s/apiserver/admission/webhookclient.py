@@ -42,7 +42,10 @@ class WebhookClient:
         request = Request("POST", parts.path or "/", query, body, accept="application/json")
         try:
             async with asyncio.timeout(timeout_s):
-                return _read((await self._transport(config, url).send(request)).body)
+                answer = await self._transport(config, url).send(request)
+            if answer.status >= 300:  # CVE-2020-8561: what a redirect says or leads to is not the webhook's word
+                raise CallFailed(f"the webhook answers {answer.status}: redirects are not followed")
+            return _read(answer.body)
         except TimeoutError:
             raise CallFailed(f"{shown}: context deadline exceeded") from None
         except CallFailed as error:

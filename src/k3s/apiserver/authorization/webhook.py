@@ -142,10 +142,11 @@ class Webhook:
                 if failure.code in _MAY_PASS:
                     continue
                 break
-            status = answer.body.get("status") if isinstance(answer.body, dict) else None
+            believed = answer.status < 300 and isinstance(answer.body, dict)  # no redirect is followed
+            status = answer.body.get("status") if believed else None
             if isinstance(status, dict):
                 return status, "", "success"
-            return None, "the answer is no SubjectAccessReview with a status", "error"
+            return None, f"the answer, {answer.status}, is no SubjectAccessReview with a status", "error"
         return None, str(error), "error"
 
 
