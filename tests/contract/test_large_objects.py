@@ -33,6 +33,11 @@ def yaml(count: int) -> bytes:
     return f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\ndata:\n{lines}".encode()
 
 
+def check(waits: list[float]) -> None:
+    """Nobody waited for most of the time that the write took."""
+    assert max(waits) < 0.75 * sum(waits), waits
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "media", "said"),
     [
@@ -51,7 +56,7 @@ def test_a_large_write_holds_up_nobody(run: Any, method: str, path: str, body: A
         async with serving() as server:
             answer, waits = await meanwhile(server.ports[0], path, body, method, types.get(media, media))
             assert said in answer["message"] if said else "data" in answer, str(answer)[:300]
-            assert len(waits) > 5, waits
+            check(waits)
 
     run(main())
 
@@ -62,15 +67,15 @@ def test_a_small_change_of_a_large_object_holds_up_nobody(run: Any) -> None:
     async def main() -> None:
         async with serving() as server:
             caller = Caller(server.ports[0])
-            assert (await caller.call("POST", MAPS, config(30_000)))[0] == 201
+            assert (await caller.call("POST", MAPS, config(50_000)))[0] == 201
             merge = "application/merge-patch+json"
             changes = [{"data": {f"new{number}": "x"}} for number in range(2)]
             asked = [meanwhile(server.ports[0], f"{MAPS}/c", change, "PATCH", merge) for change in changes]
             for answer, waits in await asyncio.gather(*asked):
                 assert "data" in answer, str(answer)[:300]
-                assert len(waits) > 5, waits
+                check(waits)
             found = (await caller.call("GET", f"{MAPS}/c"))[1]
-            assert {"new0", "new1"} <= found["data"].keys() and len(found["data"]) == 30_002
+            assert {"new0", "new1"} <= found["data"].keys() and len(found["data"]) == 50_002
             caller.close()
 
     run(main())
