@@ -130,7 +130,10 @@ write_env() {
     mkdir -p "$(dirname -- "$env_file")"
     rm -f "$env_file.new"
     (umask 077 && : >"$env_file.new")
-    env | grep -E '^(K3S_|CONTAINERD_|(HTTP|HTTPS|NO)_PROXY=|(http|https|no)_proxy=)' | sort >>"$env_file.new" || true
+    # systemd takes the rest of a line as it is; openrc's file is read by a shell.
+    as_read=''
+    [ "$init" = openrc ] && as_read="s/'/'\\\\''/g; s/=\\(.*\\)/='\\1'/"
+    env | grep -E '^(K3S_|CONTAINERD_|(HTTP|HTTPS|NO)_PROXY=|(http|https|no)_proxy=)' | sort | sed "$as_read" >>"$env_file.new"
     mv -f "$env_file.new" "$env_file"
 }
 
@@ -142,7 +145,9 @@ write_unit() {
 description="Lightweight Kubernetes"
 supervisor=supervise-daemon
 command=$bin/k3s
-command_args="$words >>/var/log/$service.log 2>&1"
+command_args="$words"
+output_log=/var/log/$service.log
+error_log=/var/log/$service.log
 respawn_delay=5
 respawn_max=0
 pidfile="/run/$service.pid"
@@ -213,7 +218,7 @@ if [ $init = systemd ]; then
 else
     rc-service $service stop
     rc-update delete $service default
-    rm -f $unit $env_file
+    rm -f $unit $env_file /var/log/$service.log
 fi
 rm -f $bin/$service-uninstall.sh
 for other in $units/k3s*.service ${INSTALL_K3S_OPENRC_DIR:-/etc/init.d}/k3s*; do

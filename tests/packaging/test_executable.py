@@ -194,7 +194,7 @@ def test_it_runs_where_there_is_nothing(executable: Path, tmp_path: Path, kind: 
     assert (done.returncode, VERSION in done.stdout) == (0, True), done.stderr
 
 
-def _debian(suite: str, folder: Path, kept: Path) -> None:
+def debian_root(suite: str, folder: Path, kept: Path) -> None:
     """A root as debootstrap makes it, before its packages are configured; the archive of it is kept between runs."""
     if not kept.exists():
         if shutil.which("debootstrap") is None:
@@ -220,7 +220,7 @@ def _debian(suite: str, folder: Path, kept: Path) -> None:
 def test_it_runs_on_debian(executable: Path, store: Store, tmp_path: Path, suite: str) -> None:
     """Debian 11, whose C library is older than ours, and Debian 13; neither has Python."""
     root = tmp_path / "root"
-    _debian(suite, root, store.folder / "roots" / f"{suite}.tar")
+    debian_root(suite, root, store.folder / "roots" / f"{suite}.tar")
     os.link(executable, root / "usr/k3s")
     assert not list(root.glob("usr/bin/python*"))
     script = "/usr/k3s --version; /usr/k3s kubectl version --client; /usr/k3s crictl --version; /usr/k3s ctr --version"
@@ -231,6 +231,18 @@ def test_it_runs_on_debian(executable: Path, store: Store, tmp_path: Path, suite
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"k3s version {VERSION}") and f"crictl version {VERSION}" in lines
     assert lines[3].startswith("Client Version") and lines[-1].startswith("ctr ")
+
+
+def test_its_programs_are_whole(executable: Path, unpacked: Path) -> None:
+    """check-config finds each program as it was packed, and names one that is not."""
+    told = run(executable, "check-config", K3S_DATA_DIR=str(unpacked)).stdout
+    assert "sha256sums: checked" in told and "changed or missing" not in told
+    zstd = (unpacked / "data/current/bin/aux/zstd").resolve()
+    whole = zstd.read_bytes()
+    zstd.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    told = run(executable, "check-config", K3S_DATA_DIR=str(unpacked)).stdout
+    zstd.write_bytes(whole)
+    assert "- aux/zstd: changed or missing" in told and told.count("changed or missing") == 1
 
 
 @pytest.mark.root

@@ -104,6 +104,18 @@ def test_secrets_of_the_environment(systemd: Host) -> None:
     assert file.read_text().splitlines() == ["HTTPS_PROXY=http://proxy:3128", "K3S_TOKEN=a 'quoted' secret"]
 
 
+def test_secrets_for_a_shell(tmp_path: Path) -> None:
+    """openrc has a shell read the file: it gets what was given, and runs nothing of it."""
+    openrc = Host(tmp_path, "openrc")
+    secret = f'it\'s "a" $HOME = `touch {tmp_path}/ran`; x'
+    openrc.install(K3S_TOKEN=secret)
+    file = tmp_path / "env/k3s.env"
+    assert file.stat().st_mode & 0o777 == 0o600
+    read = ["sh", "-euc", f'. {file}; printf %s "$K3S_TOKEN"']
+    assert subprocess.check_output(read, text=True) == secret
+    assert not (tmp_path / "ran").exists()
+
+
 def test_an_agent(systemd: Host) -> None:
     """K3S_URL makes it one; it needs a token."""
     done = systemd.install(K3S_URL="https://server:6443")

@@ -78,15 +78,16 @@ def test_a_host_is_judged(proc: Path) -> None:
 
 
 def test_a_payload_is_checked_against_its_list(tmp_path: Path) -> None:
-    """The place of the loader may differ, anything else may not."""
-    room = b"/k3s-interpreter".ljust(496, b"_") + b"\0"
-    content = b"ELF" + room + b"rest"
+    """The places of the loader and of the libraries may differ, anything else may not."""
+    rooms = [name.ljust(496, b"_") + b"\0" for name in (b"/k3s-interpreter", b"/k3s-libraries")]
+    written = [path.ljust(497, b"\0") for path in (b"/var/lib/ld.so", b"/var/lib")]
+    content = b"ELF" + b"".join(rooms) + b"rest"
     (tmp_path / "bin").mkdir()
-    (tmp_path / ".interpreters").write_text(f"3 {len(room)} lib/ld.so bin/tool\n")
+    (tmp_path / ".interpreters").write_text("3 497 lib/ld.so bin/tool\n500 497 lib bin/tool\n")
     (tmp_path / "bin/.sha256sums").write_text(f"{hashlib.sha256(content).hexdigest()}  tool\n")
-    (tmp_path / "bin/tool").write_bytes(b"ELF" + b"/var/lib/ld.so".ljust(len(room), b"\0") + b"rest")
+    (tmp_path / "bin/tool").write_bytes(b"ELF" + b"".join(written) + b"rest")
     assert [f.state for f in check_config.binaries(tmp_path)] == ["ok"]
-    (tmp_path / "bin/tool").write_bytes(b"ELF" + b"/var/lib/ld.so".ljust(len(room), b"\0") + b"Rest")
+    (tmp_path / "bin/tool").write_bytes(b"ELF" + b"".join(written) + b"Rest")
     assert [(f.state, f.what) for f in check_config.binaries(tmp_path)] == [("missing", "tool"), ("ok", "sha256sums")]
 
 
