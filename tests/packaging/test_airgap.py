@@ -55,8 +55,8 @@ def _installed(island: Island, executable: Path, folder: Path) -> Path:
 def test_a_cluster_from_files(island: Island, executable: Path, store: Store, tmp_path: Path) -> None:
     """Pods of imported images, a Service by its name; a restart without any route; no packet to anywhere else."""
     k3s = _installed(island, executable, tmp_path)
-    built = command.publish(command.builder(command.host(), store, level=3).build("images"), tmp_path)
-    archive, listed = (next(path for path in built if path.name.endswith(end)) for end in (".tar.zst", ".txt"))
+    built = command.builder(command.host(), store, level=3).build("images")
+    _bill, archive, listed = command.publish(built, tmp_path)
     names = listed.read_text().split()
     image = next(name for name in names if "busybox" in name)
     cluster = Cluster(tmp_path / "cluster", (*island.inside, str(k3s)), [f"--node-ip={ADDRESS}"])
