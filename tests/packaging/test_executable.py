@@ -72,6 +72,11 @@ def test_it_is_quick_once_unpacked(executable: Path, unpacked: Path) -> None:
     assert min(took) < 0.060, took
 
 
+def test_it_is_small(executable: Path) -> None:
+    """At most 90 MB as it is released; packed quickly, as here, it is 22 MB larger than that."""
+    assert executable.stat().st_size < 90e6 + 5e6
+
+
 def test_it_unpacks_once(executable: Path, unpacked: Path) -> None:
     """One folder named by the payload's hash, `current` leads to it, nothing half-made stays, modes are right."""
     digest = digest_of(executable)

@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from build.store import Store
 from tests.cluster import machine_lock
 from tests.e2e.objects import pod
 from tests.packaging.island import ADDRESS, Island
+from tests.packaging.test_debian import packaged
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [
@@ -35,7 +37,8 @@ _FILES = ("passwd", "group", "shadow", "nsswitch.conf", "ld.so.cache", "hosts", 
 # What a machine has: files (but those of its own life and of users of kubectl), mounts, links, rules, cgroups of pods.
 _STATE = r"""
 find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /usr -o -path /tmp -o -path /var/log/journal \
-    -o -path /var/cache -o -path /var/lib/systemd -o -path /root/.kube -o -path /run/systemd \) -prune -o -print
+    -o -path /var/cache -o -path /var/lib/systemd -o -path /root/.kube -o -path /run/systemd \
+    -o -path /var/lib/dpkg \) -prune -o -print
 cut -d' ' -f2 /proc/mounts | grep -v /run/credentials
 ip -o link | cut -d: -f2
 nft list ruleset
@@ -47,8 +50,14 @@ find /run -mindepth 1 -maxdepth 1
 class Machine:
     """This machine's system booted once more, with a root, a network and processes of its own."""
 
-    def __init__(self, root: Path, island: Island) -> None:
+    def __init__(self, root: Path, island: Island, writable: bool = False) -> None:
         self.root = root
+        self.changed = root.with_name("usr")
+        #: Its /usr is this machine's; what it writes there is its own, where it may.
+        self._usr = "--bind-ro=/usr"
+        if writable:
+            self.changed.mkdir()
+            self._usr = f"--overlay=/usr:{self.changed}:/usr"
         self._island = island
         self._process: subprocess.Popen[bytes] | None = None
         self._leader = 0
@@ -66,7 +75,7 @@ class Machine:
         (self.root / "etc/machine-id").write_text("uninitialized\n")
         # Nobody configures the island's device but the test.
         (self.root / "etc/systemd/system/systemd-networkd-wait-online.service").symlink_to("/dev/null")
-        words = ["systemd-nspawn", f"--directory={self.root}", "--bind-ro=/usr", "--register=no", "--keep-unit"]
+        words = ["systemd-nspawn", f"--directory={self.root}", self._usr, "--register=no", "--keep-unit"]
         words += ["--capability=all", "--system-call-filter=@keyring bpf", f"--machine=k3s-{os.getpid()}"]
         words += [f"--network-namespace-path={self._island.path}", "--console=pipe", "--notify-ready=yes", "--boot"]
         told = self.root.with_name("told")
@@ -168,3 +177,65 @@ def test_from_installation_to_removal(machine: Machine, executable: Path, store:
     after = machine.state()
     assert "\n".join(sorted(set(after) - set(before))) == ""
     assert "\n".join(sorted(set(before) - set(after))) == ""
+
+
+@pytest.fixture
+def changeable(tmp_path: Path) -> Iterator[Machine]:
+    island = Island(f"k3s-debian-{os.getpid()}")
+    with machine_lock(), island, Machine(tmp_path / "root", island, writable=True) as made:
+        yield made
+
+
+def test_the_debian_package(changeable: Machine, executable: Path, store: Store, tmp_path: Path) -> None:
+    """Installed, it starts nothing; an upgrade restarts what runs and leaves its pod alone; removed, nothing runs and
+    data stays; purged, nothing stays."""
+    machine = changeable
+    first = packaged(executable.read_bytes(), tmp_path / "package")
+    (machine.root / "var/lib/dpkg/info").mkdir(parents=True)
+    (machine.root / "var/lib/dpkg/updates").mkdir()
+    (machine.root / "var/lib/dpkg/status").touch()
+    shutil.copy(first, machine.root / "srv/first.deb")
+    _with_version(first, "1.36.2+k3s2", machine.root / "srv/second.deb")
+    folder = command.builder(command.host(), store, level=3).build("images").folder
+    machine.run("dpkg", "--version")
+    before = machine.state()
+
+    machine.run("dpkg", "-i", "/srv/first.deb")
+    assert machine.run("systemctl", "is-active", "k3s", "k3s-agent", code=None).split() == ["inactive"] * 2
+    images = machine.root / "var/lib/rancher/k3s/agent/images"
+    images.mkdir(parents=True)
+    shutil.copy(next(folder.glob("*.tar.zst")), images)
+    (machine.root / "etc/rancher/k3s").mkdir(parents=True)
+    (machine.root / "etc/rancher/k3s/config.yaml").write_text(f"node-ip: {ADDRESS}\n")
+    machine.run("systemctl", "enable", "--now", "k3s")
+    image = next(name for name in next(folder.glob("*.txt")).read_text().split() if "busybox" in name)
+    (machine.root / "srv/pod.json").write_text(json.dumps(pod("web", "exec sleep 3601", container={"image": image})))
+    machine.run("k3s", "kubectl", "apply", "-f", "/srv/pod.json")
+    (machine.root / "srv/pod.json").unlink()
+    machine.run("k3s", "kubectl", "wait", "pod/web", "--for=condition=Ready", "--timeout=60s")
+    runs, server = machine.run("pgrep", "-f", "^sleep 3601"), ("systemctl", "show", "k3s", "--property=MainPID")
+    one = machine.run(*server)
+
+    machine.run("dpkg", "-i", "/srv/second.deb")
+    assert machine.run(*server) != one
+    assert machine.run("pgrep", "-f", "^sleep 3601") == runs
+    assert machine.run("k3s", "kubectl", "get", "--raw=/readyz") == "ok"
+
+    machine.run("dpkg", "-r", "k3s")
+    machine.run("pgrep", "-af", "sleep 3601|/run/k3s|k3s (server|agent)", code=1)
+    assert (machine.root / "var/lib/rancher/k3s/server/db/state.db").exists()
+    machine.run("dpkg", "-P", "k3s")
+    assert [path for path in machine.changed.rglob("*") if path.is_file()] == []
+    after = machine.state()
+    assert "\n".join(sorted(set(after) - set(before))) == ""
+    assert "\n".join(sorted(set(before) - set(after))) == ""
+
+
+def _with_version(package: Path, version: str, target: Path) -> None:
+    """The same package, of another version."""
+    with tempfile.TemporaryDirectory() as scratch:
+        subprocess.run(["dpkg-deb", "-R", str(package), f"{scratch}/files"], check=True)
+        control = Path(scratch, "files/DEBIAN/control")
+        control.write_text(re.sub(r"(?m)^Version: .*$", f"Version: {version}", control.read_text()))
+        build = ["dpkg-deb", "--build", "--root-owner-group", "-Znone", f"{scratch}/files", str(target)]
+        subprocess.run(build, check=True, capture_output=True)

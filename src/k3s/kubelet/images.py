@@ -205,11 +205,15 @@ class Importer:
     ctr: str = "ctr"
 
     async def load(self, path: Path) -> None:
-        """Imports one archive, all platforms. Raises RuntimeError with what ctr said, or which program is missing."""
+        """Imports one archive, all platforms, and pins its images. Raises RuntimeError with what ctr said, or which
+        program is missing."""
+        for name in await self._load(path):
+            await self.pin(name)
+
+    async def _load(self, path: Path) -> list[str]:
         unpack = _UNPACK.get(path.suffix.lower())
         if unpack is None:
-            await self._import(str(path))
-            return
+            return await self._import(str(path))
         if shutil.which(unpack) is None:
             raise RuntimeError(f"Cannot import image archive {path}: {unpack} is not installed; install {unpack}")
         reading, writing = os.pipe()
@@ -217,30 +221,29 @@ class Importer:
             unpacking = await asyncio.create_subprocess_exec(unpack, "-dc", str(path), stdout=writing)
             os.close(writing)
             writing = -1
-            await self._import("-", reading)
+            names = await self._import("-", reading)
             if await unpacking.wait() != 0:
                 raise RuntimeError(f"Cannot import image archive {path}: {unpack} cannot read it")
+            return names
         finally:
             os.close(reading)
             if writing >= 0:
                 os.close(writing)
 
     async def load_bytes(self, archive: bytes) -> None:
-        """Imports an archive from memory."""
+        """Imports an archive from memory, which is made again when it is gone: not pinned."""
         await self._import("-", subprocess.PIPE, archive)
 
     async def pin(self, name: str) -> None:
         """Keeps an image from being collected. Raises RuntimeError with what ctr said."""
         await self._run(f"Cannot pin image {name}", ("label", name, _PIN))
 
-    async def _import(self, source: str, given: int = subprocess.DEVNULL, data: bytes | None = None) -> None:
+    async def _import(self, source: str, given: int = subprocess.DEVNULL, data: bytes | None = None) -> list[str]:
         command = ["import", "--all-platforms", source]
         # Since 2.0 it only tells names in full when it does the work itself.
         if "--local" in await self._run("Cannot ask ctr for its options", ("import", "--help")):
             command.insert(1, "--local")
-        told = await self._run(f"Cannot import image archive {source}", command, given, data)
-        for name in imported(told):
-            await self.pin(name)
+        return imported(await self._run(f"Cannot import image archive {source}", command, given, data))
 
     async def _run(
         self, failing: str, words: Sequence[str], given: int = subprocess.DEVNULL, data: bytes | None = None

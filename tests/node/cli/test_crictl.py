@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import os
+import platform
 import pty
 import re
 import select
@@ -23,8 +24,10 @@ from typing import Any
 import pytest
 import yaml
 from tests.containers import BUSYBOX, containerd
+from tests.registry import Registry
 
 from k3s.cli.crictl import command
+from k3s.kubelet import oci
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -295,6 +298,19 @@ def test_images(node: Node) -> None:
     assert "Mountpoint[0]: /" in node.run("imagefsinfo", "-o", "table")
     assert "no such image none" in node.run("rmi", "none", code=1)
     assert "pulling image: rpc error: code = " in node.run("pull", "--creds", "me:x", "127.0.0.1:1/none", code=1)
+
+
+def test_pulling(node: Node) -> None:
+    """An image of a registry is there afterwards, by its name; again, it is up to date."""
+    name = "pulled:1"
+    spec = oci.ImageSpec(name, (oci.Entry("file", b"content"),), machine=platform.machine())
+    with Registry({name: oci.archive(spec)}) as registry:
+        said = node.run("pull", f"{registry.host}/{name}")
+        assert re.fullmatch(r"Image is up to date for (\S+@)?sha256:[0-9a-f]{64}\n", said)
+        assert node.run("pull", f"{registry.host}/{name}") == said
+        assert f"RepoTags: {registry.host}/{name}\n" in node.run("images", "-v")
+        assert "code = NotFound" in node.run("pull", f"{registry.host}/other:1", code=1)
+        assert f"Deleted: {registry.host}/{name}\n" in node.run("rmi", f"{registry.host}/{name}")
 
 
 def test_unused_images_go(node: Node) -> None:
