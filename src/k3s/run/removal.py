@@ -160,11 +160,11 @@ def _ports_of(bridge: str) -> list[str]:
 
 def _remove_port_mappings() -> None:
     """Drops what the portmap plugin left for our pods; mappings of other networks stay."""
-    saved = subprocess.run(["iptables-save"], check=False, capture_output=True, text=True)
-    if saved.returncode != 0 or "CNI-" not in saved.stdout:
-        return
-    kept = without_port_mappings(saved.stdout)
-    subprocess.run(["iptables-restore"], input=kept, text=True, check=False, capture_output=True)
+    for program in ("iptables", "ip6tables"):
+        saved = subprocess.run([f"{program}-save"], check=False, capture_output=True, text=True)
+        if saved.returncode == 0 and "CNI-" in saved.stdout:
+            kept = without_port_mappings(saved.stdout)
+            subprocess.run([f"{program}-restore"], input=kept, text=True, check=False, capture_output=True)
 
 
 def without_port_mappings(saved: str) -> str:
