@@ -48,7 +48,8 @@ class Server:
             systemd.settimeout(60)
             with (self.folder / "log").open("wb") as log:
                 env = {**os.environ, "NOTIFY_SOCKET": str(notify)}
-                command = [*flags_of(self.folder, self.port), *flags]
+                # Ends with us, whatever becomes of the test.
+                command = ["setpriv", "--pdeathsig", "KILL", *flags_of(self.folder, self.port), *flags]
                 self._process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=env)
             assert systemd.recv(100) == b"READY=1"
         notify.unlink()
