@@ -360,15 +360,25 @@ def test_signers() -> None:
 
 @pytest.mark.slow
 def test_cost_without_plugins() -> None:
-    """A ConfigMap passes the chain in under 5 µs (doubled for a busy machine), though five plugins look for rules."""
+    """A ConfigMap passes the chain for what twenty calls of a coroutine that does nothing cost, 6 µs here, though
+    a dozen plugins could have something to say."""
     world = World()
     request = world.request("CREATE", obj("v1", "ConfigMap", "c", "a"))
+
+    async def nothing() -> None:
+        return None
 
     def through() -> None:
         at_once(world.chain.admit(request))
         at_once(world.chain.validate(request))
 
-    cost = min(timeit.repeat(through, number=5000, repeat=5)) / 5000
-    print(f"{cost * 1e6:.2f} µs")
-    assert cost < 10e-6
+    def yardstick() -> None:
+        for _ in range(20):
+            at_once(nothing())
+
+    # In turn, so that a busy machine slows both.
+    pairs = [(timeit.timeit(through, number=1000), timeit.timeit(yardstick, number=1000)) for _ in range(15)]
+    ratio = min(cost for cost, _ in pairs) / min(cost for _, cost in pairs)
+    print(f"{min(cost for cost, _ in pairs) * 1e3:.2f} µs, {ratio:.2f} of the yardstick")
+    assert ratio < 1
     assert issubclass(NotYet, Forbidden)
