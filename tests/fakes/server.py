@@ -37,6 +37,7 @@ def build(store: MemoryStore, **more: Any) -> ApiServer:
     credentials = Credentials(static={"adm": ADMIN, "ali": ALICE}, anonymous=True)
     issuer, verifier = more.pop("tokens", lambda cache: (more.pop("issuer", None), None))(cache)
     authenticator = Authenticator(credentials, cache, clock, verifier, more.pop("sources", ()))
+    more.pop("made", []).append(authenticator)
     metrics = more.pop("metrics", None) or Registry()
     chief, _ = authorizer(cache, more.pop("authorization", DEFAULT), clock, metrics, "test")
     return ApiServer(

@@ -106,6 +106,11 @@ class Authenticator:
         self._certificates: dict[PeerCertificate, User] = {}
         self._static = {_digest(token): user for token, user in credentials.static.items()}
 
+    def use(self, sources: Sequence[TokenSource]) -> None:
+        """Asks these sources from now on; nothing counts any more that the former ones said."""
+        self._sources = sources
+        self._looked_up = {}
+
     def authenticate(
         self, headers: Mapping[str, str], peer: PeerCertificate | None, remark: Remark = unheard
     ) -> User | None:
@@ -178,16 +183,16 @@ class Authenticator:
         return known[0]
 
     async def _look_up(self, token: str, key: tuple[bytes, tuple[str, ...]]) -> None:
-        found, ttl_s = None, _REFUSED_S
+        found, ttl_s, known = None, _REFUSED_S, self._looked_up
         for source in self._sources:
             if source.takes(token):
                 found = await source.user(token, key[1])
                 ttl_s = source.ttl_s if found is not None else ttl_s
             if found is not None:
                 break
-        if len(self._looked_up) >= _MOST_LOOKED_UP:
-            self._looked_up.clear()
-        self._looked_up[key] = (found, self._clock.monotonic() + ttl_s)
+        if len(known) >= _MOST_LOOKED_UP:
+            known.clear()
+        known[key] = (found, self._clock.monotonic() + ttl_s)
 
     def _of_certificate(self, peer: PeerCertificate) -> User | None:
         user = self._certificates.get(peer)

@@ -41,7 +41,7 @@ from k3s.apiserver.request import Target
 from k3s.apiserver.server import ApiServer, ApiServerConfig
 from k3s.apiserver.tokenissuer import Issuer
 from k3s.apiserver.tokens import Verifier
-from k3s.apiserver.tokensources import SourceSettings
+from k3s.apiserver.tokensources import Sources, SourceSettings
 from k3s.apiserver.tokenuses import TokenUses
 from k3s.apiserver.virtual import Reviews
 from k3s.base import metrics as measures
@@ -77,6 +77,7 @@ from k3s.controllers.table import Settings as ControllerSettings
 from k3s.controllers.table import controllers
 from k3s.run.atrest import AtRest
 from k3s.run.config import ConfigError
+from k3s.run.issuersfile import IssuersFile
 from k3s.run.roles import ControlPlaneRole
 from k3s.run.supervisor import Service, Supervisor
 from k3s.scheduler.service import NAME as SCHEDULER
@@ -241,8 +242,8 @@ class ControlPlane:
             raise ConfigError(f"Cannot sign tokens of service accounts: {error}") from error
         self._issuer = Issuer(cache, signer, tokens, self.clock, self.entropy, keys)
         verifier = Verifier(cache, keys, tokens, self.clock, self._token_uses)
-        others = tokensources.sources(config.tokens, self.clock)
-        return Authenticator(credentials, cache, self.clock, verifier, others)
+        self._sources = Sources(config.tokens, self.clock)
+        return Authenticator(credentials, cache, self.clock, verifier, self._sources.all())
 
     def _api_server(self, registry: Registry, cache: Cache) -> ApiServer:
         config = self.config
@@ -375,6 +376,7 @@ class ControlPlane:
         names += ["scheduler"] if self.config.scheduler else []
         names += ["authorization"] if self._authorization is not None else []
         names += ["role"] if self.config.node_name else []
+        names += ["issuers"] if self.config.tokens.issuers_file else []
         return [*names, "certificates", "compaction", "expiry", "presence", "tokenuses"]
 
     def services(self) -> list[Service]:
@@ -391,6 +393,7 @@ class ControlPlane:
             "compaction": Service("compaction", self._run_compaction, ("store",)),
             "expiry": Service("expiry", self._run_expiry, ("apiserver",)),
             "presence": Service("presence", self._run_presence, ("apiserver",)),
+            "issuers": Service("issuers", self._run_issuers),
             "tokenuses": Service("tokenuses", self._run_token_uses, ("apiserver",)),
         }
         if self._authorization is not None:
@@ -416,6 +419,14 @@ class ControlPlane:
 
     async def _run_presence(self, ready: Callable[[], None]) -> None:
         await Presence(self._itself, self.config.host_name, self.clock, self.entropy).run(ready)
+
+    async def _run_issuers(self, ready: Callable[[], None]) -> None:
+        def use() -> None:
+            self.authenticator.use(self._sources.all())
+
+        file = IssuersFile(self.config.tokens, self._sources, use, self.clock)
+        file.measure(self._metrics, name_of(self.config.host_name))
+        await file.run(ready)
 
     async def _run_token_uses(self, ready: Callable[[], None]) -> None:
         await self._token_uses.run(self._itself, self.api.cache, ready)

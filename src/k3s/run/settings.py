@@ -190,7 +190,7 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
         tls=_listening(api),
         admission=_admission(api, settings.switch("hardened")),
         audit=_audit(api),
-        tokens=_tokens(api),
+        tokens=_tokens(api, domain),
         account_tokens=_account_tokens(api),
         authorization=_authorization(api),
         encryption=_encryption(settings, api),
@@ -373,14 +373,18 @@ def _audit(args: Mapping[str, str]) -> AuditSettings | None:
         raise ConfigError(f"Cannot use what --kube-apiserver-arg says of the audit log: {error}") from error
 
 
-def _tokens(args: Mapping[str, str]) -> SourceSettings:
+def _tokens(args: Mapping[str, str], domain: str) -> SourceSettings:
     """Who else knows bearer tokens. Raises ConfigError."""
+    if not TOKEN_FLAGS.keys() & args.keys():
+        from k3s.apiserver.tokensources import NONE
+
+        return NONE
     from k3s.apiserver.oidc.settings import SettingsError
     from k3s.apiserver.tokensources import settings
 
     try:
-        return settings(args)
-    except SettingsError as error:
+        return settings(args, accounttokens.settings(args).settings(domain, ()).issuers)
+    except (SettingsError, accounttokens.AccountTokenError) as error:
         raise ConfigError(f"Cannot use what --kube-apiserver-arg says of authentication: {error}") from error
 
 

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.asymmetric import rsa
+from tests.fakes.issuer import NOW, URL, Issuer, b64
 from tests.fakes.server import Caller, serving
 
-from k3s.api.errors import ServiceUnavailable
 from k3s.apiserver import tokensources
 from k3s.apiserver.identity import User
+from k3s.apiserver.oidc.configuration import parse
 from k3s.apiserver.oidc.provider import Provider
-from k3s.apiserver.oidc.settings import IssuerSettings, Part, SettingsError, parse, settings
+from k3s.apiserver.oidc.settings import IssuerSettings, Part, SettingsError, settings
 from k3s.apiserver.tokenwebhook import TokenWebhook
 from k3s.client.transport import Request, Response
 
 Run = Callable[[Any], Any]
-URL = "https://issuer.example"
-NOW = 1_800_000_000.0
 
 
 class FixedClock:
@@ -41,54 +36,6 @@ class FixedClock:
 
     def monotonic_ns(self) -> int:
         return int(self.at * 1e9)
-
-
-def _b64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def _number(number: int, size: int = 0) -> str:
-    return _b64(number.to_bytes(size or (number.bit_length() + 7) // 8, "big"))
-
-
-class Issuer:
-    """Signs tokens with its keys, and serves its documents; `fetched` are the URLs that were asked for."""
-
-    def __init__(self) -> None:
-        self.rsa = rsa.generate_private_key(65537, 2048)
-        self.ec = ec.generate_private_key(ec.SECP256R1())
-        self.kid = "one"
-        self.fetched: list[str] = []
-        self.down = False
-        self.name = URL
-
-    async def fetch(self, url: str, ca_pem: str) -> Any:
-        """See `provider.Fetch`."""
-        self.fetched.append(url)
-        if self.down:
-            raise ServiceUnavailable("the issuer is down")
-        if url == f"{URL}/.well-known/openid-configuration":
-            return {"issuer": self.name, "jwks_uri": f"{URL}/keys"}
-        assert url == f"{URL}/keys"
-        public, point = self.rsa.public_key().public_numbers(), self.ec.public_key().public_numbers()
-        curve = {"kty": "EC", "crv": "P-256", "kid": "curve", "x": _number(point.x, 32), "y": _number(point.y, 32)}
-        known = {"kty": "RSA", "kid": self.kid, "use": "sig", "n": _number(public.n), "e": _number(public.e)}
-        return {"keys": [{"kty": "oct", "k": "c2VjcmV0"}, known, curve, {**known, "use": "enc", "kid": "enc"}]}
-
-    def token(self, alg: str = "RS256", kid: str = "", **claims: Any) -> str:
-        """A signed token."""
-        header = {"alg": alg, "kid": kid or self.kid}
-        given = {"iss": URL, "aud": "k8s", "sub": "jane", "exp": NOW + 3600, **claims}
-        message = ".".join(_b64(json.dumps(part).encode()) for part in (header, given))
-        return f"{message}.{_b64(self._sign(alg, message.encode()))}"
-
-    def _sign(self, alg: str, message: bytes) -> bytes:
-        if alg == "ES256":
-            r, s = decode_dss_signature(self.ec.sign(message, ec.ECDSA(hashes.SHA256())))
-            return r.to_bytes(32, "big") + s.to_bytes(32, "big")
-        digest = hashes.SHA512() if alg.endswith("512") else hashes.SHA256()
-        pad: Any = padding.PSS(padding.MGF1(digest), digest.digest_size) if alg[0] == "P" else padding.PKCS1v15()
-        return self.rsa.sign(message, pad, digest)
 
 
 @pytest.fixture(scope="module")
@@ -128,13 +75,13 @@ _BAD: dict[str, Callable[[Issuer], str]] = {
     "no audience": lambda i: i.token(aud=None),
     "audiences of objects": lambda i: i.token(aud=[{"k8s": 1}]),
     "no signature": lambda i: i.token().rpartition(".")[0] + ".",
-    "none": lambda i: _b64(b'{"alg":"none"}') + "." + i.token().split(".")[1] + ".",
-    "hmac with the public key": lambda i: _b64(b'{"alg":"HS256"}') + "." + ".".join(i.token().split(".")[1:]),
+    "none": lambda i: b64(b'{"alg":"none"}') + "." + i.token().split(".")[1] + ".",
+    "hmac with the public key": lambda i: b64(b'{"alg":"HS256"}') + "." + ".".join(i.token().split(".")[1:]),
     "another algorithm than the key": lambda i: i.token("ES256", "one"),
     "claims exchanged": lambda i: ".".join(
         (i.token().split(".")[0], i.token(sub="root").split(".")[1], i.token().split(".")[2])
     ),
-    "critical extensions": lambda i: _b64(b'{"alg":"RS256","crit":["x"]}') + "." + ".".join(i.token().split(".")[1:]),
+    "critical extensions": lambda i: b64(b'{"alg":"RS256","crit":["x"]}') + "." + ".".join(i.token().split(".")[1:]),
     "no user": lambda i: i.token(sub=""),
     "a user that is no text": lambda i: i.token(sub=["root"]),
     "groups that are no texts": lambda i: i.token(groups=[{"a": 1}]),
@@ -188,6 +135,7 @@ jwt:
   claimValidationRules:
   - {claim: hd, requiredValue: example.com}
   - {expression: 'claims.exp - claims.iat <= 86400', message: lives too long}
+  - {expression: 'claims.email_verified == true', message: not verified}
   userValidationRules:
   - {expression: "!user.username.startsWith('system:')", message: reserved}
 anonymous:
@@ -202,55 +150,206 @@ def test_expressions_make_the_user(run: Run, issuer: Issuer) -> None:
     found = parse(_CONFIGURATION)
     assert (found.anonymous, found.anonymous_paths) == (True, frozenset({"/livez"}))
     provider = Provider(found.issuers[0], issuer.fetch, FixedClock())  # type: ignore[arg-type]
-    claims = {"email": "jo@example.com", "roles": "a,b", "tenant": "t1", "hd": "example.com", "iat": NOW}
+    claims = {
+        "email": "jo@example.com",
+        "roles": "a,b",
+        "tenant": "t1",
+        "hd": "example.com",
+        "iat": NOW,
+        "email_verified": True,
+    }
     user = run(provider.user(issuer.token(**claims)))
     assert (user.name, user.groups, user.uid) == ("jo:external", ("a", "b", "system:authenticated"), "jane")
     assert user.extra["example.com/tenant"] == ("t1",)
-    for wrong in ({"hd": "evil.com"}, {"iat": NOW - 90000}, {"email": "system:x@example.com"}, {"roles": 5}):
+    for wrong in (
+        {"hd": "evil.com"},
+        {"iat": NOW - 90000},
+        {"email": "system:x@example.com"},
+        {"roles": 5},
+        {"email_verified": False},
+    ):
         assert run(provider.user(issuer.token(**{**claims, **wrong}))) is None, wrong
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "why"),
-    [
-        (
-            "https://issuer",
-            "http://issuer",
-            "jwt[0].issuer.url: Invalid value: 'http://issuer.example': URL scheme must be https",
-        ),
-        ("audiences: [k8s, other]", "audiences: []", "jwt[0].issuer.audiences: Required value"),
-        ("audienceMatchPolicy: MatchAny", "audienceMatchPolicy: ''", "audienceMatchPolicy: must be MatchAny"),
-        (
-            "claim: sub",
-            "claim: sub, expression: claims.sub",
-            "jwt[0].claimMappings.uid: claim and expression can't both be set",
-        ),
-        ("claims.email.split", "claims.email..split", "does not compile"),
-        ("claimMappings:", "claimMapping:", "jwt[0].claimMapping: unknown field"),
-        ("enabled: true", "enabled: false", "anonymous.conditions: enabled should be set to true"),
-        ("config.k8s.io/v1", "config.k8s.io/v9", "apiVersion 'apiserver.config.k8s.io/v9' is not known"),
-    ],
-)
-def test_wrong_configurations_are_told(tmp_path: Path, old: str, new: str, why: str) -> None:
-    """The field that is wrong is named."""
+_WRONG: dict[str, tuple[str, str, str]] = {
+    "no https": (
+        "https://issuer",
+        "http://issuer",
+        'jwt[0].issuer.url: Invalid value: "http://issuer.example": URL scheme must be https',
+    ),
+    "no url": ("url: https://issuer.example", "url: ''", "jwt[0].issuer.url: Required value"),
+    "password": ("https://issuer", "https://me@issuer", "URL must not contain a username or password"),
+    "query": ("issuer.example", "issuer.example?a=b", "URL must not contain a query"),
+    "fragment": ("issuer.example", "issuer.example#a", "URL must not contain a fragment"),
+    "our own": (
+        "https://issuer.example",
+        "https://own",
+        'Invalid value: "https://own": URL must not overlap with disallowed issuers: [https://own]',
+    ),
+    "same discovery": (
+        "[k8s, other]",
+        "[k8s, other]\n    discoveryURL: https://issuer.example/",
+        "discoveryURL must be different from URL",
+    ),
+    "authority": (
+        "[k8s, other]",
+        "[k8s, other]\n    certificateAuthority: x",
+        'jwt[0].issuer.certificateAuthority: Invalid value: "<omitted>": ',
+    ),
+    "egress": (
+        "[k8s, other]",
+        "[k8s, other]\n    egressSelectorType: cluster",
+        "jwt[0].issuer.egressSelectorType: there are no egress selectors",
+    ),
+    "no audience": (
+        "[k8s, other]",
+        "[]",
+        "jwt[0].issuer.audiences: Required value: at least one jwt[0].issuer.audiences is required",
+    ),
+    "empty audience": ("[k8s, other]", "[k8s, '']", "jwt[0].issuer.audiences[1]: Required value"),
+    "audience twice": ("[k8s, other]", "[k8s, k8s]", 'jwt[0].issuer.audiences[1]: Duplicate value: "k8s"'),
+    "policy": (
+        "audienceMatchPolicy: MatchAny",
+        "audienceMatchPolicy: ''",
+        "audienceMatchPolicy must be MatchAny for multiple audiences",
+    ),
+    "policy of one": (
+        "[k8s, other]\n    audienceMatchPolicy: MatchAny",
+        "[k8s]\n    audienceMatchPolicy: All",
+        "audienceMatchPolicy must be empty or MatchAny for single audience",
+    ),
+    "no text": ("url: https://issuer.example", "url: 5", "jwt[0].issuer.url: has to be a text"),
+    "both": (
+        "{claim: sub}",
+        "{claim: sub, expression: claims.sub}",
+        'jwt[0].claimMappings.uid: Invalid value: "": claim and expression can\'t both be set',
+    ),
+    "prefix": (
+        """groups: {expression: 'claims.roles.split(",")'}""",
+        "groups: {claim: g}",
+        "jwt[0].claimMappings.groups.prefix: Required value: prefix is required when claim is set",
+    ),
+    "prefixed expression": (
+        "{expression: 'claims.roles",
+        "{prefix: a, expression: 'claims.roles",
+        'groups.prefix: Invalid value: "a": may not be specified when expression is set',
+    ),
+    "uid prefix": ("{claim: sub}", "{claim: sub, prefix: a}", "jwt[0].claimMappings.uid.prefix: unknown field"),
+    "extra without key": ("key: example.com/tenant", "key: ''", "jwt[0].claimMappings.extra[0].key: Required value"),
+    "extra without domain": (
+        "example.com/tenant",
+        "tenant",
+        'must be a domain-prefixed path (such as "acme.io/foo")',
+    ),
+    "extra in capitals": ("example.com/tenant", "example.com/Tenant", "must be lowercase"),
+    "reserved extra": (
+        "example.com/tenant",
+        "a.k8s.io/tenant",
+        "k8s.io, kubernetes.io and their subdomains are reserved for Kubernetes use",
+    ),
+    "extra without value": ("claims.tenant", "''", "extra[0].valueExpression: Required value"),
+    "rule of both": (
+        "{claim: hd,",
+        "{claim: hd, expression: 'true',",
+        'claimValidationRules[0]: Invalid value: "hd": claim and expression',
+    ),
+    "rule of none": (
+        "{claim: hd, requiredValue: example.com}",
+        "{message: a}",
+        "claimValidationRules[0]: Required value: claim or expression is required",
+    ),
+    "message of a claim": (
+        "requiredValue: example.com",
+        "message: a",
+        'claimValidationRules[0].message: Invalid value: "a": may not be specified when claim is set',
+    ),
+    "value of an expression": (
+        "message: lives too long",
+        "requiredValue: a",
+        'requiredValue: Invalid value: "a": may not be specified when expression is set',
+    ),
+    "rule twice": (
+        "- {claim: hd, requiredValue: example.com}",
+        "- {claim: hd}\n  - {claim: hd}",
+        'claimValidationRules[1].claim: Duplicate value: "hd"',
+    ),
+    "no rule for users": (
+        "expression: \"!user.username.startsWith('system:')\", ",
+        "",
+        "jwt[0].userValidationRules[0].expression: Required value",
+    ),
+    "syntax": (
+        "claims.email.split",
+        "claims.email..split",
+        'jwt[0].claimMappings.username.expression: Invalid value: "claims.email..split',
+    ),
+    "no bool": (
+        "'claims.exp - claims.iat <= 86400'",
+        "claims.admin",
+        'jwt[0].claimValidationRules[1].expression: Invalid value: "claims.admin": must evaluate to bool',
+    ),
+    "no field of users": ("!user.username", "!user.name", "undefined field 'name'"),
+    "no claims here": ("!user.username", "!claims.username", "undeclared reference to 'claims'"),
+    "email": (
+        "claims.email_verified",
+        "true",
+        "claims.email_verified must be used in claimMappings.username.expression",
+    ),
+    "unknown": ("claimMappings:", "claimMapping:", "jwt[0].claimMapping: unknown field"),
+    "anonymous": (
+        "enabled: true",
+        "enabled: false",
+        'anonymous.conditions: Invalid value: [{"path":"/livez"}]: enabled should be set to true',
+    ),
+    "version": ("config.k8s.io/v1", "config.k8s.io/v9", "apiVersion 'apiserver.config.k8s.io/v9' is not known"),
+}
+
+
+@pytest.mark.parametrize("name", _WRONG)
+def test_wrong_configurations_are_told(tmp_path: Path, name: str) -> None:
+    """The field that is wrong is named, in upstream's words."""
+    old, new, why = _WRONG[name]
+    assert old in _CONFIGURATION
     file = tmp_path / "authentication.yaml"
     file.write_text(_CONFIGURATION.replace(old, new))
     with pytest.raises(SettingsError) as caught:
-        tokensources.settings({"authentication-config": str(file)})
+        tokensources.settings({"authentication-config": str(file)}, ["https://own"])
     assert why in str(caught.value)
+
+
+def test_issuers_stand_there_once() -> None:
+    """Neither an issuer nor the place of its documents comes twice; sixty-four are enough."""
+    one = "- issuer: {url: 'https://i%s', audiences: [a]%s}\n  claimMappings: {username: {claim: sub, prefix: ''}}\n"
+    head = "apiVersion: apiserver.config.k8s.io/v1beta1\nkind: AuthenticationConfiguration\njwt:\n"
+    with pytest.raises(SettingsError, match=r'jwt\[1\].issuer.url: Duplicate value: "https://i1"'):
+        parse(head + one % (1, "") * 2)
+    where = ", discoveryURL: 'https://x'"
+    with pytest.raises(SettingsError, match=r'jwt\[1\].issuer.discoveryURL: Duplicate value: "https://x"'):
+        parse(head + one % (1, where) + one % (2, where))
+    many = [one % (i, "") for i in range(65)]
+    assert len(parse(head + "".join(many[:64])).issuers) == 64
+    with pytest.raises(SettingsError, match="jwt: Too many: 65: must have at most 64 items"):
+        parse(head + "".join(many))
 
 
 def test_the_flags(tmp_path: Path) -> None:
     """The flags of one issuer, with upstream's defaults; what does not go together is told."""
     found = settings({"oidc-issuer-url": URL, "oidc-client-id": "k8s"}).issuers[0]
     assert found.username == Part("sub", f"{URL}#") and found.algorithms == {"RS256"}
+    file = tmp_path / "file"
+    file.write_text(_CONFIGURATION)
     more = {"oidc-username-claim": "email", "oidc-groups-claim": "g", "oidc-required-claim": "a=b"}
     found = settings({"oidc-issuer-url": URL, "oidc-client-id": "k8s", **more}).issuers[0]
     assert found.username == Part("email", "") and found.claim_rules[0].claim == "a"
     for flags, why in (
-        ({"oidc-issuer-url": URL}, "needs oidc-client-id"),
-        ({"oidc-client-id": "a"}, "without oidc-issuer-url"),
-        ({"oidc-client-id": "a", "authentication-config": "x"}, "cannot be used together"),
+        (
+            {"oidc-issuer-url": URL},
+            r"oidc-issuer-url and oidc-client-id must be specified together when any oidc-\* flags",
+        ),
+        ({"oidc-client-id": "a"}, "must be specified together"),
+        ({"oidc-client-id": "a", "authentication-config": "x"}, r"file and oidc-\* flags are mutually exclusive"),
+        ({"authentication-config": str(file), "anonymous-auth": "true"}, "--anonymous-auth flag cannot be set when"),
+        ({"oidc-issuer-url": "http://a", "oidc-client-id": "a"}, "URL scheme must be https"),
         ({"oidc-issuer-url": URL, "oidc-client-id": "a", "oidc-signing-algs": "HS256"}, "HS256"),
     ):
         with pytest.raises(SettingsError, match=why):

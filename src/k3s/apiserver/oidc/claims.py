@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from k3s.api.object import encode
 from k3s.apiserver import identity
 from k3s.apiserver.identity import CREDENTIAL_ID, User
 from k3s.apiserver.oidc.settings import IssuerSettings, Part, SettingsError
@@ -24,24 +25,53 @@ class Mapper:
 
     def __init__(self, issuer: IssuerSettings) -> None:
         self._issuer = issuer
+        mappings, rules = f"{issuer.at}.claimMappings", f"{issuer.at}.claimValidationRules"
         parts = (("username", issuer.username), ("groups", issuer.groups), ("uid", issuer.uid))
-        self._parts = {name: self._program(part.expression, "claims") for name, part in parts}
-        self._extra = [(key, self._program(expression, "claims")) for key, expression in issuer.extra]
-        self._claim_rules = [(rule, self._program(rule.expression, "claims")) for rule in issuer.claim_rules]
-        self._user_rules = [(rule, self._program(rule.expression, "user")) for rule in issuer.user_rules]
+        self._parts = {name: self._mapping(part.expression, f"{mappings}.{name}.expression") for name, part in parts}
+        self._extra = [
+            (key, self._mapping(expression, f"{mappings}.extra[{i}].valueExpression"))
+            for i, (key, expression) in enumerate(issuer.extra)
+        ]
+        self._claim_rules = [
+            (rule, self._program(rule.expression, f"{rules}[{i}].expression", "claims", rule=True))
+            for i, rule in enumerate(issuer.claim_rules)
+        ]
+        rules = f"{issuer.at}.userValidationRules"
+        self._user_rules = [
+            (rule, self._program(rule.expression, f"{rules}[{i}].expression", "user", rule=True))
+            for i, rule in enumerate(issuer.user_rules)
+        ]
+        self._check_email(f"{mappings}.username.expression")
 
-    def _program(self, source: str, variable: str) -> Program | None:
+    def _mapping(self, source: str, at: str) -> Program | None:
+        return self._program(source, at, "claims")
+
+    def _program(self, source: str, at: str, variable: str, *, rule: bool = False) -> Program | None:
         if not source:
             return None
         from k3s.api.cel import CompileError, Environment, compile
-        from k3s.api.cel.types import DYN
+        from k3s.api.cel.types import BOOL, DYN, STRING, list_of, map_of, object_type
 
+        fields = {"username": STRING, "uid": STRING, "groups": list_of(STRING)}
+        user = object_type("kubernetes.UserInfo", {**fields, "extra": map_of(STRING, list_of(STRING))})
+        types = {"claims": map_of(STRING, DYN), "user": user}
         try:
-            return compile(source, Environment({variable: DYN}))
+            return compile(source, Environment({variable: types[variable]}), (BOOL,) if rule else ())
         except CompileError as error:
+            raise SettingsError(f"{at}: Invalid value: {encode(source).decode()}: {error}") from error
+
+    def _check_email(self, at: str) -> None:
+        """Who is named by an e-mail address has to say what becomes of one that is not verified."""
+        name = self._parts["username"]
+        if name is None or not _reads(name, "email"):
+            return
+        rules = [program for _, program in (*self._extra, *self._claim_rules)]
+        if not any(program is not None and _reads(program, "email_verified") for program in (name, *rules)):
             raise SettingsError(
-                f"expression {source!r} of issuer {self._issuer.url} does not compile: {error}"
-            ) from error
+                f"{at}: Invalid value: {encode(name.source).decode()}: claims.email_verified must be used in "
+                "claimMappings.username.expression or claimMappings.extra[*].valueExpression or "
+                "claimValidationRules[*].expression when claims.email is used in claimMappings.username.expression"
+            )
 
     def user(self, claims: Claims) -> User:
         """The user of claims whose signature, issuer, audience and times are right. Raises Refused."""
@@ -93,6 +123,26 @@ class Mapper:
         for rule, program in self._user_rules:
             if program is None or _value(program, "user", user) is not True:
                 raise Refused(rule.message or f"validation expression {rule.expression!r} failed")
+
+
+def _reads(program: Program, claim: str) -> bool:
+    """Whether an expression reads a claim by its name."""
+    from k3s.api.cel.syntax import Call, Ident, Literal, Select, walk
+
+    def named(part: object) -> bool:
+        return isinstance(part, Ident) and part.name == "claims"
+
+    return any(
+        (isinstance(part, Select) and part.field == claim and named(part.operand))
+        or (
+            isinstance(part, Call)
+            and part.function == "_?._"
+            and named(part.args[0])
+            and isinstance(part.args[1], Literal)
+            and part.args[1].value == claim
+        )
+        for part in walk(program.tree)
+    )
 
 
 def _value(program: Program, variable: str, value: Any) -> Any:

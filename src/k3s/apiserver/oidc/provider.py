@@ -71,6 +71,11 @@ class Provider:
             log.info("A token of %s is refused: %s", self._settings.url, error)
             return None
 
+    async def prepare(self) -> None:
+        """Fetches the keys before they are needed. Raises Refused."""
+        self._fetched_at = self._clock.monotonic()
+        self._keys = await self._fetched()
+
     async def _check(self, algorithm: str, kid: Any, message: bytes, signature: bytes) -> None:
         if algorithm not in self._settings.algorithms:
             raise Refused(f"oidc: the algorithm {algorithm} is not accepted")
