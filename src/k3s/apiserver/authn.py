@@ -10,10 +10,11 @@ import binascii
 import csv
 import hashlib
 import hmac
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import unquote
 
 from k3s.api import times
@@ -22,6 +23,7 @@ from k3s.api.kinds import builtin
 from k3s.apiserver import identity
 from k3s.apiserver.identity import User
 from k3s.apiserver.pending import Pending
+from k3s.apiserver.rsa import unb64
 from k3s.apiserver.tokens import BadToken, ForeignToken, Verifier
 from k3s.apiserver.tokenuses import Remark, unheard
 from k3s.base.clock import Clock
@@ -30,14 +32,23 @@ from k3s.base.message import PeerCertificate
 if TYPE_CHECKING:
     from k3s.apiserver.cache import Reader
 
+log = logging.getLogger(__name__)
+
 SECRET = builtin("v1", "Secret")
 #: What may be asked without credentials; RBAC still decides.
 NAMED_PATHS = frozenset({"/livez", "/readyz", "/healthz"})
 # A token that nobody knew is asked about again after so long; so many answers are kept.
-_REFUSED_S, _MOST_LOOKED_UP = 5.0, 4096
+_REFUSED_S, _MOST_LOOKED_UP, _LEAST_KNOWN_S = 5.0, 4096, 1.0
 _BOOTSTRAP_TOKEN = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})")
 _REMOTE_EXTRA = "x-remote-extra-"
 _BOOTSTRAP_GROUP = re.compile(r"system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]")
+
+
+class AudienceUser(NamedTuple):
+    """A user, and the audiences that the token is good for."""
+
+    user: User
+    audiences: tuple[str, ...]
 
 
 class TokenSource(Protocol):
@@ -48,8 +59,11 @@ class TokenSource(Protocol):
     def takes(self, token: str) -> bool:
         """Whether the token may be one of its own; free of effects."""
 
-    async def user(self, token: str, audiences: Sequence[str]) -> User | None:
-        """Whom a token stands for, for one of the audiences; None for a bad one. Never fails."""
+    async def user(self, token: str, audiences: Sequence[str]) -> User | AudienceUser | None:
+        """Whom a token stands for, for one of the audiences; None for a bad one. Never fails.
+
+        Who knows audiences says with an `AudienceUser` for which of them the token is good.
+        """
 
 
 class Authenticates(Protocol):
@@ -98,7 +112,7 @@ class Authenticator:
         sources: Sequence[TokenSource] = (),
     ) -> None:
         self._sources = sources
-        self._looked_up: dict[tuple[bytes, tuple[str, ...]], tuple[User | None, float]] = {}
+        self._looked_up: dict[tuple[bytes, tuple[str, ...]], tuple[User | AudienceUser | None, float]] = {}
         self.credentials = credentials
         self._reader = reader
         self._clock = clock
@@ -119,13 +133,10 @@ class Authenticator:
             user = self._of_proxy(peer, headers) or self._of_certificate(peer)
             if user is not None:
                 return user
-        authorization = headers.get("authorization")
-        if not authorization:
+        token = _bearer(headers.get("authorization", "")) or _of_websocket(headers)
+        if not token:
             return None
-        scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer":
-            return None
-        found = self.review(token.strip(), (), remark)
+        found = self.review(token, (), remark)
         if found is None:
             raise Unauthorized("Unauthorized")
         return found[0]
@@ -165,15 +176,17 @@ class Authenticator:
                 return None  # the caller says Unauthorized; upstream does not tell a client why either
         if not any(source.takes(token) for source in self._sources):
             return None
-        user = self._known_elsewhere(token, audiences)
-        return None if user is None else self._for_own(user, audiences)
+        known = self._known_elsewhere(token, audiences)
+        if isinstance(known, AudienceUser):
+            return known.user, known.audiences
+        return None if known is None else self._for_own(known, audiences)
 
     def _for_own(self, user: User, audiences: Sequence[str]) -> tuple[User, tuple[str, ...]] | None:
         own = () if self._verifier is None else self._verifier.given
         shared = tuple(audience for audience in audiences or own if audience in own)
         return None if audiences and not shared else (user, shared)
 
-    def _known_elsewhere(self, token: str, audiences: Sequence[str]) -> User | None:
+    def _known_elsewhere(self, token: str, audiences: Sequence[str]) -> User | AudienceUser | None:
         """What a source said of a token not long ago. Raises Pending when that has to be asked."""
         wanted = tuple(audiences) or (() if self._verifier is None else tuple(self._verifier.given))
         key = (_digest(token), wanted)
@@ -192,17 +205,22 @@ class Authenticator:
                 break
         if len(known) >= _MOST_LOOKED_UP:
             known.clear()
-        known[key] = (found, self._clock.monotonic() + ttl_s)
+        # The request that waits for it has to find it, however short answers are to count.
+        known[key] = (found, self._clock.monotonic() + max(ttl_s, _LEAST_KNOWN_S))
 
     def _of_certificate(self, peer: PeerCertificate) -> User | None:
         user = self._certificates.get(peer)
         if user is None:
             if peer.issuer not in self.credentials.authorities or not peer.common_name:
                 return None
-            groups = identity.with_authenticated(peer.organizations)
+            if len(peer.uids) > 1 or "" in peer.uids:
+                raise Unauthorized("Unauthorized")  # nobody can tell which user it is
+            groups = identity.with_authenticated(peer.organizations, peer.common_name)
+            extra = {identity.CREDENTIAL_ID: (f"X509SHA256={peer.digest}",)} if peer.digest else {}
             if len(self._certificates) >= 1024:
                 self._certificates.clear()
-            user = self._certificates[peer] = User(peer.common_name, groups)
+            user = User(peer.common_name, groups, "".join(peer.uids), extra)
+            self._certificates[peer] = user
         return user
 
     def _of_proxy(self, peer: PeerCertificate, headers: Mapping[str, str]) -> User | None:
@@ -220,7 +238,7 @@ class Authenticator:
             if key.startswith(_REMOTE_EXTRA)
         }
         uid = headers.get("x-remote-uid", "").partition("\n")[0]
-        return User(name, identity.with_authenticated(groups), uid, extra)
+        return User(name, identity.with_authenticated(groups, name), uid, extra)
 
     def _of_basic(self, text: str) -> User:
         try:
@@ -267,13 +285,47 @@ def parse_token_file(text: str) -> dict[str, User]:
     """
     users: dict[str, User] = {}
     for number, row in enumerate(csv.reader(text.splitlines(), skipinitialspace=True), 1):
-        if not row or row[0].startswith("#"):
+        if not row or (len(row) < 3 and row[0].startswith("#")):
             continue
-        if len(row) < 3 or not row[0]:
+        if len(row) < 3:
             raise ValueError(f"Cannot read line {number} of the token file: it needs token, user name and user uid")
-        groups = tuple(group.strip() for group in row[3].split(",")) if len(row) > 3 and row[3] else ()
-        users.setdefault(row[0], User(row[1], identity.with_authenticated(groups), row[2]))
+        if not row[0]:
+            log.warning("Line %d of the token file has no token: it is passed over", number)
+            continue
+        if row[0] in users:
+            log.warning("Line %d of the token file has a token that stands there already: this line counts", number)
+        groups = tuple(row[3].split(",")) if len(row) > 3 and row[3] else ()
+        users[row[0]] = User(row[1], identity.with_authenticated(groups, row[1]), row[2])
     return users
+
+
+def _bearer(authorization: str) -> str:
+    """The token of an Authorization header: its second word, as upstream reads it; empty when there is none."""
+    words = authorization.strip().split(" ", 2)
+    return words[1] if len(words) > 1 and words[0].lower() == "bearer" else ""
+
+
+_PROTOCOL = "base64url.bearer.authorization.k8s.io."
+
+
+def _of_websocket(headers: Mapping[str, str]) -> str:
+    """The token that a browser sends as a subprotocol, since it may set no headers; empty when there is none.
+
+    Raises Unauthorized for one that cannot be read, for several, and when no other protocol is offered (upstream's
+    websocket bearer tokens): there would be none to answer with.
+    """
+    offered = headers.get("sec-websocket-protocol", "")
+    if _PROTOCOL not in offered or headers.get("upgrade", "").lower() != "websocket":
+        return ""
+    protocols = [protocol.strip() for protocol in offered.split(",")]
+    found = [protocol.removeprefix(_PROTOCOL) for protocol in protocols if protocol.startswith(_PROTOCOL)]
+    try:
+        token = unb64(found[0]).decode() if len(found) == 1 and len(protocols) > 1 else ""
+    except ValueError:
+        token = ""
+    if not token:
+        raise Unauthorized("Unauthorized")
+    return token
 
 
 def _digest(text: str) -> bytes:

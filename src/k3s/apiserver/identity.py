@@ -55,12 +55,15 @@ class User:
 
 def authenticated(name: str, *groups: str) -> User:
     """The user `name` in `groups` and system:authenticated."""
-    return User(name, with_authenticated(groups))
+    return User(name, with_authenticated(groups, name))
 
 
-def with_authenticated(groups: tuple[str, ...]) -> tuple[str, ...]:
-    """`groups` with system:authenticated at the end, once."""
-    return groups if AUTHENTICATED in groups else (*groups, AUTHENTICATED)
+def with_authenticated(groups: tuple[str, ...], name: str = "") -> tuple[str, ...]:
+    """`groups` with system:authenticated at the end, once; but not for the anonymous user, or whoever is said not to be
+    authenticated: a proxy or a webhook may tell of such (upstream's group adder)."""
+    if name == ANONYMOUS or AUTHENTICATED in groups or UNAUTHENTICATED in groups:
+        return groups
+    return (*groups, AUTHENTICATED)
 
 
 def shown(user: User) -> Object:

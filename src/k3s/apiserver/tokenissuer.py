@@ -87,14 +87,19 @@ class Issuer:
         }
 
     def checked(self, namespace: str, name: str, body: Object) -> Object:
-        """A TokenRequest with its defaults. Raises NotFound (no such account), Invalid."""
-        if self._reader.get(SERVICE_ACCOUNT, namespace, name) is None:
-            raise not_found("", "serviceaccounts", name)
+        """A TokenRequest with its defaults. Raises NotFound (no such account), Conflict (another one), Invalid."""
         meta, spec = body.get("metadata") or {}, body.get("spec") or {}
         for field, own in (("name", name), ("namespace", namespace)):
             if meta.get(field) and meta[field] != own:
                 text = f"must match the service account {field} if specified"
                 raise _wrong(f"metadata.{field}", encode(meta[field]).decode(), text, name)
+        account = self._reader.get(SERVICE_ACCOUNT, namespace, name)
+        if account is None:
+            raise not_found("", "serviceaccounts", name)
+        uid, asked = account["metadata"].get("uid", ""), meta.get("uid")
+        if asked and asked != uid:
+            why = f"the UID in the token request ({asked}) does not match the UID of the service account ({uid})"
+            raise conflict("authentication.k8s.io", "TokenRequest", name, why)
         lifetime_s = spec.get("expirationSeconds")
         lifetime_s = _DEFAULT_S if lifetime_s is None else int(lifetime_s)
         if not _SHORTEST_S <= lifetime_s <= _LONGEST_S:
@@ -118,7 +123,7 @@ class Issuer:
         now, credential = self._clock.now(), self._entropy.uid()
         claims = self._claims(account, audiences, lifetime_s, bound, int(now), credential)
         meta = {
-            "uid": self._entropy.uid(),
+            "uid": account["metadata"].get("uid", ""),
             "creationTimestamp": times.format(now),
             "name": name,
             "namespace": namespace,
@@ -160,7 +165,7 @@ class Issuer:
         group, _, version = str(ref.get("apiVersion", "")).rpartition("/")
         kind, name = str(ref.get("kind", "")), str(ref.get("name", ""))
         claim = kind.lower()
-        if (group, version) != ("", "v1") or claim not in _BOUND or _BOUND[claim].kind != kind:
+        if group or claim not in _BOUND or _BOUND[claim].kind != kind:
             raise BadRequest(f"cannot bind token to object of type {group}/{version}, Kind={kind}")
         obj = self._find(_BOUND[claim], "" if claim == "node" else namespace, name)
         bound = {claim: obj}

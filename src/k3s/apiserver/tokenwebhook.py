@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from k3s.api.errors import ApiError, OutcomeUnknown
 from k3s.api.object import get
 from k3s.apiserver import identity
+from k3s.apiserver.authn import AudienceUser
 from k3s.apiserver.identity import User
 from k3s.client.transport import Request
 
@@ -38,7 +39,7 @@ class TokenWebhook:
         """Any token may be known there."""
         return True
 
-    async def user(self, token: str, audiences: Sequence[str]) -> User | None:
+    async def user(self, token: str, audiences: Sequence[str]) -> User | AudienceUser | None:
         """Whom the token stands for; None when the webhook does not know it, or does not answer."""
         spec: dict[str, Any] = {"token": token, "audiences": list(audiences)}
         body = {"apiVersion": f"authentication.k8s.io/{self._version}", "kind": "TokenReview", "spec": spec}
@@ -57,17 +58,19 @@ class TokenWebhook:
         return _user(answer.body.get("status"), audiences)
 
 
-def _user(status: Any, audiences: Sequence[str]) -> User | None:
+def _user(status: Any, audiences: Sequence[str]) -> User | AudienceUser | None:
     name = get(status, "user", "username", default="")
     if get(status, "authenticated") is not True or not isinstance(name, str) or not name:
         return None
-    good = get(status, "audiences") or []
-    if audiences and good and not set(good) & set(audiences):
-        return None
     user = status["user"]
     extra = {key.lower(): tuple(map(str, values)) for key, values in (user.get("extra") or {}).items()}
-    groups = identity.with_authenticated(tuple(map(str, user.get("groups") or ())))
-    return User(name, groups, str(user.get("uid") or ""), extra)
+    groups = identity.with_authenticated(tuple(map(str, user.get("groups") or ())), name)
+    found = User(name, groups, str(user.get("uid") or ""), extra)
+    good = get(status, "audiences") or []
+    if not audiences or not good:
+        return found  # it knows nothing of audiences: good for those of this server
+    shared = tuple(audience for audience in audiences if audience in good)
+    return AudienceUser(found, shared) if shared else None
 
 
 def from_file(path: str, version: str, ttl_s: float) -> TokenWebhook:

@@ -110,7 +110,9 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
         self._transport = transport  # type: ignore[assignment]
-        self._peer = peer_certificate(transport.get_extra_info("peercert"))
+        parsed = transport.get_extra_info("peercert")
+        if parsed:
+            self._peer = peer_certificate(parsed, transport.get_extra_info("ssl_object").getpeercert(True))
         address = transport.get_extra_info("peername")
         self._source_address = str(address[0]) if isinstance(address, tuple) else ""
         self._server.connections.add(self)

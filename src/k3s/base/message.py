@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -13,25 +14,43 @@ IDENTITY_HEADERS = ("x-remote-", "impersonate-")
 
 
 class PeerCertificate(NamedTuple):
-    """What TLS verified about the client's certificate; `issuer` is the common name of the authority that signed it."""
+    """What TLS verified about the client's certificate; `issuer` is the common name of the authority that signed it.
+
+    `uids` are the user ids in its subject, `digest` is the SHA-256 of the whole certificate in hexadecimal digits.
+    """
 
     common_name: str
     organizations: tuple[str, ...]
     issuer: str
     serial: str
+    uids: tuple[str, ...] = ()
+    digest: str = ""
 
 
-def peer_certificate(parsed: Mapping[str, Any] | None) -> PeerCertificate | None:
-    """The certificate of `ssl.SSLObject.getpeercert()` (its parsed form); None when the client sent none."""
+# Holds a user's id in the subject of a certificate (KEP "client certificate UID"; Kubernetes' own number).
+_UID = "1.3.6.1.4.1.57683.2"
+
+
+def peer_certificate(parsed: Mapping[str, Any] | None, der: bytes = b"") -> PeerCertificate | None:
+    """The certificate of `ssl.SSLObject.getpeercert()`, parsed and as bytes; None when the client sent none.
+
+    Of several common names the last one counts, as upstream's library has it.
+    """
     if not parsed:
         return None
     subject = [pair for relative in parsed.get("subject", ()) for pair in relative]
     issuer = [pair for relative in parsed.get("issuer", ()) for pair in relative]
+
+    def values(pairs: list[tuple[str, str]], name: str) -> tuple[str, ...]:
+        return tuple(value for key, value in pairs if key == name)
+
     return PeerCertificate(
-        next((value for key, value in subject if key == "commonName"), ""),
-        tuple(value for key, value in subject if key == "organizationName"),
-        next((value for key, value in issuer if key == "commonName"), ""),
+        (values(subject, "commonName") or ("",))[-1],
+        values(subject, "organizationName"),
+        (values(issuer, "commonName") or ("",))[-1],
         str(parsed.get("serialNumber", "")),
+        values(subject, _UID),
+        hashlib.sha256(der).hexdigest() if der else "",
     )
 
 

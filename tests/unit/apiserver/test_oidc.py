@@ -362,13 +362,15 @@ class Webhook:
     def __init__(self) -> None:
         self.asked: list[Any] = []
         self.status = 201
+        self.more: dict[str, Any] = {}
 
     async def send(self, request: Request) -> Response:
         """Answers a TokenReview."""
         self.asked.append(request.body)
         known = request.body["spec"]["token"] == "good"
         user = {"username": "wendy", "uid": "7", "groups": ["devs"], "extra": {"Scopes": ["all"]}}
-        return Response(self.status, {"status": {"authenticated": known, "user": user if known else {}}})
+        status = {"authenticated": known, "user": user if known else {}, **self.more}
+        return Response(self.status, {"status": status})
 
 
 def test_tokens_are_looked_up_while_the_request_waits(run: Run, issuer: Issuer) -> None:
@@ -399,6 +401,37 @@ def test_tokens_are_looked_up_while_the_request_waits(run: Run, issuer: Issuer) 
             _, found = await admin.call("POST", f"{path}/tokenreviews", review)
             assert "authenticated" not in found["status"]
             bad.close()
+            admin.close()
+
+    run(check())
+
+
+def test_what_a_webhook_says_of_audiences(run: Run) -> None:
+    """It may know audiences that this server does not have; what it says counts, and a token for none of those that
+    are asked about is bad. Answers that are to count for no time are still answers."""
+
+    async def check() -> None:
+        hook: Any = Webhook()
+        async with serving(sources=[TokenWebhook(hook, "v1", 0.0)]) as server:
+            admin, path = Caller(server.ports[0]), "/apis/authentication.k8s.io/v1/tokenreviews"
+
+            async def reviewed(*audiences: str) -> Any:
+                spec = {"token": "good", "audiences": list(audiences)}
+                body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": spec}
+                return (await admin.call("POST", path, body))[1]["status"]
+
+            hook.more = {"audiences": ["vault", "x"]}
+            status = await reviewed("db", "vault")
+            assert (status["authenticated"], status["audiences"]) == (True, ["vault"])
+            assert hook.asked[-1]["spec"]["audiences"] == ["db", "vault"]
+            assert hook.asked[-1]["apiVersion"] == "authentication.k8s.io/v1"
+            assert "authenticated" not in await reviewed("db")
+            hook.more = {}
+            assert "authenticated" not in await reviewed("other"), "it knows nothing of audiences: only ours are meant"
+            user = Caller(server.ports[0], "good")
+            body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+            assert (await user.call("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", body))[0] == 201
+            user.close()
             admin.close()
 
     run(check())

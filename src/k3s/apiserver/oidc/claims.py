@@ -93,7 +93,7 @@ class Mapper:
         if isinstance(claims.get("jti"), str) and claims["jti"]:
             extra[CREDENTIAL_ID] = (f"JTI={claims['jti']}",)
         self._check(name, groups, uid, extra)
-        return User(name, identity.with_authenticated(groups), uid, extra)
+        return User(name, identity.with_authenticated(groups, name), uid, extra)
 
     def _text(self, name: str, part: Part, claims: Claims) -> str:
         program = self._parts[name]
