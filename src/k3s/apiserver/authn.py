@@ -118,6 +118,8 @@ class Authenticator:
         self._clock = clock
         self._verifier = verifier
         self._certificates: dict[PeerCertificate, User] = {}
+        #: Of the users of the cluster token; see `Credentials`.
+        self.passwords = credentials.passwords
         self._static = {_digest(token): user for token, user in credentials.static.items()}
 
     def use(self, sources: Sequence[TokenSource]) -> None:
@@ -245,7 +247,7 @@ class Authenticator:
             name, _, password = base64.b64decode(text, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             raise Unauthorized("Unauthorized") from None
-        secrets, groups = self.credentials.passwords.get(name, ((), ()))
+        secrets, groups = self.passwords.get(name, ((), ()))
         given = _digest(password)
         if not password or not any(hmac.compare_digest(_digest(secret), given) for secret in secrets):
             raise Unauthorized("Unauthorized")

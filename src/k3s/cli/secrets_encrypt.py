@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import base64
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from k3s.cli.main import fail
+from k3s.cli.routes import Server
 
 _STATUS, _CONFIG = "/v1-k3s/encrypt/status", "/v1-k3s/encrypt/config"
 # Word -> (what is sent, what is said when it is done).
@@ -27,13 +24,13 @@ _STEPS: dict[str, tuple[dict[str, Any], str]] = {
 def main(args: Sequence[str]) -> int:
     """Answers the exit code."""
     given = _parser().parse_args(args)
-    server = _server_folder(given.data_dir)
+    server = Server(given.server, given.data_dir, given.token)
     if given.step == "status":
-        state = _asked(given, server, "GET", _STATUS, {})
+        state = server.asked(given.step, "GET", _STATUS, {})
         print(_json(state) if given.output == "json" else table(state), end="")
         return 0
     body, said = _STEPS[given.step]
-    _asked(given, server, "PUT", _CONFIG, {**body, "force": given.force, "skip": given.skip})
+    server.asked(given.step, "PUT", _CONFIG, {**body, "force": given.force, "skip": given.skip})
     print(said)
     return 0
 
@@ -63,37 +60,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-f", "--force", action="store_true", help="do a step out of turn")
     parser.add_argument("--skip", action="store_true", help="reencrypt: keep the keys that are not used any more")
     return parser
-
-
-def _server_folder(given: str) -> Path:
-    from k3s.run.config import default_data_dir
-
-    folder = Path(given).absolute() if given else default_data_dir(os.environ, os.geteuid() == 0)
-    return folder / "server"
-
-
-def _asked(given: argparse.Namespace, server: Path, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    from k3s.api.object import decode, encode
-    from k3s.cluster import tokens
-    from k3s.cluster.fetch import Unreachable, fetch
-
-    try:
-        token = tokens.parse(given.token or (server / "token").read_text())
-        ca = (server / "tls" / "server-ca.crt").read_bytes()
-    except OSError as error:
-        fail(f"Cannot read {error.filename}: {error.strerror}; run this on a server, as root, or give --data-dir", 1)
-    except tokens.BadToken as error:
-        fail(str(error), 1)
-    pair = base64.b64encode(f"{tokens.SERVER_USER}:{token.secret}".encode()).decode()
-    headers = {"Authorization": f"Basic {pair}", "Content-Type": "application/json"}
-    try:
-        status, answer = asyncio.run(fetch(given.server, method, path, headers, encode(body), ca))
-    except Unreachable as error:
-        fail(str(error), 1)
-    if status != 200:
-        fail(f"Cannot {given.step}: {answer.decode(errors='replace').strip()}", 1)
-    found: dict[str, Any] = decode(answer)
-    return found
 
 
 def _json(state: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`k3s token`: bootstrap tokens, with which agents join for a while; made, listed and removed over the API.
+"""`k3s token`: bootstrap tokens, with which agents join for a while, over the API; and the exchange of the own token.
 
 Source: the `k3s token` page of k3s' documentation, "Authenticating with Bootstrap Tokens" in the Kubernetes one.
 """
@@ -20,6 +20,7 @@ from k3s.api.object import Object
 from k3s.base.clock import SystemClock
 from k3s.base.entropy import Entropy, SystemEntropy
 from k3s.cli.main import fail
+from k3s.cli.routes import Server
 
 if TYPE_CHECKING:
     from k3s.client.client import Client
@@ -41,7 +42,10 @@ def main(args: Sequence[str]) -> int:
         print(generate(SystemEntropy()))
         return 0
     if given.step == "rotate":
-        fail("Cannot run 'token rotate': this command is not built yet")
+        server = Server(given.server, given.data_dir, given.token)
+        server.asked("rotate the token", "PUT", "/v1-k3s/token", {"newToken": given.new_token})
+        print(f"Token rotated, restart k3s nodes with new token; it is in {server.folder / 'token'}")
+        return 0
     config = _kubeconfig(given.kubeconfig)
     try:
         return asyncio.run(_run(given, config))
@@ -245,8 +249,11 @@ def _parser() -> argparse.ArgumentParser:
     steps.add_parser("generate", help="print a new token that nobody knows yet")
     listed = steps.add_parser("list", help="list the tokens")
     listed.add_argument("-o", "--output", choices=["text", "json", "yaml"], default="text")
-    rotate = steps.add_parser("rotate", help="exchange the server's own token (not built yet)")
-    rotate.add_argument("rest", nargs=argparse.REMAINDER)
+    rotate = steps.add_parser("rotate", help="exchange the token with which servers and agents join")
+    rotate.add_argument("-t", "--token", default=os.environ.get("K3S_TOKEN", ""), help="the present token")
+    rotate.add_argument("--new-token", default="", help="the one that replaces it (default: a random one)")
+    rotate.add_argument("-s", "--server", default="https://127.0.0.1:6443", help="where the server listens")
+    rotate.add_argument("-d", "--data-dir", default="", help="folder of all state")
     for step in (create, delete, listed):
         step.add_argument(
             "--kubeconfig", default="", help="the cluster (default: KUBECONFIG, or that of the server here)"

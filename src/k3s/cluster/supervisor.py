@@ -27,6 +27,8 @@ BOOTSTRAPPERS = "system:bootstrappers:k3s:default-node-token"
 # Who may ask what a joining node asks.
 JOINERS = frozenset({tokens.AGENT_GROUP, tokens.SERVER_GROUP, NODES, BOOTSTRAPPERS})
 _BODY_LIMIT = 64 * 1024
+# What is changed by PUT.
+_CHANGED = ("/v1-k3s/encrypt/config", "/v1-k3s/token")
 
 
 class Identity(Protocol):
@@ -75,7 +77,8 @@ class Supervisor:
 
     `config` gives the document of /v1-k3s/config, `servers` the addresses of /v1-k3s/apiservers, `is_ready` whether
     the API answers; `check_password(node, password)` raises Forbidden (`passwords.NodePasswords.ensure`). `reserved`
-    are the API server's own names and addresses: no node gets a serving certificate for one of them.
+    are the API server's own names and addresses: no node gets a serving certificate for one of them. `rotate(token)`
+    exchanges the token of servers, for a random one if it is empty; it raises ValueError.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Supervisor:
         check_password: Callable[[str, str], Awaitable[None]],
         reserved: Container[str] = (),
         encryption: Encrypts | None = None,
+        rotate: Callable[[str], None] | None = None,
     ) -> None:
         self._certificates = certificates
         self._clock = clock
@@ -98,6 +102,7 @@ class Supervisor:
         self._check_password = check_password
         self._reserved = reserved
         self._encryption = encryption
+        self._rotate = rotate
         self._handlers: dict[str, Handler] = {
             "/v1-k3s/config": self._get_config,
             "/v1-k3s/readyz": self._get_ready,
@@ -110,6 +115,7 @@ class Supervisor:
             "/v1-k3s/client-k3s-controller.crt": self._component,
             "/v1-k3s/encrypt/status": self._encryption_status,
             "/v1-k3s/encrypt/config": self._encryption_config,
+            "/v1-k3s/token": self._token,
         }
 
     @staticmethod
@@ -135,7 +141,7 @@ class Supervisor:
                 raise Refused(403, f"Forbidden: {user.name} is neither a server nor an agent of this cluster")
             if method not in ("GET", "POST", "PUT") or (method == "POST" and not path.endswith(".crt")):
                 raise Refused(405, "method not allowed")
-            if (method == "PUT") is not (path == "/v1-k3s/encrypt/config"):
+            if (method == "PUT") is not (path in _CHANGED):
                 raise Refused(405, "method not allowed")
             if len(body) > _BODY_LIMIT:
                 raise Refused(413, "request too large")
@@ -169,6 +175,19 @@ class Supervisor:
             return Answer(200, JSON, encode(await self._encryption.change(asked if isinstance(asked, dict) else {})))
         except ValueError as error:
             raise Refused(400, str(error)) from None
+
+    async def _token(self, path: str, headers: Mapping[str, str], user: Identity, body: bytes) -> Answer:
+        """Exchanges the cluster's token (`k3s token rotate`)."""
+        _check_server(user)
+        if self._rotate is None:
+            raise Refused(404, "not found")
+        try:
+            asked = decode(body)
+            new = asked.get("newToken") or "" if isinstance(asked, dict) else ""
+            self._rotate(str(new))
+        except ValueError as error:
+            raise Refused(400, str(error)) from None
+        return Answer(200, JSON, b"{}")
 
     async def _component(self, path: str, headers: Mapping[str, str], user: Identity, body: bytes) -> Answer:
         """The certificate of a component that has the same identity on every node.

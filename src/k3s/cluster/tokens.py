@@ -122,6 +122,21 @@ def ensure(server: Path, ca: bytes, entropy: Entropy, token: str = "", agent_tok
     return secrets
 
 
+def rotate(server: Path, ca: bytes, entropy: Entropy, new: str = "") -> Secrets:
+    """Exchanges the token of servers for `new` (empty: a random one); agents' own one stays, where they have one.
+
+    Raises BadToken for one that cannot be used, or is the same.
+    """
+    known = read(server)
+    secret = _checked(new, ca) if new else entropy.secret(16).hex()
+    if any(char.isspace() for char in secret) or ":" in secret or _BOOTSTRAP.fullmatch(secret):
+        raise BadToken("Cannot use the new token: no spaces or colons, and not of the form of a bootstrap token")
+    if known is not None and known.server == secret:
+        raise BadToken("Cannot use the new token: it is the present one")
+    own = known is not None and known.agent != known.server
+    return ensure(server, ca, entropy, secret, known.agent if known is not None and own else "")
+
+
 def read(server: Path) -> Secrets | None:
     """The secrets of the passwd file; None before the first start. Raises BadToken when the file is damaged."""
     path = server / "cred" / "passwd"

@@ -56,6 +56,7 @@ from k3s.client.local import LocalTransport
 from k3s.client.recorder import Recorder
 from k3s.client.tls import Credentials as ClientCredentials
 from k3s.client.transport import Transport
+from k3s.cluster import tokens
 from k3s.cluster.certs import (
     CLIENT_CA,
     REQUEST_HEADER_CA,
@@ -235,13 +236,13 @@ class ControlPlane:
             anonymous=config.anonymous_auth if said is None else said and not paths,
             public=NAMED_PATHS if said is None else paths,
         )
-        tokens = config.account_tokens.settings(config.cluster_domain, config.api_audiences)
+        made = config.account_tokens.settings(config.cluster_domain, config.api_audiences)
         try:
             signer, keys = accounttokens.load(config.account_tokens, self.certificates.path(SERVICE_KEY))
         except AccountTokenError as error:
             raise ConfigError(f"Cannot sign tokens of service accounts: {error}") from error
-        self._issuer = Issuer(cache, signer, tokens, self.clock, self.entropy, keys)
-        verifier = Verifier(cache, keys, tokens, self.clock, self._token_uses)
+        self._issuer = Issuer(cache, signer, made, self.clock, self.entropy, keys)
+        verifier = Verifier(cache, keys, made, self.clock, self._token_uses)
         self._sources = Sources(config.tokens, self.clock)
         return Authenticator(credentials, cache, self.clock, verifier, self._sources.all())
 
@@ -352,6 +353,7 @@ class ControlPlane:
             check_password=self._check_password,
             reserved=frozenset(serving_names(self.config.cluster_domain, self.config.service_ip, (), ())),
             encryption=self._at_rest.own,
+            rotate=self._rotate_token,
         )
 
         async def answer(request: Request, target: Target) -> Answer:
@@ -364,6 +366,11 @@ class ControlPlane:
             return Response(found.status, found.body, found.content_type)
 
         return {"/cacerts": answer, "/ping": answer, "/v1-k3s/": answer}
+
+    def _rotate_token(self, new: str) -> None:
+        """Exchanges the cluster's token; the former one is not good any more. Raises BadToken, OSError."""
+        ca = self.certificates.read(SERVER_CA)
+        self.authenticator.passwords = tokens.rotate(self.config.server_dir, ca, self.entropy, new).passwords()
 
     async def _check_password(self, node: str, password: str) -> None:
         await self._passwords.ensure(node, password)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -139,6 +140,38 @@ def test_bootstrap_tokens(server: Server) -> None:
     assert re.search(rf"{token} +59m +\S+Z +authentication,signing +ci +system:bootstrappers:k3s", k3s("list"))
     assert k3s("delete", made) == f'bootstrap token "{token[:6]}" deleted\n'
     assert _as(server, token) == "401" and token not in k3s("list")
+
+
+def test_the_token_is_exchanged(tmp_path: Path) -> None:
+    """The former token opens nothing any more, at once; the server starts again with the new one and no other."""
+    server = Server(tmp_path)
+    server.start("--token=first")
+    place = (f"--server=https://127.0.0.1:{server.port}", f"--data-dir={tmp_path / 'data'}")
+
+    def joins(secret: str) -> int:
+        pair = base64.b64encode(f"node:{secret}".encode()).decode()
+        authority = ssl.create_default_context(cafile=str(tmp_path / "data" / "server" / "tls" / "server-ca.crt"))
+        request = urllib.request.Request(f"https://127.0.0.1:{server.port}/v1-k3s/config")
+        request.add_header("Authorization", f"Basic {pair}")
+        try:
+            with urllib.request.urlopen(request, context=authority, timeout=10) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert joins("first") == 200
+    command = ("./k3s", "token", "rotate", "--token=first", "--new-token=second", *place)
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.startswith("Token rotated, restart k3s nodes with new token")
+    assert (joins("first"), joins("second")) == (401, 200)
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert again.returncode == 1 and "Unauthorized" in again.stderr
+    server.stop()
+    code, said = _refused(*flags_of(tmp_path, server.port), "--token=first")
+    assert code == 2 and "was made with another token" in said
+    server.start("--token=second")
+    assert (joins("first"), joins("second")) == (401, 200)
+    server.stop()
 
 
 def _refused(*command: str) -> tuple[int, str]:

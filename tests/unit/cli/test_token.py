@@ -74,7 +74,7 @@ def test_the_table() -> None:
         (("create", "--ttl=long"), "'long' for --ttl"),
         (("create", "--ttl=-1h"), "for --ttl"),
         (("delete", "abc"), "its id of six letters"),
-        (("rotate",), "not built yet"),
+        (("rotate", "--data-dir=/nowhere"), "Cannot read /nowhere/server/token"),
         (("list", "--kubeconfig=/nowhere"), "Cannot use the kubeconfig /nowhere"),
     ],
 )

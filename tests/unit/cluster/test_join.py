@@ -315,3 +315,46 @@ def test_fetch_over_tls(server: Server, run: Run) -> None:
             await fetch("http://127.0.0.1:1", "GET", "/x", {}, b"", None)
 
     run(main())
+
+
+def test_the_token_is_exchanged(tmp_path: Path) -> None:
+    """For a given one or a random one; agents' own one stays; one that cannot be used changes nothing."""
+    ca, entropy = b"ca", SeededEntropy(3)
+    first = tokens.ensure(tmp_path, ca, entropy)
+    second = tokens.rotate(tmp_path, ca, entropy, tokens.full("second", "server", ca))
+    assert second == tokens.read(tmp_path) == tokens.Secrets("second", "second") and first.server != "second"
+    assert (tmp_path / "token").read_text() == (tmp_path / "node-token").read_text()
+    assert (tmp_path / "token").read_text().endswith("::server:second\n")
+    third = tokens.rotate(tmp_path, ca, entropy)
+    assert len(third.server) == 32 and third.agent == third.server and tokens.read(tmp_path) == third
+    tokens.ensure(tmp_path, ca, entropy, third.server, "of-agents")
+    assert tokens.rotate(tmp_path, ca, entropy, "fourth") == tokens.Secrets("fourth", "of-agents")
+    for bad in ("fourth", "a b", "a:b", "abcdef.0123456789abcdef", tokens.full("x", "server", b"other"), "K10x"):
+        with pytest.raises(BadToken):
+            tokens.rotate(tmp_path, ca, entropy, bad)
+    assert tokens.read(tmp_path) == tokens.Secrets("fourth", "of-agents")
+
+
+def test_only_servers_exchange_the_token(tmp_path: Path, run: Run) -> None:
+    """By PUT, with the reason when it cannot be done."""
+    server = Server(tmp_path, run)
+    routes = Supervisor(
+        server.certificates,
+        server.clock,
+        config=dict,
+        servers=list,
+        is_ready=lambda: True,
+        check_password=server.check_password,
+        rotate=lambda new: server.asked.append(tokens.rotate(tmp_path, server.ca, SeededEntropy(1), new).server),
+    )
+
+    def put(user: User | None, body: bytes, method: str = "PUT") -> tuple[int, bytes]:
+        answer = run(routes.handle(method, "/v1-k3s/token", {}, user, body))
+        return answer.status, answer.body
+
+    boss, node = User("server", "k3s:server"), User("node", "k3s:agent")
+    assert put(node, b"{}")[0] == 403 and put(None, b"{}")[0] == 401 and put(boss, b"", "GET")[0] == 405
+    assert put(boss, b'{"newToken": "s3cret"}') == (400, b"Cannot use the new token: it is the present one\n")
+    assert put(boss, b'{"newToken": "next"}') == (200, b"{}")
+    assert server.asked == ["next"]
+    assert run(server.supervisor.handle("PUT", "/v1-k3s/token", {}, boss, b"{}")).status == 404
