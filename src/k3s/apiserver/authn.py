@@ -5,6 +5,7 @@ Source: the "Authenticating" page of the Kubernetes documentation; k3s' `server`
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import csv
@@ -88,6 +89,7 @@ class Credentials:
     `proxy_names` make a front proxy, whose X-Remote headers say who asks. `static`: users by token (see
     `parse_token_file`).
     `public`: the paths that anybody may ask, where anonymous requests are off.
+    `bootstrap`: whether bootstrap tokens count.
     `passwords`: k3s users by name with the secrets that are good for them and their groups, for supervisor routes only.
     """
 
@@ -97,6 +99,7 @@ class Credentials:
     static: Mapping[str, User] = field(default_factory=dict)
     passwords: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=dict)
     anonymous: bool = False
+    bootstrap: bool = True
     public: frozenset[str] = NAMED_PATHS
 
 
@@ -198,6 +201,7 @@ class Authenticator:
         return known[0]
 
     async def _look_up(self, token: str, key: tuple[bytes, tuple[str, ...]]) -> None:
+        await asyncio.sleep(0)  # it may be begun outside of a task, where nothing can have a deadline
         found, ttl_s, known = None, _REFUSED_S, self._looked_up
         for source in self._sources:
             if source.takes(token):
@@ -256,7 +260,7 @@ class Authenticator:
     def _of_bootstrap(self, token: str) -> User | None:
         """The user of a bootstrap token, kept as Secret kube-system/bootstrap-token-<id>; None for any other token."""
         match = _BOOTSTRAP_TOKEN.fullmatch(token)
-        if match is None:
+        if match is None or not self.credentials.bootstrap:
             return None
         secret = self._reader.get(SECRET, "kube-system", f"bootstrap-token-{match[1]}")
         if secret is None or secret.get("type") != "bootstrap.kubernetes.io/token":

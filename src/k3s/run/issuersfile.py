@@ -15,6 +15,7 @@ from k3s.apiserver import tokensources
 from k3s.apiserver.encryption.kms import hashed
 from k3s.apiserver.oidc import settings as oidc
 from k3s.apiserver.oidc.claims import Refused
+from k3s.apiserver.oidc.configuration import parse
 from k3s.apiserver.oidc.settings import SettingsError, TokenSettings
 from k3s.apiserver.tokensources import Sources, SourceSettings
 from k3s.base.aio import Mailbox, debounced
@@ -43,14 +44,19 @@ class IssuersFile:
         self._changed: Mailbox[str] = Mailbox()
         self._again: asyncio.TimerHandle | None = None
         self._told: Callable[[str], None] = lambda status: None
+        self._hash = ""
 
     def measure(self, metrics: Registry, server: str) -> None:
-        """Counts from now on; `server` is this API server's name."""
+        """Counts from now on; `server` is this API server's name. Raises OSError."""
         id, labels = hashed(server), ["apiserver_id_hash", "status"]
         total = metrics.counter(f"{_NAME}automatic_reloads_total", "Changes of the issuers.", labels)
         last = metrics.gauge(f"{_NAME}automatic_reload_last_timestamp_seconds", "When they changed last.", labels)
+        info = metrics.gauge(f"{_NAME}last_config_info", "The configuration in use.", [*labels[:1], "hash"])
+        self._hash = hashed(self._path.read_text())
+        info.set(1, id, self._hash)
 
         def told(status: str) -> None:
+            info.values = {(id, self._hash): 1}
             total.add(id, status)
             last.set(self._clock.now(), id, status)
 
@@ -72,7 +78,7 @@ class IssuersFile:
     async def _look(self) -> None:
         """Uses what the file says now, if that can be used."""
         try:
-            tokens = self._read()
+            hash, tokens = self._read()
             if tokens == self._tokens:
                 return
             async with asyncio.timeout(_KEYS_S):
@@ -85,16 +91,17 @@ class IssuersFile:
             self._told("failure")
             self._again = asyncio.get_running_loop().call_later(_KEYS_S, self._changed.put, "")
         else:
-            self._tokens = tokens
+            self._tokens, self._hash = tokens, hash
             self._use()
             log.info("The authentication configuration has changed", extra={"file": str(self._path)})
             self._told("success")
 
-    def _read(self) -> TokenSettings:
-        """Raises SettingsError."""
-        found = oidc.of_file(self._path, self._given.disallowed)
+    def _read(self) -> tuple[str, TokenSettings]:
+        """The hash of the file and what it says. Raises SettingsError."""
+        text = oidc.read(oidc.FILE, str(self._path))
+        found = parse(text, self._given.disallowed)
         before = self._given.tokens
         if (found.anonymous, found.anonymous_paths) != (before.anonymous, before.anonymous_paths):
             raise SettingsError("anonymous: Forbidden: changed from initial configuration file; restart to use it")
         tokensources.check(found)
-        return found
+        return hashed(text), found

@@ -116,6 +116,7 @@ class ServerConfig:
     service_ip: str
     token_auth_file: str = ""
     anonymous_auth: bool = False
+    bootstrap_tokens: bool = True
     event_ttl_s: float = 3600.0
     request_s: float = 60.0
     reading_at_once: int = 400
@@ -234,6 +235,7 @@ class ControlPlane:
             static=static,
             passwords=secrets.passwords(),
             anonymous=config.anonymous_auth if said is None else said and not paths,
+            bootstrap=config.bootstrap_tokens,
             public=NAMED_PATHS if said is None else paths,
         )
         made = config.account_tokens.settings(config.cluster_domain, config.api_audiences)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 API_SERVER_ARGS = {
     "token-auth-file": "a file",
     "anonymous-auth": "true or false",
+    "enable-bootstrap-token-auth": "true or false",
     "event-ttl": "a duration",
     "request-timeout": "a duration",
     "max-requests-inflight": "a number",
@@ -175,6 +176,7 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
         service_ip=str(service[1]),
         token_auth_file=_existing(api.get("token-auth-file", "")),
         anonymous_auth=_switch(api, "anonymous-auth"),
+        bootstrap_tokens=_switch({"enable-bootstrap-token-auth": "true", **api}, "enable-bootstrap-token-auth"),
         event_ttl_s=_duration(api, "event-ttl", "1h"),
         compaction_s=_duration(api, "etcd-compaction-interval", "5m"),
         request_s=_duration(api, "request-timeout", "1m"),

@@ -522,7 +522,10 @@ def bootstrap(**data: str) -> Object:
 
 
 def test_bootstrap_tokens() -> None:
-    """A bootstrap token is good while its Secret says so."""
+    """A bootstrap token is good while its Secret says so, unless a flag turns them all off."""
+    off = World(Credentials(bootstrap=False))
+    off.reader.put(bootstrap())
+    assert off.refused("abcdef.0123456789abcdef")
     world = World()
     world.reader.put(bootstrap())
     user = world.user("abcdef.0123456789abcdef")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,8 @@ def test_issuers_come_and_go(run: Run, tmp_path: Path) -> None:
         assert (await _who(port, first), await _who(port, second)) == ("401", "two:jane")
         assert await followed.becomes(_config(pki)) == "success"
         assert (await _who(port, first), await _who(port, second)) == ("401", "401")
+        (info,) = [line for line in followed.metrics.text().splitlines() if "last_config_info{" in line]
+        assert hashlib.sha256(_config(pki).encode()).hexdigest() in info
         counted = [line for line in followed.metrics.text().splitlines() if "reloads_total{" in line]
         assert len(counted) == 1 and counted[0].endswith('status="success"} 3')
 

@@ -128,6 +128,7 @@ def passed_values(tmp_path: Path) -> dict[str, str]:
     return {
         "token-auth-file": str(tmp_path / "tokens.csv"),
         "anonymous-auth": "true",
+        "enable-bootstrap-token-auth": "false",
         "event-ttl": "2h",
         "request-timeout": "2m",
         "max-requests-inflight": "7",

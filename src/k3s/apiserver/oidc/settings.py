@@ -101,7 +101,7 @@ def of_file(path: Path, disallowed: Collection[str] = (), anonymous: bool = Fals
     """From an AuthenticationConfiguration; `anonymous` tells that anonymous-auth is given. Raises SettingsError."""
     from k3s.apiserver.oidc.configuration import parse
 
-    found = parse(_read(FILE, str(path)), disallowed)
+    found = parse(read(FILE, str(path)), disallowed)
     if found.anonymous is not None and anonymous:
         raise SettingsError(
             "anonymous: Forbidden: --anonymous-auth flag cannot be set when anonymous field is configured in "
@@ -132,13 +132,14 @@ def _of_flags(url: str, client: str, flags: Mapping[str, str], disallowed: Colle
         (client,),
         Part(claim, "" if prefix == "-" else prefix),
         Part(flags.get("oidc-groups-claim", ""), flags.get("oidc-groups-prefix", "")),
-        ca_pem=_read("oidc-ca-file", ca_file) if ca_file else "",
+        ca_pem=read("oidc-ca-file", ca_file) if ca_file else "",
         algorithms=algorithms,
         claim_rules=tuple(rules),
     )
 
 
-def _read(flag: str, path: str) -> str:
+def read(flag: str, path: str) -> str:
+    """The text of the file that a flag names. Raises SettingsError."""
     try:
         return Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
