@@ -78,7 +78,6 @@ from k3s.controllers.table import Settings as ControllerSettings
 from k3s.controllers.table import controllers
 from k3s.run.atrest import AtRest
 from k3s.run.config import ConfigError
-from k3s.run.issuersfile import IssuersFile
 from k3s.run.roles import ControlPlaneRole
 from k3s.run.supervisor import Service, Supervisor
 from k3s.scheduler.service import NAME as SCHEDULER
@@ -430,6 +429,8 @@ class ControlPlane:
         await Presence(self._itself, self.config.host_name, self.clock, self.entropy).run(ready)
 
     async def _run_issuers(self, ready: Callable[[], None]) -> None:
+        from k3s.run.issuersfile import IssuersFile
+
         def use() -> None:
             self.authenticator.use(self._sources.all())
 
