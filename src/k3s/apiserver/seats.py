@@ -187,9 +187,10 @@ class Level:
         return found
 
     def take(self, width: int) -> bool:
-        """Takes seats. One that is wider than the level runs when it is alone, unless the level has no seat at all."""
+        """Takes seats. One that is wider than the level, which may have lent all of its seats until the next sharing,
+        runs when it is alone, unless the level can never have a seat."""
         after = self.used + width
-        if after > self.room and (self.used or not self.room):
+        if after > self.room and (self.used or not self.upper):
             return False
         self.used = after
         self.running += 1

@@ -123,6 +123,19 @@ def test_a_request_that_is_wider_than_its_level_runs_alone() -> None:
     assert not jail.enter(0.0)
 
 
+def test_who_lent_all_its_seats_is_still_served_one_at_a_time_until_they_are_shared_out_again() -> None:
+    seats = seating(8, LENDER._replace(lendable=100), FREE)
+    free, lending = seats.levels["free"].tally("s"), seats.levels["lender"].tally("s")
+    assert all(free.enter(1.0) for _ in range(8)) and lending.level.current == 0
+    assert lending.enter(2.0) and not lending.enter(2.0)
+    queued = Queued(seats, "lender")
+    queued.tickets("own", 2)
+    lending.leave(3.0)
+    assert queued.begun == ["own"]
+    seats.adjust(10.0)
+    assert queued.begun == ["own"] * 2
+
+
 def test_exempt_levels_have_what_they_need_and_the_others_give_way() -> None:
     """Three of eight seats are left: two are never lent, the third is for both by what they used of what they lend."""
     plans = [Plan("exempt", True, 0, 0, 0, 0, 0, 0), Plan("a", False, 1, 50, 0, 8, 1, 50)]
