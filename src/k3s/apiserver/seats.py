@@ -46,7 +46,7 @@ def plan(level: Object) -> Plan:
     if spec["type"] == "Exempt":
         exempt = spec.get("exempt") or {}
         shares, lendable = exempt.get("nominalConcurrencyShares") or 0, exempt.get("lendablePercent") or 0
-        return Plan(name, True, shares, lendable, 0, 0, 0, 0)
+        return Plan(name, True, shares, lendable, None, 0, 0, 0)
     limited = spec.get("limited") or {}
     response = limited.get("limitResponse") or {}
     queuing = response.get("queuing") or {}

@@ -101,6 +101,7 @@ def test_who_finds_no_seat_waits_until_there_is_one_and_others_are_sent_away(run
             assert 'nominal_limit_seats{priority_level="workload-low"} 245\n' in metrics
             assert 'lower_limit_seats{priority_level="workload-low"} 24\n' in metrics
             assert 'upper_limit_seats{priority_level="workload-low"} 845\n' in metrics
+            assert 'upper_limit_seats{priority_level="exempt"} 600\n' in metrics
 
             limited = {"spec": {"limited": {"borrowingLimitPercent": None, "nominalConcurrencyShares": 5}}}
             await client.patch(LEVEL, "", "narrow", limited)

@@ -40,7 +40,7 @@ def level(name: str, **limited: Any) -> dict[str, Any]:
 
 def test_objects_become_plans() -> None:
     exempt = {"metadata": {"name": "e"}, "spec": {"type": "Exempt", "exempt": {"nominalConcurrencyShares": 2}}}
-    assert plan(exempt) == Plan("e", True, 2, 0, 0, 0, 0, 0)
+    assert plan(exempt) == Plan("e", True, 2, 0, None, 0, 0, 0)
     queuing = {"queues": 4, "handSize": 2, "queueLengthLimit": 3}
     limited = level("l", lendablePercent=50, limitResponse={"type": "Queue", "queuing": queuing})
     assert plan(limited) == Plan("l", False, 30, 50, None, 4, 2, 3)
