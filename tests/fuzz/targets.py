@@ -18,7 +18,7 @@ from k3s.api.errors import ApiError
 from k3s.api.kinds import builtin
 from k3s.apiserver import body, media, reads, request
 from k3s.apiserver.server import ApiServer
-from k3s.base.http import Connection
+from k3s.base.connection import Connection
 from k3s.base.message import Request
 from k3s.dns import wire as dns
 from k3s.kubelet import spdy

@@ -15,7 +15,7 @@ from k3s.api.object import Object
 from k3s.api.structure import Mistyped
 from k3s.apiserver.limits import late
 from k3s.apiserver.media import JSON, PROTOBUF, SUPPORTED, YAML
-from k3s.base.http import MAX_BODY
+from k3s.base.incoming import MAX_BODY
 from k3s.base.message import Request
 
 PATCHES = {

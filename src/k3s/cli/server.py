@@ -21,7 +21,8 @@ from k3s.run.config import ConfigError, Settings, resolve
 from k3s.run.options import options_for
 from k3s.run.prepare import AdminFile, claim, prepare
 from k3s.run.prerequisites import install_missing
-from k3s.run.server import ControlPlane, ServerConfig
+from k3s.run.server import ControlPlane
+from k3s.run.serverconfig import ServerConfig
 from k3s.run.supervisor import Service, Supervisor
 
 log = logging.getLogger(__name__)

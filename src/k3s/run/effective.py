@@ -14,7 +14,7 @@ from k3s.base import files
 
 if TYPE_CHECKING:
     from k3s.run.agentconfig import AgentConfig
-    from k3s.run.server import ServerConfig
+    from k3s.run.serverconfig import ServerConfig
 
 FILE = "effective.json"
 

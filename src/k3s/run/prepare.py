@@ -19,7 +19,7 @@ from k3s.cluster.certs import ADMIN, SERVER_CA, Certificates, Renewed, serving_n
 from k3s.cluster.tokens import BadToken, Secrets
 from k3s.run.config import CannotStart, ConfigError
 from k3s.run.lock import hold
-from k3s.run.server import ServerConfig
+from k3s.run.serverconfig import ServerConfig
 
 # Kubeconfigs in server/cred, by certificate (spec 2.2).
 _COMPONENTS = {

@@ -6,31 +6,25 @@ The order of the services is the order of starting; they stop in reverse (see `r
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from k3s import VERSION
 from k3s.api import object as objects
 from k3s.api.kinds import REGISTRY, Registry, builtin
 from k3s.api.object import Object, encode
-from k3s.apiserver import accounttokens, identity, tokensources
-from k3s.apiserver.accounttokens import AccountTokenError, AccountTokens
+from k3s.apiserver import accounttokens, identity
+from k3s.apiserver.accounttokens import AccountTokenError
 from k3s.apiserver.admission import defaults as admission
-from k3s.apiserver.admission.settings import UNSAID
-from k3s.apiserver.admission.settings import Settings as AdmissionSettings
 from k3s.apiserver.aggregation import metrics
 from k3s.apiserver.aggregation.aggregator import Others
 from k3s.apiserver.aggregation.metrics import Metrics
-from k3s.apiserver.audit.settings import AuditSettings, auditor
+from k3s.apiserver.audit.settings import auditor
 from k3s.apiserver.authn import NAMED_PATHS, Authenticator, Credentials, parse_token_file
 from k3s.apiserver.authorization.choice import authorizer
-from k3s.apiserver.authorization.settings import DEFAULT as DEFAULT_AUTHORIZATION
-from k3s.apiserver.authorization.settings import AuthorizationSettings
 from k3s.apiserver.bootstrap import trust
-from k3s.apiserver.cache import RING, Cache
+from k3s.apiserver.cache import Cache
 from k3s.apiserver.conversion import computed
 from k3s.apiserver.expiry import Expiry
 from k3s.apiserver.nodes import Nodes
@@ -41,7 +35,7 @@ from k3s.apiserver.request import Target
 from k3s.apiserver.server import ApiServer, ApiServerConfig
 from k3s.apiserver.tokenissuer import Issuer
 from k3s.apiserver.tokens import Verifier
-from k3s.apiserver.tokensources import Sources, SourceSettings
+from k3s.apiserver.tokensources import Sources
 from k3s.apiserver.tokenuses import TokenUses
 from k3s.apiserver.virtual import Reviews
 from k3s.base import metrics as measures
@@ -49,8 +43,6 @@ from k3s.base.clock import Clock, local_zone
 from k3s.base.entropy import Entropy
 from k3s.base.message import Answer, Request, Response
 from k3s.base.story import Story
-from k3s.base.tls import UNSAID as TLS_UNSAID
-from k3s.base.tls import Listening
 from k3s.client.client import Client
 from k3s.client.local import LocalTransport
 from k3s.client.recorder import Recorder
@@ -71,7 +63,6 @@ from k3s.cluster.passwords import NodePasswords
 from k3s.cluster.supervisor import Supervisor as JoinRoutes
 from k3s.cluster.tokens import Secrets
 from k3s.controllers.informers import Informers
-from k3s.controllers.legacytokens import UNUSED_S
 from k3s.controllers.runtime import QueueMetrics
 from k3s.controllers.service import Controllers
 from k3s.controllers.table import Settings as ControllerSettings
@@ -79,10 +70,11 @@ from k3s.controllers.table import controllers
 from k3s.run.atrest import AtRest
 from k3s.run.config import ConfigError
 from k3s.run.roles import ControlPlaneRole
+from k3s.run.serverconfig import ServerConfig
 from k3s.run.supervisor import Service, Supervisor
 from k3s.scheduler.service import NAME as SCHEDULER
 from k3s.scheduler.service import Scheduler
-from k3s.store.compaction import KEEP_NEWEST, Compactor
+from k3s.store.compaction import Compactor
 from k3s.store.interface import Store
 
 log = logging.getLogger(__name__)
@@ -95,84 +87,6 @@ DNS_SERVICE = "kube-dns"
 
 #: Wraps the transport of a component of this process: the simulation puts faults there.
 Through = Callable[[identity.User, Transport], Transport]
-
-
-@dataclass(frozen=True, slots=True)
-class ServerConfig:
-    """What the server process has to know; made from the options by `run.settings`."""
-
-    data_dir: Path
-    bind_address: str
-    port: int
-    advertise_address: str
-    advertise_port: int
-    cluster_cidr: str
-    service_cidr: str
-    node_ports: tuple[int, int]
-    cluster_dns: str
-    cluster_domain: str
-    flannel_backend: str
-    service_ip: str
-    token_auth_file: str = ""
-    anonymous_auth: bool = False
-    bootstrap_tokens: bool = True
-    event_ttl_s: float = 3600.0
-    request_s: float = 60.0
-    reading_at_once: int = 400
-    writing_at_once: int = 200
-    watch_s: float = 1800.0
-    origins: tuple[str, ...] = ()
-    hsts: tuple[str, ...] = ()
-    linger_s: float = 0.0
-    turns_away: bool = False
-    goaway_chance: float = 0.0
-    compaction_s: float = 300.0
-    #: Revisions that compaction leaves, and changes of a kind that are kept for watches which resume.
-    history_kept: int = KEEP_NEWEST
-    cache_ring: int = RING
-    admission: AdmissionSettings = UNSAID
-    tokens: SourceSettings = tokensources.NONE
-    account_tokens: AccountTokens = accounttokens.UNSAID
-    authorization: AuthorizationSettings = DEFAULT_AUTHORIZATION
-    audit: AuditSettings | None = None
-    encryption: str = ""  # the cipher of Secrets at rest
-    encryption_file: str = ""  # an EncryptionConfiguration of the user's own, and whether its changes are followed
-    encryption_follows: bool = False
-    api_audiences: tuple[str, ...] = ()  # empty: the issuer and k3s
-    disabled: frozenset[str] = frozenset()
-    scheduler: bool = True
-    controllers: bool = True
-    kube_proxy: bool = True
-    most_ended_pods: int = 12500
-    unused_tokens_s: float = UNUSED_S
-    tls: Listening = TLS_UNSAID
-    host_name: str = "localhost"  # of this machine
-    node_name: str = ""  # of the agent that this server starts; empty for none
-
-    @property
-    def local_url(self) -> str:
-        """Where this machine reaches the server: loopback, unless it listens at one address only."""
-        address = ipaddress.ip_address(self.bind_address or "127.0.0.1")
-        host = "127.0.0.1" if address.is_unspecified else str(address)
-        return f"https://[{host}]:{self.port}" if ":" in host else f"https://{host}:{self.port}"
-
-    @property
-    def server_dir(self) -> Path:
-        """`<data-dir>/server`."""
-        return self.data_dir / "server"
-
-    def for_agents(self) -> Object:
-        """The document of /v1-k3s/config: what agents have to know about the cluster."""
-        return {
-            "clusterCIDR": self.cluster_cidr,
-            "serviceCIDR": self.service_cidr,
-            "clusterDNS": self.cluster_dns,
-            "clusterDomain": self.cluster_domain,
-            "flannelBackend": self.flannel_backend,
-            "disabled": sorted(self.disabled),
-            "disableKubeProxy": not self.kube_proxy,
-            "httpsPort": self.port,
-        }
 
 
 class ControlPlane:

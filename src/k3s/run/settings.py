@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from k3s.apiserver.admission.settings import Settings as AdmissionSettings
     from k3s.apiserver.authorization.settings import AuthorizationSettings
     from k3s.apiserver.tokensources import SourceSettings
-    from k3s.run.server import ServerConfig
+    from k3s.run.serverconfig import ServerConfig
 
 # Pass-through flags that are honoured, by option.
 API_SERVER_ARGS = {
@@ -143,7 +143,7 @@ def server_config(settings: Settings, env: Mapping[str, str], address: str, node
 
     `address` is the machine's own, `node` the name of the node that the server's agent runs, empty without an agent.
     """
-    from k3s.run.server import ServerConfig
+    from k3s.run.serverconfig import ServerConfig
 
     service = ipaddress.ip_network(settings.text("service-cidr"))
     if service.num_addresses < 2 * _DNS_POSITION:

@@ -34,7 +34,8 @@ from k3s.kubelet.node import Identity
 from k3s.kubelet.runtime.fake import FakeRuntime
 from k3s.kubelet.runtime.interface import POD_NAME, RUNNING, Container, ExecResult, Sandbox
 from k3s.kubelet.service import Kubelet, KubeletConfig
-from k3s.run.server import ControlPlane, ServerConfig
+from k3s.run.server import ControlPlane
+from k3s.run.serverconfig import ServerConfig
 from k3s.run.supervisor import Service, ServiceFailed, Supervisor
 from k3s.sim import loop as virtual
 from k3s.sim.disk import Disk, Session

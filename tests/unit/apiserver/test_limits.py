@@ -12,7 +12,7 @@ from k3s.api.errors import BadRequest
 from k3s.api.object import decode
 from k3s.apiserver.limits import Limits, Pushback
 from k3s.apiserver.request import parse
-from k3s.base import http
+from k3s.base import connection
 from k3s.base.message import TEXT, Answer, Request, Response
 
 SLOW = b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -138,7 +138,7 @@ def test_who_is_sent_away_often_is_sent_away_for_longer() -> None:
 
 def test_a_body_that_does_not_come_is_late(run, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     """As upstream, where the request runs into its deadline; who may not write is told that instead."""
-    monkeypatch.setattr(http, "_LIMITS", (0.1, 0.1, 0.1))
+    monkeypatch.setattr(connection, "_LIMITS", (0.1, 0.1, 0.1))
 
     async def body() -> None:
         async with serving() as server:

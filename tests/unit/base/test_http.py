@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import uvloop
 
-from k3s.base import http
+from k3s.base import connection
 from k3s.base.clock import SystemClock
 from k3s.base.compress import Compression, accepts_gzip
 from k3s.base.duplex import Duplex
 from k3s.base.entropy import SystemEntropy
-from k3s.base.http import MAX_BODY, HttpServer
+from k3s.base.http import HttpServer
+from k3s.base.incoming import MAX_BODY
 from k3s.base.message import TEXT, Answer, Chunks, Joined, Request, Response, Sink, Stream, Upgrade
 
 LARGE = b'{"name":"some text that repeats"}' * 10_000
@@ -101,7 +102,7 @@ class Connections(set[Any]):
 
 @pytest.fixture(autouse=True)
 def _short_farewell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "_LINGER_S", 0.02)
+    monkeypatch.setattr(connection, "_LINGER_S", 0.02)
 
 
 @asynccontextmanager
@@ -379,8 +380,8 @@ def test_accept_encoding() -> None:
 )
 def test_who_says_nothing_more_is_let_go(sent: bytes, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before a request, within its head, within its body, and between two requests."""
-    monkeypatch.setattr(http, "HEADER_S", 0.1)
-    monkeypatch.setattr(http, "_LIMITS", (0.1, 0.1, 0.1))
+    monkeypatch.setattr(connection, "HEADER_S", 0.1)
+    monkeypatch.setattr(connection, "_LIMITS", (0.1, 0.1, 0.1))
 
     async def body(app: App, server: Any, connect: Any) -> None:
         found = await everything(connect, sent)
@@ -392,9 +393,9 @@ def test_who_says_nothing_more_is_let_go(sent: bytes, status: int, monkeypatch: 
 
 def test_an_upgraded_connection_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """It belongs to who took it over, and the front keeps nothing of it."""
-    monkeypatch.setattr(http, "_LIMITS", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(connection, "_LIMITS", (0.01, 0.01, 0.01))
     late: list[Any] = []
-    monkeypatch.setattr(http.Connection, "_late", lambda self: late.append(self))
+    monkeypatch.setattr(connection.Connection, "_late", lambda self: late.append(self))
 
     async def body(app: App, server: Any, connect: Any) -> None:
         reader, writer = await connect()
@@ -413,7 +414,7 @@ def test_an_upgraded_connection_is_not_timed(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_wait_for_an_answer_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "_LIMITS", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(connection, "_LIMITS", (0.01, 0.01, 0.01))
 
     async def body(app: App, server: Any, connect: Any) -> None:
         reader, writer = await connect()
@@ -426,7 +427,7 @@ def test_a_wait_for_an_answer_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_who_does_not_read_gets_no_more_answers_and_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand large answers are asked for: those that nobody reads are not made."""
-    monkeypatch.setattr(http, "UNREAD_S", 0.2)
+    monkeypatch.setattr(connection, "UNREAD_S", 0.2)
 
     async def body(app: App, server: Any, connect: Any) -> None:
         _, writer = await connect()
@@ -474,7 +475,7 @@ def test_a_long_answer_waits_for_its_reader_and_is_whole() -> None:
 
 
 def test_who_does_not_read_a_long_answer_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "UNREAD_S", 0.2)
+    monkeypatch.setattr(connection, "UNREAD_S", 0.2)
 
     async def body(app: App, server: Any, connect: Any) -> None:
         _, writer = await connect()

@@ -18,7 +18,7 @@ from k3s.run import effective
 from k3s.run import settings as choices
 from k3s.run.agentconfig import AgentConfig
 from k3s.run.config import resolve
-from k3s.run.server import ServerConfig
+from k3s.run.serverconfig import ServerConfig
 
 OWNER = (os.geteuid(), os.getegid())
 FILES = [check for check in CHECKS if isinstance(check.look, Files)]

@@ -15,7 +15,7 @@ from k3s.run import settings as choices
 from k3s.run.agent import listening
 from k3s.run.agentconfig import AgentConfig
 from k3s.run.config import CannotStart, ConfigError, resolve
-from k3s.run.server import ServerConfig
+from k3s.run.serverconfig import ServerConfig
 
 
 def server(*args: str) -> ServerConfig:

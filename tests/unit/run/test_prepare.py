@@ -20,7 +20,7 @@ from k3s.cluster.tokens import Secrets
 from k3s.run import settings as choices
 from k3s.run.config import CannotStart, ConfigError, resolve
 from k3s.run.prepare import AdminFile, claim, prepare
-from k3s.run.server import ServerConfig
+from k3s.run.serverconfig import ServerConfig
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 

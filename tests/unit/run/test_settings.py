@@ -10,7 +10,7 @@ from k3s.run import settings as choices
 from k3s.run.agent import masked
 from k3s.run.agentconfig import AgentConfig
 from k3s.run.config import ConfigError, resolve
-from k3s.run.server import ServerConfig
+from k3s.run.serverconfig import ServerConfig
 
 
 def server(*args: str, address: str = "192.0.2.1") -> ServerConfig:
