@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fakes.clock import MovedClock
 from tests.fakes.reader import FakeReader
 from tests.unit.apiserver.admission_world import ACCOUNT, ADMIN, SPACE, pod
 
@@ -28,25 +29,12 @@ Answer = Callable[[Object], tuple[int, Any]]
 _OLD = pod({"containers": [{"name": "c", "image": "old"}]})
 
 
-class Clock:
-    """Time that a test moves."""
-
-    def __init__(self) -> None:
-        self.at = 0.0
-
-    def now(self) -> float:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at
-
-
 class Policy:
     """A webhook, and the chain that asks it."""
 
     def __init__(self, folder: Path, **own: Any) -> None:
         self.folder, self.own = folder, own
-        self.clock = Clock()
+        self.clock = MovedClock()
         self.asked: list[Object] = []
         self.answers: list[tuple[int, Any]] = []
 

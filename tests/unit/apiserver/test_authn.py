@@ -10,6 +10,7 @@ import tempfile
 from typing import Any
 
 import pytest
+from tests.fakes.clock import MovedClock
 from tests.fakes.reader import FakeReader
 
 from k3s.api.errors import BadRequest, Conflict, Invalid, NotFound, Unauthorized
@@ -23,19 +24,6 @@ from k3s.base.entropy import SeededEntropy
 from k3s.base.message import peer_certificate
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
-
-
-class Clock:
-    """A clock that the test sets."""
-
-    def __init__(self) -> None:
-        self.time = 1_700_000_000.0
-
-    def now(self) -> float:
-        return self.time
-
-    def monotonic(self) -> float:
-        return self.time
 
 
 def key_pem() -> bytes:
@@ -66,7 +54,7 @@ class World:
 
     def __init__(self, credentials: Credentials | None = None) -> None:
         self.reader = FakeReader([ACCOUNT, POD, NODE])
-        self.clock = Clock()
+        self.clock = MovedClock(1_700_000_000.0)
         self.signer = Signer(PEM)
         self.settings = tokens.settings("cluster.local")
         self.issuer = tokenissuer.Issuer(self.reader, self.signer, self.settings, self.clock, SeededEntropy(1))
@@ -149,7 +137,7 @@ def test_token_of_another_object(kind: str) -> None:
     meta = found["metadata"]
     world.reader.put({**found, "metadata": {**meta, "deletionTimestamp": "2023-11-14T22:13:20Z"}})
     assert world.user(token)
-    world.clock.time += 61
+    world.clock.at += 61
     assert world.refused(token)
     world.reader.put({**found, "metadata": {**meta, "uid": "x"}})
     assert world.refused(token)
@@ -164,7 +152,7 @@ def test_token_of_a_deleted_pod_lives_a_minute() -> None:
     meta = {**POD["metadata"], "deletionTimestamp": "2023-11-14T22:13:20Z"}  # the clock's time
     world.reader.put({**POD, "metadata": meta})
     assert world.user(token)
-    world.clock.time += 61
+    world.clock.at += 61
     assert world.refused(token)
 
 
@@ -173,13 +161,13 @@ def test_token_expires_and_starts() -> None:
     apart, as upstream allows."""
     world = World()
     token = world.token(expirationSeconds=600)
-    world.clock.time -= 61
+    world.clock.at -= 61
     assert world.refused(token)
-    world.clock.time += 2
+    world.clock.at += 2
     assert world.user(token)
-    world.clock.time += 59 + 660
+    world.clock.at += 59 + 660
     assert world.user(token)
-    world.clock.time += 1
+    world.clock.at += 1
     assert world.refused(token)
 
 

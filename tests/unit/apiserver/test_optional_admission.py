@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fakes.clock import MovedClock
 from tests.fakes.reader import FakeReader
 from tests.unit.apiserver.admission_world import ACCOUNT, ALICE, SPACE, World, at_once, obj, pod, refusal
 
@@ -20,24 +21,11 @@ from k3s.apiserver.rbac import Rbac
 from k3s.base.entropy import SeededEntropy
 
 
-class Clock:
-    """Time that a test moves."""
-
-    def __init__(self) -> None:
-        self.at = 0.0
-
-    def now(self) -> float:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at
-
-
 class Optional(World):
     """A world in which some plugins are enabled."""
 
     def __init__(self, *names: str, objects: tuple[Object, ...] = (), file: str = "", disable: Any = ()) -> None:
-        self.clock = Clock()
+        self.clock = MovedClock()
         self.reader = FakeReader([ACCOUNT, SPACE, *objects])
         self.authorizer = Authorizer(Rbac(self.reader), NodeAuthorizer(self.reader, rbac_bootstrap.node_rules()))
         given = settings(names, disable, file)

@@ -11,6 +11,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from tests.fakes.clock import MovedClock
 from tests.fakes.server import Caller, serving
 
 from k3s.api.object import Object, decode
@@ -35,24 +36,11 @@ WARNING = (
 )
 
 
-class FixedClock:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.at = 1_767_225_600.0  # 2026-01-01
-
-    def now(self) -> float:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at
-
-
 class Uses:
     """A server with an account, and what was told of its tokens."""
 
     def __init__(self, folder: Path) -> None:
-        self.clock, self.metrics, self.entropy = FixedClock(), metrics.Registry(), SeededEntropy(3)
+        self.clock, self.metrics, self.entropy = MovedClock(1_767_225_600.0), metrics.Registry(), SeededEntropy(3)
         self.uses, self.own, self.signer = TokenUses(self.metrics, self.clock), token_settings("c"), Signer(PEM)
         policy, self._log = folder / "policy", folder / "log"
         rule = {"level": "Metadata", "omitStages": ["RequestReceived"]}
