@@ -123,3 +123,41 @@ def test_who_approved_a_definition_of_the_project(run: Any, annotation: str, con
             caller.close()
 
     run(body())
+
+
+def test_a_kind_is_there_at_once(run: Any) -> None:
+    """Objects, discovery and both OpenAPI documents know of a kind, and of its end, when asked after 100 ms."""
+
+    async def body() -> None:
+        async with serving() as server:
+            caller, loop = Caller(server.ports[0]), asyncio.get_running_loop()
+
+            async def known(group: str) -> list[bool]:
+                path = f"/apis/{group}/v1"
+                await caller.send("GET", f"{path}/namespaces/default/things")
+                objects, _, _ = await caller.answer()
+                groups = (await caller.call("GET", "/apis"))[1]["groups"]
+                documents = (await caller.call("GET", "/openapi/v3"))[1]["paths"]
+                second = (await caller.call("GET", "/openapi/v2"))[1]["paths"]
+                named = [any(g["name"] == group for g in groups), path[1:] in documents, f"{path}/things" in second]
+                return [objects == 200, *named]
+
+            async def until(group: str, wanted: bool) -> float:
+                begun = asked = loop.time()
+                while await known(group) != [wanted] * 4:
+                    asked = loop.time()
+                    assert asked < begun + 10
+                return asked - begun
+
+            await known("none.example.com")
+            came, went = [], []
+            for number in range(5):
+                group = f"g{number}.example.com"
+                assert (await caller.call("POST", DEFINITIONS, definition(group)))[0] == 201
+                came.append(await until(group, True))
+                assert (await caller.call("DELETE", f"{DEFINITIONS}/things.{group}"))[0] == 200
+                went.append(await until(group, False))
+            assert min(came) < 0.1 and min(went) < 0.1, (came, went)
+            caller.close()
+
+    run(body())
