@@ -99,33 +99,58 @@ def test_who_leaves_out_what_is_not_there_is_told_that_it_changes_nothing(name: 
     assert told.startswith(f"--{name} has no effect: ")
 
 
-@pytest.fixture
-def passed_values(tmp_path: Path) -> dict[str, str]:
-    """A value for each flag that is passed on to the API server, and what has to be there beside it, after a space."""
-    (tmp_path / "tokens.csv").write_text("t,u,1\n")
-    (tmp_path / "policy.yaml").write_text("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n")
+def _of_audit(logged: str, hooked: str) -> dict[str, str]:
+    """Values of the flags that both ways of the audit log have."""
+    values = {
+        "batch-buffer-size": "7",
+        "batch-max-size": "7",
+        "batch-max-wait": "7s",
+        "batch-throttle-qps": "7",
+        "batch-throttle-burst": "7",
+        "truncate-enabled": "true",
+        "truncate-max-batch-size": "700000",
+        "truncate-max-event-size": "7000",
+    }
+    throttled = {"log": f"true {logged}", "webhook": f"false {hooked}"}
+    return {f"audit-{way}-batch-throttle-enable": value for way, value in throttled.items()} | {
+        f"audit-{way}-{flag}": f"{value} {also}"
+        for way, also in (("log", logged), ("webhook", hooked))
+        for flag, value in values.items()
+    }
+
+
+def files(folder: Path) -> None:
+    """The files that the values below name."""
+    (folder / "tokens.csv").write_text("t,u,1\n")
+    (folder / "policy.yaml").write_text("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n")
     configuration = "apiVersion: apiserver.config.k8s.io/v1\nkind: "
     security = "{apiVersion: pod-security.admission.config.k8s.io/v1, kind: PodSecurityConfiguration, defaults: {}}"
-    (tmp_path / "admission.yaml").write_text(
+    (folder / "admission.yaml").write_text(
         f"{configuration}AdmissionConfiguration\nplugins: [{{name: PodSecurity, configuration: {security}}}]\n"
     )
     issuers = "[{issuer: {url: 'https://i', audiences: [a]}, claimMappings: {username: {claim: sub, prefix: ''}}}]"
-    (tmp_path / "jwt.yaml").write_text(f"{configuration}AuthenticationConfiguration\njwt: {issuers}\n")
+    (folder / "jwt.yaml").write_text(f"{configuration}AuthenticationConfiguration\njwt: {issuers}\n")
     key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
     )
-    (tmp_path / "key.pem").write_bytes(key)
+    (folder / "key.pem").write_bytes(key)
     server = "clusters: [{name: c, cluster: {server: 'https://h'}}]\ncontexts: [{name: c, context: {cluster: c}}]\n"
-    (tmp_path / "hook.yaml").write_text(f"apiVersion: v1\nkind: Config\ncurrent-context: c\n{server}")
-    (tmp_path / "ca.pem").write_text("a certificate")
+    (folder / "hook.yaml").write_text(f"apiVersion: v1\nkind: Config\ncurrent-context: c\n{server}")
+    (folder / "ca.pem").write_text("a certificate")
+    rights = "{apiVersion: apiserver.config.k8s.io/v1, kind: AuthorizationConfiguration, authorizers: "
+    (folder / "rights.yaml").write_text(rights + "[{type: RBAC, name: r}]}")
+
+
+@pytest.fixture
+def passed_values(tmp_path: Path) -> dict[str, str]:
+    """A value for each flag that is passed on to the API server, and what has to be there beside it, after a space."""
+    files(tmp_path)
     policy, issuer = f"audit-policy-file={tmp_path}/policy.yaml", "oidc-issuer-url=https://i oidc-client-id=c"
     logged, hooked = f"audit-log-path=/x {policy}", f"audit-webhook-config-file={tmp_path}/hook.yaml {policy}"
     token_hook = f"authentication-token-webhook-config-file={tmp_path}/hook.yaml"
     rights_hook = f"authorization-mode=Webhook authorization-webhook-config-file={tmp_path}/hook.yaml"
-    rights = "{apiVersion: apiserver.config.k8s.io/v1, kind: AuthorizationConfiguration, authorizers: "
-    (tmp_path / "rights.yaml").write_text(rights + "[{type: RBAC, name: r}]}")
     encrypted = f"encryption-provider-config={tmp_path}/hook.yaml"
-    return {
+    return _of_audit(logged, hooked) | {
         "token-auth-file": str(tmp_path / "tokens.csv"),
         "anonymous-auth": "true",
         "enable-bootstrap-token-auth": "false",
@@ -182,22 +207,6 @@ def passed_values(tmp_path: Path) -> dict[str, str]:
         "tls-cipher-suites": "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
         "tls-min-version": "VersionTLS13",
         "audit-webhook-mode": f"blocking {hooked}",
-        "audit-webhook-batch-throttle-enable": f"false {hooked}",
-        "audit-log-batch-throttle-enable": f"true {logged}",
-        **{
-            f"audit-{place}-{flag}": f"{value} {logged if place == 'log' else hooked}"
-            for place in ("log", "webhook")
-            for flag, value in (
-                ("batch-buffer-size", "7"),
-                ("batch-max-size", "7"),
-                ("batch-max-wait", "7s"),
-                ("batch-throttle-qps", "7"),
-                ("batch-throttle-burst", "7"),
-                ("truncate-enabled", "true"),
-                ("truncate-max-batch-size", "700000"),
-                ("truncate-max-event-size", "7000"),
-            )
-        },
         "encryption-provider-config": f"{tmp_path}/hook.yaml",
         "encryption-provider-config-automatic-reload": f"true {encrypted}",
     }
