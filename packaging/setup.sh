@@ -12,7 +12,7 @@ fi
 ./packaging/clients.sh
 ./packaging/extensions.sh
 missing=""
-for package in containerd runc containernetworking-plugins nftables conntrack iptables iproute2 catatonit busybox-static lz4 zstd kmod socat bridge-utils ethtool ipset debootstrap nix-bin systemd-container qemu-user-static gcc libc6-dev; do
+for package in containerd runc containernetworking-plugins nftables conntrack iptables iproute2 catatonit busybox-static bind9-dnsutils lz4 zstd kmod socat bridge-utils ethtool ipset debootstrap nix-bin systemd-container qemu-user-static gcc libc6-dev; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q "ok installed" || missing="$missing $package"
 done
 [ -z "$missing" ] && exit 0
