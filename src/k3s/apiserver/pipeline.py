@@ -32,6 +32,7 @@ from k3s.apiserver.reads import Reads
 from k3s.apiserver.render import Renderer
 from k3s.apiserver.request import Target, Targets, reaches_in
 from k3s.apiserver.results import Many, One, Result, Watching
+from k3s.apiserver.warned import warn
 from k3s.apiserver.watch import HttpWatch, LocalWatch
 from k3s.apiserver.writes import Writes
 from k3s.base.message import TEXT, Answer, Chunks, Request, Response, Stream, Upgrade
@@ -164,7 +165,7 @@ class Pipeline:
     def _failed(self, error: ApiError, call: Call) -> Response:
         answer = self._renderer.error(error, call.media)
         if call.warnings:
-            _warn(answer, call.warnings)
+            warn(answer, call.warnings)
         return answer
 
     async def _guard(
@@ -475,7 +476,7 @@ class Pipeline:
         else:
             answer = result
         if call.warnings and isinstance(answer, Response):
-            _warn(answer, call.warnings)
+            warn(answer, call.warnings)
         return answer
 
 
@@ -494,15 +495,6 @@ def _path_name(target: Target) -> bool:
         and target.path.rstrip("/").endswith(info.name)
         and info.verb not in ("list", "deletecollection")
     )
-
-
-def _warn(answer: Response, warnings: list[str]) -> None:
-    warned = tuple(("Warning", f'299 - "{_quoted(text)}"') for text in dict.fromkeys(warnings))
-    answer.headers = (*answer.headers, *warned)
-
-
-def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
 
 
 _NOT_ALLOWED = MethodNotAllowed("the server does not allow this method on the requested resource", {})
